@@ -1,0 +1,8 @@
+"""Functions on arrays: the arithmetic that layers are made of."""
+
+from ._attention import dot_product_attention as dot_product_attention
+from ._dtypes import at_least_float32 as at_least_float32
+from ._group_norm import (
+    group_norm as group_norm,
+    group_norm_reference as group_norm_reference,
+)

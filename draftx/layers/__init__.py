@@ -1,0 +1,12 @@
+"""Layers with parameters: linear (with LoRA), convolution, norms, attention."""
+
+from ._attention import Attention as Attention
+from ._conv import Conv2d as Conv2d, upsample_nearest as upsample_nearest
+from ._embedding import (
+    sinusoidal_embedding as sinusoidal_embedding,
+    TimestepEmbedding as TimestepEmbedding,
+)
+from ._feed_forward import GEGLUFeedForward as GEGLUFeedForward
+from ._linear import Linear as Linear
+from ._norm import GroupNorm as GroupNorm, LayerNorm as LayerNorm
+from ._resnet import ResnetBlock as ResnetBlock

@@ -1,0 +1,75 @@
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+class Conv2d(eqx.Module):
+    """A two-dimensional convolution over channels-last activations.
+
+    The weight is kept `HWIO`, the layout that needs no transpose on any device;
+    checkpoints store `OIHW`.
+    """
+
+    weight: Float[Array, "kernel_height kernel_width in_channels out_channels"]
+    bias: Float[Array, " out_channels"]
+    in_channels: int = eqx.field(static=True)
+    out_channels: int = eqx.field(static=True)
+    stride: int = eqx.field(static=True)
+    padding: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: tuple[int, int] = (1, 1),
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `in_channels`, `out_channels`: Sizes of the last axis before and after.
+        - `kernel_size`: Of both spatial axes.
+        - `stride`: Of both spatial axes.
+        - `padding`: Zeros before and after, the same for both spatial axes. The
+            autoencoder's downsampling pads on one side only.
+        - `dtype`: Of the weight and the bias.
+        - `key`: Used to initialize the weight.
+        """
+        bound = 1 / math.sqrt(in_channels * kernel_size**2)
+        shape = (kernel_size, kernel_size, in_channels, out_channels)
+        self.weight = jr.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+        self.bias = jnp.zeros(out_channels, dtype)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.stride = stride
+        self.padding = padding
+
+    def __call__(
+        self, x: Float[Array, "batch height width {self.in_channels}"]
+    ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
+        y = jax.lax.conv_general_dilated(
+            x,
+            self.weight,
+            window_strides=(self.stride, self.stride),
+            padding=(self.padding, self.padding),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + self.bias[None, None, None]
+
+
+def upsample_nearest(
+    x: Float[Array, "batch height width channels"],
+) -> Float[Array, "batch 2*height 2*width channels"]:
+    """Repeats every pixel twice along both spatial axes."""
+    batch, height, width, channels = x.shape
+    shape = (batch, height, 2, width, 2, channels)
+    return jnp.broadcast_to(x[:, :, None, :, None], shape).reshape(
+        batch, 2 * height, 2 * width, channels
+    )

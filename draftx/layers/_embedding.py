@@ -1,0 +1,61 @@
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Num, PRNGKeyArray
+
+from ._linear import Linear
+
+
+def sinusoidal_embedding(
+    timesteps: Num[Array, " batch"],
+    features: int,
+    *,
+    flip_sin_to_cos: bool = True,
+    freq_shift: float = 0.0,
+    max_period: float = 10_000.0,
+) -> Float[Array, "batch features"]:
+    """Sines and cosines of `timesteps` at geometrically spaced frequencies, float32.
+
+    **Arguments:**
+
+    - `timesteps`: Training timesteps.
+    - `features`: Size of the last axis; must be even.
+    - `flip_sin_to_cos`: Whether the cosines come first, as in Stable Diffusion.
+    - `freq_shift`: 1 spaces the frequencies so that the last is `1 / max_period`.
+    - `max_period`: The longest period, over two pi.
+    """
+    if features % 2 != 0:
+        raise ValueError(f"`features` must be even; got {features}.")
+    half = features // 2
+    exponent = -math.log(max_period) / (half - freq_shift)
+    frequencies = jnp.exp(exponent * jnp.arange(half, dtype=jnp.float32))
+    angles = timesteps.astype(jnp.float32)[:, None] * frequencies[None]
+    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    return jnp.concatenate([cos, sin] if flip_sin_to_cos else [sin, cos], axis=-1)
+
+
+class TimestepEmbedding(eqx.Module):
+    """Two linear layers that turn sinusoids into what residual blocks are given."""
+
+    linear_1: Linear
+    linear_2: Linear
+
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        *,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        key_1, key_2 = jr.split(key)
+        self.linear_1 = Linear(in_features, features, dtype=dtype, key=key_1)
+        self.linear_2 = Linear(features, features, dtype=dtype, key=key_2)
+
+    def __call__(
+        self, x: Float[Array, "batch in_features"]
+    ) -> Float[Array, "batch features"]:
+        return self.linear_2(jax.nn.silu(self.linear_1(x)))

@@ -1,0 +1,42 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._linear import Linear
+
+
+class GEGLUFeedForward(eqx.Module):
+    r"""The gated feed-forward layer of a transformer block.
+
+    $$W_o \big((W_1 x) \odot \mathrm{gelu}(W_2 x)\big)$$
+
+    with $W_1$ and $W_2$ stored as one projection, and the exact GELU.
+
+    ??? cite
+
+        [GLU Variants Improve Transformer](https://arxiv.org/abs/2002.05202)
+    """
+
+    proj_in: Linear
+    proj_out: Linear
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        expansion: int = 4,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        ikey, okey = jr.split(key)
+        inner = expansion * features
+        self.proj_in = Linear(features, 2 * inner, dtype=dtype, key=ikey)
+        self.proj_out = Linear(inner, features, dtype=dtype, key=okey)
+
+    def __call__(
+        self, x: Float[Array, "*batch features"]
+    ) -> Float[Array, "*batch features"]:
+        value, gate = jnp.split(self.proj_in(x), 2, axis=-1)
+        return self.proj_out(value * jax.nn.gelu(gate, approximate=False))

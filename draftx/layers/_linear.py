@@ -1,0 +1,92 @@
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+class Linear(eqx.Module):
+    r"""An affine map with an optional low-rank update built in.
+
+    $$y = W x + b + \frac{\alpha}{r} U D x$$
+
+    The update is skipped when `lora_down` and `lora_up` are `None`, so the frozen model
+    and the adapted one are the same class with the same checkpoint keys. The update is
+    computed in the dtype of `x`: a bfloat16 base may carry float32 LoRA parameters.
+
+    ??? cite
+
+        [LoRA](https://arxiv.org/abs/2106.09685), equation 3.
+    """
+
+    weight: Float[Array, "out_features in_features"]
+    bias: Float[Array, " out_features"] | None
+    lora_down: Float[Array, "rank in_features"] | None
+    lora_up: Float[Array, "out_features rank"] | None
+    in_features: int = eqx.field(static=True)
+    out_features: int = eqx.field(static=True)
+    lora_alpha: float | None = eqx.field(static=True)
+    is_conv: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        is_conv: bool = False,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `in_features`, `out_features`: Sizes of the last axis before and after.
+        - `use_bias`: Whether to add $b$.
+        - `is_conv`: Whether checkpoints store this layer as a 1x1 convolution. The
+            arithmetic is the same; only the shape in the file differs.
+        - `dtype`: Of the weight and the bias.
+        - `key`: Used to initialize the weight.
+        """
+        bound = 1 / math.sqrt(in_features)
+        shape = (out_features, in_features)
+        self.weight = jr.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+        self.bias = jnp.zeros(out_features, dtype) if use_bias else None
+        self.lora_down = None
+        self.lora_up = None
+        self.in_features = in_features
+        self.out_features = out_features
+        self.lora_alpha = None
+        self.is_conv = is_conv
+
+    def __check_init__(self):
+        if (self.lora_down is None) != (self.lora_up is None):
+            raise ValueError("`lora_down` and `lora_up` must be both set or both None.")
+
+    def __call__(
+        self, x: Float[Array, "*batch {self.in_features}"]
+    ) -> Float[Array, "*batch {self.out_features}"]:
+        """**Arguments:**
+
+        - `x`: Activations; every leading axis is a batch axis.
+
+        **Returns:**
+
+        Activations with the last axis mapped to `out_features`.
+        """
+        y = jnp.einsum("...i,oi->...o", x, self.weight)
+        if self.lora_down is not None and self.lora_up is not None:
+            down, up = self.lora_down.astype(x.dtype), self.lora_up.astype(x.dtype)
+            update = jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, down), up)
+            y = y + jnp.asarray(self.lora_scale, x.dtype) * update
+        if self.bias is not None:
+            y = y + jnp.expand_dims(self.bias, tuple(range(y.ndim - 1)))
+        return y
+
+    @property
+    def lora_scale(self) -> float:
+        r"""The factor $\alpha / r$ of the update; 1 when $\alpha$ is not set."""
+        if self.lora_down is None or self.lora_alpha is None:
+            return 1.0
+        return self.lora_alpha / self.lora_down.shape[0]

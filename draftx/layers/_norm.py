@@ -1,0 +1,83 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..kernels import at_least_float32, group_norm
+
+
+class GroupNorm(eqx.Module):
+    """Group normalization, optionally fused with the SiLU that follows it."""
+
+    weight: Float[Array, " channels"]
+    bias: Float[Array, " channels"]
+    num_groups: int = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_groups: int,
+        epsilon: float,
+        dtype: jnp.dtype | type = jnp.float32,
+    ):
+        if channels % num_groups != 0:
+            raise ValueError(
+                "`num_groups` (`norm_num_groups` in a config) must divide the number "
+                f"of channels; got num_groups={num_groups}, channels={channels}."
+            )
+        self.weight = jnp.ones(channels, dtype)
+        self.bias = jnp.zeros(channels, dtype)
+        self.num_groups = num_groups
+        self.epsilon = epsilon
+
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, silu: bool = False
+    ) -> Float[Array, "batch height width channels"]:
+        """**Arguments:**
+
+        - `x`: Activations, channels last.
+        - `silu`: Whether to apply SiLU to the result.
+        """
+        return group_norm(
+            x,
+            self.weight,
+            self.bias,
+            num_groups=self.num_groups,
+            epsilon=self.epsilon,
+            silu=silu,
+        )
+
+
+class LayerNorm(eqx.Module):
+    """Layer normalization over the last axis, statistics in at least float32."""
+
+    weight: Float[Array, " features"]
+    bias: Float[Array, " features"]
+    epsilon: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        epsilon: float = 1e-5,
+        dtype: jnp.dtype | type = jnp.float32,
+    ):
+        self.weight = jnp.ones(features, dtype)
+        self.bias = jnp.zeros(features, dtype)
+        self.epsilon = epsilon
+
+    def __call__(
+        self, x: Float[Array, "*batch features"]
+    ) -> Float[Array, "*batch features"]:
+        dtype = at_least_float32(x.dtype)
+        x32 = x.astype(dtype)
+        mean = jnp.mean(x32, axis=-1, keepdims=True)
+        centered = x32 - mean
+        var = jnp.mean(centered * centered, axis=-1, keepdims=True)
+        axes = tuple(range(x.ndim - 1))
+        weight = jnp.expand_dims(self.weight.astype(dtype), axes)
+        bias = jnp.expand_dims(self.bias.astype(dtype), axes)
+        y = centered * jax.lax.rsqrt(var + self.epsilon) * weight + bias
+        return y.astype(x.dtype)

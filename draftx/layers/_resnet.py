@@ -1,0 +1,72 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._conv import Conv2d
+from ._linear import Linear
+from ._norm import GroupNorm
+
+
+class ResnetBlock(eqx.Module):
+    """Norm, SiLU, convolution, twice, with the time embedding added in between.
+
+    The autoencoder uses the same block without a time embedding.
+    """
+
+    norm1: GroupNorm
+    conv1: Conv2d
+    time_emb_proj: Linear | None
+    norm2: GroupNorm
+    conv2: Conv2d
+    conv_shortcut: Linear | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        time_features: int | None,
+        num_groups: int,
+        epsilon: float,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `in_channels`, `out_channels`: A 1x1 shortcut is added where they differ.
+        - `time_features`: Size of the time embedding, or `None` for none.
+        - `num_groups`, `epsilon`: Of both norms.
+        """
+        keys = jr.split(key, 4)
+        norm = dict(num_groups=num_groups, epsilon=epsilon, dtype=dtype)
+        self.norm1 = GroupNorm(in_channels, **norm)
+        self.conv1 = Conv2d(in_channels, out_channels, dtype=dtype, key=keys[0])
+        self.norm2 = GroupNorm(out_channels, **norm)
+        self.conv2 = Conv2d(out_channels, out_channels, dtype=dtype, key=keys[1])
+        if time_features is None:
+            self.time_emb_proj = None
+        else:
+            self.time_emb_proj = Linear(
+                time_features, out_channels, dtype=dtype, key=keys[2]
+            )
+        if in_channels == out_channels:
+            self.conv_shortcut = None
+        else:
+            self.conv_shortcut = Linear(
+                in_channels, out_channels, is_conv=True, dtype=dtype, key=keys[3]
+            )
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width in_channels"],
+        time_embedding: Float[Array, "batch time_features"] | None = None,
+    ) -> Float[Array, "batch height width out_channels"]:
+        hidden = self.conv1(self.norm1(x, silu=True))
+        if self.time_emb_proj is not None and time_embedding is not None:
+            shift = self.time_emb_proj(jax.nn.silu(time_embedding))
+            hidden = hidden + shift[:, None, None]
+        hidden = self.conv2(self.norm2(hidden, silu=True))
+        residual = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return residual + hidden

@@ -1,0 +1,23 @@
+"""The three networks of Stable Diffusion 1.x: UNet, autoencoder, text encoder."""
+
+from ._config import ConfigError as ConfigError
+from ._keys import (
+    checkpoint_arrays as checkpoint_arrays,
+    checkpoint_key as checkpoint_key,
+    iter_linears as iter_linears,
+    map_linears as map_linears,
+    named_parameters as named_parameters,
+    Parameter as Parameter,
+    replace_parameters as replace_parameters,
+)
+from .clip import (
+    check_prompts as check_prompts,
+    CLIPTextConfig as CLIPTextConfig,
+    CLIPTextModel as CLIPTextModel,
+    CLIPTokenizer as CLIPTokenizer,
+)
+from .unet import (
+    UNet2DConditionModel as UNet2DConditionModel,
+    UNetConfig as UNetConfig,
+)
+from .vae import AutoencoderConfig as AutoencoderConfig, AutoencoderKL as AutoencoderKL

@@ -1,0 +1,136 @@
+"""Between the fields of our modules and the names in published checkpoints.
+
+Fields are named after diffusers' and transformers' own, so that a path such as
+`mid_block.resnets.0.conv1.weight` is already the checkpoint's key. What is left is the
+table below, and the layout of the array itself.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.tree_util as jtu
+import numpy as np
+
+from ..layers import Conv2d, Linear
+
+
+# (pattern of our path, replacement), applied in order to every path.
+_RENAMED = (
+    (r"\bdownsampler\b", "downsamplers.0.conv"),
+    (r"\bupsampler\b", "upsamplers.0.conv"),
+    (r"\bto_out\b", "to_out.0"),
+    (r"\bff\.proj_in\b", "ff.net.0.proj"),
+    (r"\bff\.proj_out\b", "ff.net.2"),
+    (r"\battentions\.(\d+)\.attention\b", r"attentions.\1"),
+    (r"^(token|position)_embedding$", r"text_model.embeddings.\1_embedding.weight"),
+    (r"^layers\b", "text_model.encoder.layers"),
+    (r"^final_layer_norm\b", "text_model.final_layer_norm"),
+)
+_Layout: TypeAlias = Literal["plain", "conv", "pointwise"]
+
+
+def checkpoint_key(path: tuple[Any, ...]) -> str:
+    """The published name of the module or array at a key path of a JAX tree."""
+    parts = (p.name if isinstance(p, jtu.GetAttrKey) else p.idx for p in path)
+    name = ".".join(str(part) for part in parts)
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+class Parameter(NamedTuple):
+    """One array of a model: its published name, its leaf and its layout in the file.
+
+    `layout` is `"conv"` where the file has `OIHW` and we `HWIO`, `"pointwise"` where the
+    file has a 1x1 convolution and we a matrix, and `"plain"` elsewhere.
+    """
+
+    key: str
+    leaf: Any
+    layout: _Layout
+
+    @property
+    def file_shape(self) -> tuple[int, ...]:
+        shape = tuple(self.leaf.shape)
+        if self.layout == "conv":
+            height, width, inputs, outputs = shape
+            return (outputs, inputs, height, width)
+        return (*shape, 1, 1) if self.layout == "pointwise" else shape
+
+    def from_file(self, array: np.ndarray) -> np.ndarray:
+        """The file's array (of `file_shape`) in our layout."""
+        if self.layout == "conv":
+            return np.transpose(array, (2, 3, 1, 0))
+        return array.reshape(self.leaf.shape)
+
+    def to_file(self) -> np.ndarray:
+        """Our array in the file's layout, contiguous."""
+        array = np.asarray(self.leaf)
+        if self.layout == "conv":
+            array = np.transpose(array, (3, 2, 0, 1))
+        # A safetensors writer given a strided array would store it wrong.
+        return np.ascontiguousarray(array).reshape(self.file_shape)
+
+
+def iter_linears(tree: Any) -> Iterator[tuple[str, Linear]]:
+    """Every linear layer of a model with its published name."""
+    leaves, _ = jtu.tree_flatten_with_path(tree, is_leaf=_is_linear)
+    for path, leaf in leaves:
+        if _is_linear(leaf):
+            yield checkpoint_key(path), leaf
+
+
+def map_linears(fn: Callable[[str, Linear], Linear], tree: Any) -> Any:
+    """Replaces every linear layer of a model by `fn(published name, layer)`."""
+    return jtu.tree_map_with_path(
+        lambda path, leaf: fn(checkpoint_key(path), leaf) if _is_linear(leaf) else leaf,
+        tree,
+        is_leaf=_is_linear,
+    )
+
+
+def named_parameters(model: eqx.Module) -> list[Parameter]:
+    """Every array of a model in the order of its leaves, LoRA left out."""
+    return [p for p in _parameters(model) if p is not None]
+
+
+def checkpoint_arrays(model: eqx.Module) -> dict[str, np.ndarray]:
+    """The state dict that diffusers or transformers would save, LoRA left out."""
+    return {p.key: p.to_file() for p in named_parameters(model)}
+
+
+def replace_parameters(
+    model: eqx.Module, new_leaf: Callable[[Parameter], Any]
+) -> eqx.Module:
+    """Replaces every array of a model by `new_leaf(parameter)`, LoRA left alone."""
+    leaves, treedef = jax.tree.flatten(model)
+    parameters = _parameters(model)
+    new = [
+        leaf if parameter is None else new_leaf(parameter)
+        for leaf, parameter in zip(leaves, parameters, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, new)
+
+
+def _is_linear(node: Any) -> bool:
+    return isinstance(node, Linear)
+
+
+def _parameters(model: eqx.Module) -> list[Parameter | None]:
+    layouts = {}
+    is_layer = lambda node: isinstance(node, Linear | Conv2d)
+    for path, layer in jtu.tree_flatten_with_path(model, is_leaf=is_layer)[0]:
+        if isinstance(layer, Conv2d):
+            layouts[f"{checkpoint_key(path)}.weight"] = "conv"
+        elif isinstance(layer, Linear) and layer.is_conv:
+            layouts[f"{checkpoint_key(path)}.weight"] = "pointwise"
+    parameters = []
+    for path, leaf in jtu.tree_flatten_with_path(model)[0]:
+        key = checkpoint_key(path)
+        is_lora = key.endswith((".lora_down", ".lora_up"))
+        layout = layouts.get(key, "plain")
+        parameters.append(None if is_lora else Parameter(key, leaf, layout))
+    return parameters

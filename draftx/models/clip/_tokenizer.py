@@ -1,0 +1,172 @@
+import json
+import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from tokenizers import (
+    AddedToken,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    Regex,
+    Tokenizer,
+)
+
+
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class CLIPTokenizer:
+    """CLIP's byte-pair encoding: prompts to rows of token ids of one length.
+
+    Equal, id for id, to transformers' `CLIPTokenizer`. Every row is start, text, end,
+    then padding up to `max_length`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_token: str = _END):
+        """**Arguments:**
+
+        - `tokenizer`: Without padding and truncation, adding both special tokens.
+        - `max_length`: Tokens in a row, 77 for CLIP.
+        - `pad_token`: What rows are filled up with.
+        """
+        for token in (_START, _END, pad_token):
+            if tokenizer.token_to_id(token) is None:
+                raise ValueError(f"`tokenizer` must have the token {token!r}.")
+        self._tokenizer = tokenizer
+        self._pad_id = int(tokenizer.token_to_id(pad_token))
+        self.pad_token = pad_token
+        self.max_length = max_length
+
+    @classmethod
+    def from_files(
+        cls,
+        vocab: str | pathlib.Path,
+        merges: str | pathlib.Path,
+        *,
+        max_length: int = 77,
+        pad_token: str = _END,
+    ) -> "CLIPTokenizer":
+        """Builds the encoding from `vocab.json` and `merges.txt`."""
+        model = models.BPE.from_file(
+            str(vocab), str(merges), unk_token=_END, end_of_word_suffix="</w>"
+        )
+        tokenizer = Tokenizer(model)
+        tokenizer.normalizer = normalizers.Sequence(  # pyright: ignore
+            [
+                normalizers.NFC(),
+                normalizers.Replace(Regex(r"\s+"), " "),
+                normalizers.Lowercase(),
+            ]
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore
+            [
+                pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+        tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
+        # Written out in a prompt they are the special tokens, as in transformers.
+        specials = [AddedToken(t, normalized=False, special=True) for t in (_START, _END)]
+        if pad_token not in (_START, _END):
+            specials.append(AddedToken(pad_token, normalized=False, special=True))
+        tokenizer.add_special_tokens(specials)
+        ids = [(token, tokenizer.token_to_id(token)) for token in (_START, _END)]
+        tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore
+            single=f"{_START} $A {_END}", special_tokens=ids
+        )
+        return cls(tokenizer, max_length=max_length, pad_token=pad_token)
+
+    @classmethod
+    def from_folder(cls, folder: str | pathlib.Path) -> "CLIPTokenizer":
+        """Reads a published tokenizer folder.
+
+        **Arguments:**
+
+        - `folder`: Has `vocab.json` and `merges.txt`, or `tokenizer.json`; and usually
+            `tokenizer_config.json` and `special_tokens_map.json`.
+        """
+        folder = pathlib.Path(folder)
+        config = _read_json(folder / "tokenizer_config.json")
+        special = _read_json(folder / "special_tokens_map.json")
+        pad = config.get("pad_token") or special.get("pad_token") or _END
+        pad = pad["content"] if isinstance(pad, dict) else pad
+        # Some files carry a sentinel of 1e30 for "no limit".
+        length = config.get("model_max_length", 77)
+        length = 77 if not isinstance(length, int) or length > 10_000 else length
+        vocab, merges = folder / "vocab.json", folder / "merges.txt"
+        if vocab.is_file() and merges.is_file():
+            return cls.from_files(vocab, merges, max_length=length, pad_token=pad)
+        whole = folder / "tokenizer.json"
+        if whole.is_file():
+            tokenizer = Tokenizer.from_file(str(whole))
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            return cls(tokenizer, max_length=length, pad_token=pad)
+        raise FileNotFoundError(
+            "`folder` must hold `vocab.json` and `merges.txt`, or `tokenizer.json`; got "
+            f"{str(folder)!r}, which holds neither."
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def to_json(self) -> str:
+        """The `tokenizer.json` of this tokenizer."""
+        return self._tokenizer.to_str(pretty=True)
+
+    def __call__(self, prompts: Sequence[str]) -> Int[np.ndarray, "batch tokens"]:
+        """**Arguments:**
+
+        - `prompts`: A non-empty sequence of strings. One that is too long is cut, with
+            a warning that names what was lost.
+
+        **Returns:**
+
+        Token ids, int32, `max_length` a row.
+        """
+        check_prompts(prompts)
+        ids = np.full((len(prompts), self.max_length), self._pad_id, np.int32)
+        for row, prompt in zip(ids, prompts, strict=True):
+            # A lone surrogate cannot be encoded; it becomes a question mark.
+            prompt = prompt.encode("utf-8", "replace").decode("utf-8")
+            encoding = self._tokenizer.encode(prompt)
+            tokens = encoding.ids
+            if len(tokens) > self.max_length:
+                end = encoding.offsets[self.max_length - 2][1]
+                warnings.warn(
+                    f"A prompt has {len(tokens)} tokens and the text encoder takes "
+                    f"{self.max_length}; this part is lost: {prompt[end:].strip()!r}.",
+                    stacklevel=2,
+                )
+                tokens = [*tokens[: self.max_length - 1], tokens[-1]]
+            row[: len(tokens)] = tokens
+        return ids
+
+
+def check_prompts(prompts: Any, name: str = "prompts") -> None:
+    """Raises unless `prompts` is a non-empty list or tuple of strings."""
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise ValueError(
+            f"`{name}` must be a list of strings; got {prompts!r}. Put a single prompt "
+            "into a list."
+        )
+    if len(prompts) == 0:
+        raise ValueError(f"`{name}` must hold at least one prompt; got an empty list.")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ValueError(
+                f"`{name}` must hold only strings; got {prompt!r} of type "
+                f"{type(prompt).__name__}."
+            )
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}

@@ -1,0 +1,183 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ...layers import Conv2d, ResnetBlock, upsample_nearest
+from ._config import UNetConfig
+from ._transformer import Transformer2D
+
+
+_Map = Float[Array, "batch height width channels"]
+_Time = Float[Array, "batch time_features"]
+_Text = Float[Array, "batch text_tokens text_features"]
+
+
+def _resnet(
+    in_channels: int, out_channels: int, config: UNetConfig, dtype, key: PRNGKeyArray
+) -> ResnetBlock:
+    return ResnetBlock(
+        in_channels,
+        out_channels,
+        time_features=4 * config.block_out_channels[0],
+        num_groups=config.norm_num_groups,
+        epsilon=config.norm_eps,
+        dtype=dtype,
+        key=key,
+    )
+
+
+def _transformer(
+    level: int, config: UNetConfig, dtype, key: PRNGKeyArray
+) -> Transformer2D:
+    return Transformer2D(
+        config.block_out_channels[level],
+        num_heads=config.num_heads[level],
+        num_layers=config.per_level(config.transformer_layers_per_block)[level],
+        text_features=config.cross_attention_dim,
+        num_groups=config.norm_num_groups,
+        use_linear_projection=config.use_linear_projection,
+        dtype=dtype,
+        key=key,
+    )
+
+
+class DownBlock(eqx.Module):
+    """Residual blocks of one resolution, each followed by a transformer or not."""
+
+    resnets: list[ResnetBlock]
+    attentions: list[Transformer2D] | None
+    downsampler: Conv2d | None
+
+    def __init__(
+        self,
+        level: int,
+        config: UNetConfig,
+        *,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        channels = config.block_out_channels
+        inputs, out = channels[max(level - 1, 0)], channels[level]
+        num_layers = config.per_level(config.layers_per_block)[level]
+        rkey, akey, dkey = jr.split(key, 3)
+        self.resnets = [
+            _resnet(inputs if i == 0 else out, out, config, dtype, k)
+            for i, k in enumerate(jr.split(rkey, num_layers))
+        ]
+        self.attentions = None
+        if config.down_has_attention[level]:
+            self.attentions = [
+                _transformer(level, config, dtype, k)
+                for k in jr.split(akey, num_layers)
+            ]
+        self.downsampler = None
+        if level < len(channels) - 1:
+            self.downsampler = Conv2d(out, out, stride=2, dtype=dtype, key=dkey)
+
+    def __call__(
+        self, x: _Map, time_embedding: _Time, text_embeddings: _Text
+    ) -> tuple[Array, list[Array]]:
+        """**Returns:**
+
+        The output, and every activation that the way up is given as a skip.
+        """
+        skips = []
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x, time_embedding)
+            if self.attentions is not None:
+                x = self.attentions[i](x, text_embeddings)
+            skips.append(x)
+        if self.downsampler is not None:
+            x = self.downsampler(x)
+            skips.append(x)
+        return x, skips
+
+
+class MidBlock(eqx.Module):
+    """Residual block, transformer, residual block, at the lowest resolution."""
+
+    resnets: list[ResnetBlock]
+    attentions: list[Transformer2D]
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        *,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        channels = config.block_out_channels[-1]
+        keys = jr.split(key, 3)
+        self.resnets = [
+            _resnet(channels, channels, config, dtype, k) for k in keys[:2]
+        ]
+        level = len(config.block_out_channels) - 1
+        self.attentions = [_transformer(level, config, dtype, keys[2])]
+
+    def __call__(
+        self, x: _Map, time_embedding: _Time, text_embeddings: _Text
+    ) -> Array:
+        x = self.resnets[0](x, time_embedding)
+        x = self.attentions[0](x, text_embeddings)
+        return self.resnets[1](x, time_embedding)
+
+
+class UpBlock(eqx.Module):
+    """Residual blocks that are each given one skip of the way down."""
+
+    resnets: list[ResnetBlock]
+    attentions: list[Transformer2D] | None
+    upsampler: Conv2d | None
+
+    def __init__(
+        self,
+        index: int,
+        config: UNetConfig,
+        *,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `index`: 0 is the lowest resolution, as in `up_block_types`.
+        """
+        channels = config.block_out_channels
+        level = len(channels) - 1 - index
+        out, below = channels[level], channels[min(level + 1, len(channels) - 1)]
+        skip_below = channels[max(level - 1, 0)]
+        num_layers = config.per_level(config.layers_per_block)[level] + 1
+        rkey, akey, ukey = jr.split(key, 3)
+        self.resnets = []
+        for i, k in enumerate(jr.split(rkey, num_layers)):
+            skip = skip_below if i == num_layers - 1 else out
+            inputs = (below if i == 0 else out) + skip
+            self.resnets.append(_resnet(inputs, out, config, dtype, k))
+        self.attentions = None
+        if config.up_has_attention[index]:
+            self.attentions = [
+                _transformer(level, config, dtype, k)
+                for k in jr.split(akey, num_layers)
+            ]
+        self.upsampler = None
+        if level > 0:
+            self.upsampler = Conv2d(out, out, dtype=dtype, key=ukey)
+
+    def __call__(
+        self,
+        x: _Map,
+        skips: list[Array],
+        time_embedding: _Time,
+        text_embeddings: _Text,
+    ) -> Array:
+        """**Arguments:**
+
+        - `skips`: One for each residual block, in the order they are used.
+        """
+        for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
+            x = resnet(jnp.concatenate([x, skip], axis=-1), time_embedding)
+            if self.attentions is not None:
+                x = self.attentions[i](x, text_embeddings)
+        if self.upsampler is not None:
+            x = self.upsampler(upsample_nearest(x))
+        return x

@@ -1,0 +1,123 @@
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .._config import check_fixed, ConfigError, known_fields
+
+
+# Fields of diffusers' UNet whose other values would change the arithmetic.
+_FIXED = {
+    "act_fn": ("silu", "swish"),
+    "addition_embed_type": (None,),
+    "attention_type": ("default",),
+    "center_input_sample": (False,),
+    "class_embed_type": (None,),
+    "class_embeddings_concat": (False,),
+    "conv_in_kernel": (3,),
+    "conv_out_kernel": (3,),
+    "cross_attention_norm": (None,),
+    "downsample_padding": (1,),
+    "dropout": (0, 0.0),
+    "dual_cross_attention": (False,),
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "mid_block_only_cross_attention": (None, False),
+    "mid_block_scale_factor": (1, 1.0),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "only_cross_attention": (False,),
+    "num_class_embeds": (None,),
+    "resnet_out_scale_factor": (1, 1.0),
+    "resnet_skip_time_act": (False,),
+    "resnet_time_scale_shift": ("default",),
+    "reverse_transformer_layers_per_block": (None,),
+    "time_cond_proj_dim": (None,),
+    "time_embedding_act_fn": (None,),
+    "time_embedding_dim": (None,),
+    "time_embedding_type": ("positional",),
+    "timestep_post_act": (None,),
+}
+_DOWN = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
+_UP = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """The architecture of a UNet, field for field as in diffusers' `config.json`.
+
+    The defaults are Stable Diffusion 1.4's. Beware of `attention_head_dim`: in files
+    without `num_attention_heads` it holds the *number* of heads.
+    """
+
+    sample_size: int = 64
+    in_channels: int = 4
+    out_channels: int = 4
+    flip_sin_to_cos: bool = True
+    freq_shift: float = 0
+    down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int | tuple[int, ...] = 2
+    transformer_layers_per_block: int | tuple[int, ...] = 1
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+    cross_attention_dim: int = 768
+    attention_head_dim: int | tuple[int, ...] = 8
+    num_attention_heads: int | tuple[int, ...] | None = None
+    use_linear_projection: bool = False
+
+    def __post_init__(self):
+        levels = len(self.block_out_channels)
+        for name, known in (("down_block_types", _DOWN), ("up_block_types", _UP)):
+            types = getattr(self, name)
+            if len(types) != levels:
+                raise ConfigError(
+                    f"`{name}` must have one entry per entry of `block_out_channels`; "
+                    f"got {len(types)} and {levels}."
+                )
+            for block_type in types:
+                if block_type not in known:
+                    raise ConfigError(
+                        f"`{name}` must hold only {sorted(known)}; got {block_type!r}."
+                    )
+        for name in (
+            "layers_per_block",
+            "transformer_layers_per_block",
+            "attention_head_dim",
+            "num_attention_heads",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != levels:
+                raise ConfigError(
+                    f"`{name}` must be a number or have one entry per level; got "
+                    f"{value} for {levels} levels."
+                )
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "UNetConfig":
+        """Reads a parsed `config.json`; a field with another meaning is an error."""
+        check_fixed(config, _FIXED, "the UNet")
+        return cls(**known_fields(cls, config))
+
+    def per_level(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
+        """A number or a tuple, as a tuple with one entry per level."""
+        if isinstance(value, tuple):
+            return value
+        return (value,) * len(self.block_out_channels)
+
+    @property
+    def num_heads(self) -> tuple[int, ...]:
+        heads = self.num_attention_heads
+        return self.per_level(self.attention_head_dim if heads is None else heads)
+
+    @property
+    def down_has_attention(self) -> tuple[bool, ...]:
+        return tuple(_DOWN[block_type] for block_type in self.down_block_types)
+
+    @property
+    def up_has_attention(self) -> tuple[bool, ...]:
+        return tuple(_UP[block_type] for block_type in self.up_block_types)
+
+    @property
+    def downsampling_factor(self) -> int:
+        """Height and width of the latents must be multiples of this."""
+        return 2 ** (len(self.block_out_channels) - 1)

@@ -1,0 +1,104 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from einops import rearrange
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ...layers import Attention, GEGLUFeedForward, GroupNorm, LayerNorm, Linear
+
+
+class TransformerBlock(eqx.Module):
+    """Self-attention, cross-attention to the text, feed-forward; pre-norm residuals."""
+
+    norm1: LayerNorm
+    attn1: Attention
+    norm2: LayerNorm
+    attn2: Attention
+    norm3: LayerNorm
+    ff: GEGLUFeedForward
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        num_heads: int,
+        text_features: int,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        skey, ckey, fkey = jr.split(key, 3)
+        attention = dict(num_heads=num_heads, dtype=dtype)
+        self.norm1 = LayerNorm(features, dtype=dtype)
+        self.attn1 = Attention(features, features, **attention, key=skey)
+        self.norm2 = LayerNorm(features, dtype=dtype)
+        self.attn2 = Attention(features, text_features, **attention, key=ckey)
+        self.norm3 = LayerNorm(features, dtype=dtype)
+        self.ff = GEGLUFeedForward(features, dtype=dtype, key=fkey)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens features"],
+        text_embeddings: Float[Array, "batch text_tokens text_features"],
+    ) -> Float[Array, "batch tokens features"]:
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), text_embeddings)
+        return x + self.ff(self.norm3(x))
+
+
+class Transformer2D(eqx.Module):
+    """Transformer blocks over the pixels of a feature map, with a residual around."""
+
+    norm: GroupNorm
+    proj_in: Linear
+    transformer_blocks: list[TransformerBlock]
+    proj_out: Linear
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_heads: int,
+        num_layers: int,
+        text_features: int,
+        num_groups: int,
+        use_linear_projection: bool,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `channels`: Of the feature map and of every block.
+        - `use_linear_projection`: Whether checkpoints store the two projections as
+            linear layers (SD 2) instead of 1x1 convolutions (SD 1).
+        """
+        ikey, okey, *keys = jr.split(key, 2 + num_layers)
+        projection = dict(is_conv=not use_linear_projection, dtype=dtype)
+        # This norm's epsilon is not the config's `norm_eps`.
+        self.norm = GroupNorm(
+            channels, num_groups=num_groups, epsilon=1e-6, dtype=dtype
+        )
+        self.proj_in = Linear(channels, channels, **projection, key=ikey)
+        self.transformer_blocks = [
+            TransformerBlock(
+                channels,
+                num_heads=num_heads,
+                text_features=text_features,
+                dtype=dtype,
+                key=k,
+            )
+            for k in keys
+        ]
+        self.proj_out = Linear(channels, channels, **projection, key=okey)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        text_embeddings: Float[Array, "batch text_tokens text_features"],
+    ) -> Float[Array, "batch height width channels"]:
+        _, height, width, _ = x.shape
+        hidden = rearrange(self.norm(x), "b h w c -> b (h w) c")
+        hidden = self.proj_in(hidden)
+        for block in self.transformer_blocks:
+            hidden = block(hidden, text_embeddings)
+        hidden = self.proj_out(hidden)
+        return x + rearrange(hidden, "b (h w) c -> b h w c", h=height, w=width)

@@ -1,0 +1,102 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Num, PRNGKeyArray
+
+from ..._custom_types import Latents, TextEmbeddings
+from ...layers import Conv2d, GroupNorm, sinusoidal_embedding, TimestepEmbedding
+from ._blocks import DownBlock, MidBlock, UpBlock
+from ._config import UNetConfig
+
+
+class UNet2DConditionModel(eqx.Module):
+    """The text-conditioned UNet of Stable Diffusion 1.x and 2.x.
+
+    ??? cite
+
+        [High-Resolution Image Synthesis with Latent Diffusion Models](
+        https://arxiv.org/abs/2112.10752)
+    """
+
+    conv_in: Conv2d
+    time_embedding: TimestepEmbedding
+    down_blocks: list[DownBlock]
+    mid_block: MidBlock
+    up_blocks: list[UpBlock]
+    conv_norm_out: GroupNorm
+    conv_out: Conv2d
+    config: UNetConfig = eqx.field(static=True)
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        *,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        channels = config.block_out_channels
+        ikey, tkey, dkey, mkey, ukey, okey = jr.split(key, 6)
+        self.conv_in = Conv2d(config.in_channels, channels[0], dtype=dtype, key=ikey)
+        self.time_embedding = TimestepEmbedding(
+            channels[0], 4 * channels[0], dtype=dtype, key=tkey
+        )
+        self.down_blocks = [
+            DownBlock(level, config, dtype=dtype, key=k)
+            for level, k in enumerate(jr.split(dkey, len(channels)))
+        ]
+        self.mid_block = MidBlock(config, dtype=dtype, key=mkey)
+        self.up_blocks = [
+            UpBlock(index, config, dtype=dtype, key=k)
+            for index, k in enumerate(jr.split(ukey, len(channels)))
+        ]
+        self.conv_norm_out = GroupNorm(
+            channels[0],
+            num_groups=config.norm_num_groups,
+            epsilon=config.norm_eps,
+            dtype=dtype,
+        )
+        self.conv_out = Conv2d(channels[0], config.out_channels, dtype=dtype, key=okey)
+        self.config = config
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The dtype of the frozen weights, in which activations are computed."""
+        return self.conv_in.weight.dtype
+
+    def __call__(
+        self,
+        latents: Latents,
+        timesteps: Num[Array, " batch"],
+        text_embeddings: TextEmbeddings,
+    ) -> Float[Array, "batch height width out_channels"]:
+        """**Arguments:**
+
+        - `latents`: Noised latents; height and width multiples of
+            `config.downsampling_factor`.
+        - `timesteps`: Training timesteps, one for each image.
+        - `text_embeddings`: Last hidden states of the text encoder.
+
+        **Returns:**
+
+        The prediction (noise, velocity or sample, as the model was trained), in the
+        dtype of the weights.
+        """
+        config = self.config
+        emb = sinusoidal_embedding(
+            timesteps,
+            config.block_out_channels[0],
+            flip_sin_to_cos=config.flip_sin_to_cos,
+            freq_shift=config.freq_shift,
+        )
+        emb = self.time_embedding(emb.astype(self.dtype))
+        text_embeddings = text_embeddings.astype(self.dtype)
+        x = self.conv_in(latents.astype(self.dtype))
+        skips = [x]
+        for block in self.down_blocks:
+            x, new_skips = block(x, emb, text_embeddings)
+            skips.extend(new_skips)
+        x = self.mid_block(x, emb, text_embeddings)
+        for block in self.up_blocks:
+            used = [skips.pop() for _ in block.resnets]
+            x = block(x, used, emb, text_embeddings)
+        return self.conv_out(self.conv_norm_out(x, silu=True))

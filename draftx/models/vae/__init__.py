@@ -1,0 +1,2 @@
+from ._autoencoder import AutoencoderKL as AutoencoderKL
+from ._config import AutoencoderConfig as AutoencoderConfig

@@ -1,0 +1,160 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..._custom_types import Latents
+from ...layers import Conv2d, GroupNorm, Linear
+from ._blocks import DownBlock, MidBlock, norm_out, UpBlock
+from ._config import AutoencoderConfig
+
+
+class Encoder(eqx.Module):
+    """Pixels to the moments of the latents."""
+
+    conv_in: Conv2d
+    down_blocks: list[DownBlock]
+    mid_block: MidBlock
+    conv_norm_out: GroupNorm
+    conv_out: Conv2d
+
+    def __init__(self, config: AutoencoderConfig, *, dtype, key: PRNGKeyArray):
+        channels = config.block_out_channels
+        ikey, dkey, mkey, okey = jr.split(key, 4)
+        self.conv_in = Conv2d(config.in_channels, channels[0], dtype=dtype, key=ikey)
+        self.down_blocks = [
+            DownBlock(level, config, dtype=dtype, key=k)
+            for level, k in enumerate(jr.split(dkey, len(channels)))
+        ]
+        self.mid_block = MidBlock(channels[-1], config, dtype=dtype, key=mkey)
+        self.conv_norm_out = norm_out(channels[-1], config, dtype)
+        self.conv_out = Conv2d(
+            channels[-1], 2 * config.latent_channels, dtype=dtype, key=okey
+        )
+
+    def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(self.conv_norm_out(self.mid_block(x), silu=True))
+
+
+class Decoder(eqx.Module):
+    """Latents to pixels."""
+
+    conv_in: Conv2d
+    mid_block: MidBlock
+    up_blocks: list[UpBlock]
+    conv_norm_out: GroupNorm
+    conv_out: Conv2d
+
+    def __init__(self, config: AutoencoderConfig, *, dtype, key: PRNGKeyArray):
+        channels = config.block_out_channels
+        ikey, ukey, mkey, okey = jr.split(key, 4)
+        self.conv_in = Conv2d(
+            config.latent_channels, channels[-1], dtype=dtype, key=ikey
+        )
+        self.mid_block = MidBlock(channels[-1], config, dtype=dtype, key=mkey)
+        self.up_blocks = [
+            UpBlock(index, config, dtype=dtype, key=k)
+            for index, k in enumerate(jr.split(ukey, len(channels)))
+        ]
+        self.conv_norm_out = norm_out(channels[0], config, dtype)
+        self.conv_out = Conv2d(channels[0], config.out_channels, dtype=dtype, key=okey)
+
+    def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
+        x = self.mid_block(self.conv_in(x))
+        for block in self.up_blocks:
+            x = block(x)
+        return self.conv_out(self.conv_norm_out(x, silu=True))
+
+
+class AutoencoderKL(eqx.Module):
+    """The variational autoencoder between pixels and latents.
+
+    Latents on the outside are *scaled*: multiplied by `config.scaling_factor`, which
+    gives them about unit variance, the space in which diffusion happens.
+
+    ??? cite
+
+        [High-Resolution Image Synthesis with Latent Diffusion Models](
+        https://arxiv.org/abs/2112.10752), section 3.1.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+    quant_conv: Linear
+    post_quant_conv: Linear
+    config: AutoencoderConfig = eqx.field(static=True)
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        *,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        ekey, dkey, qkey, pkey = jr.split(key, 4)
+        latent = config.latent_channels
+        conv = dict(is_conv=True, dtype=dtype)
+        self.encoder = Encoder(config, dtype=dtype, key=ekey)
+        self.decoder = Decoder(config, dtype=dtype, key=dkey)
+        self.quant_conv = Linear(2 * latent, 2 * latent, **conv, key=qkey)
+        self.post_quant_conv = Linear(latent, latent, **conv, key=pkey)
+        self.config = config
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The dtype of the weights, in which activations are computed."""
+        return self.post_quant_conv.weight.dtype
+
+    def encode(
+        self,
+        images: Float[Array, "batch height width channels"],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Latents:
+        """**Arguments:**
+
+        - `images`: In $[0, 1]$.
+        - `key`: Draws from the posterior; its mean is taken if `None`.
+
+        **Returns:**
+
+        Scaled latents, float32.
+        """
+        mean, log_variance = self.posterior(images)
+        if key is not None:
+            noise = jr.normal(key, mean.shape, mean.dtype)
+            mean = mean + jnp.exp(0.5 * log_variance) * noise
+        return mean * self.config.scaling_factor
+
+    def posterior(
+        self, images: Float[Array, "batch height width channels"]
+    ) -> tuple[Latents, Latents]:
+        """Mean and log variance of the unscaled latents of `images` in $[0, 1]$."""
+        x = (2 * images - 1).astype(self.dtype)
+        moments = self.quant_conv(self.encoder(x)).astype(jnp.float32)
+        mean, log_variance = jnp.split(moments, 2, axis=-1)
+        return mean, jnp.clip(log_variance, -30.0, 20.0)
+
+    def decode(self, latents: Latents) -> Float[Array, "batch height width channels"]:
+        """**Arguments:**
+
+        - `latents`: Scaled latents.
+
+        **Returns:**
+
+        Images, float32, in $[0, 1]$. Values outside are clipped, and pass no gradient.
+        """
+        return jnp.clip(self.decode_unclipped(latents), 0.0, 1.0)
+
+    def decode_unclipped(
+        self, latents: Latents
+    ) -> Float[Array, "batch height width channels"]:
+        """`decode` before clipping: what a reconstruction loss is computed on."""
+        x = (latents / self.config.scaling_factor).astype(self.dtype)
+        decoded = self.decoder(self.post_quant_conv(x)).astype(jnp.float32)
+        return decoded / 2 + 0.5
+
+

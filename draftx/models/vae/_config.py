@@ -1,0 +1,59 @@
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .._config import check_fixed, ConfigError, known_fields
+
+
+_FIXED = {
+    "act_fn": ("silu", "swish"),
+    "latents_mean": (None,),
+    "latents_std": (None,),
+    "shift_factor": (None, 0, 0.0),
+    "use_quant_conv": (True,),
+    "use_post_quant_conv": (True,),
+    "mid_block_add_attention": (True,),
+}
+_TYPES = {
+    "down_block_types": "DownEncoderBlock2D",
+    "up_block_types": "UpDecoderBlock2D",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """The architecture of an autoencoder, as in diffusers' `config.json`.
+
+    The defaults are Stable Diffusion 1.4's.
+    """
+
+    sample_size: int = 512
+    in_channels: int = 3
+    out_channels: int = 3
+    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",) * 4
+    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",) * 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.18215
+
+    def __post_init__(self):
+        for name, only in _TYPES.items():
+            types = getattr(self, name)
+            if types != (only,) * len(self.block_out_channels):
+                raise ConfigError(
+                    f"`{name}` must be {only!r} for each entry of "
+                    f"`block_out_channels`; got {types}."
+                )
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "AutoencoderConfig":
+        """Reads a parsed `config.json`; a field with another meaning is an error."""
+        check_fixed(config, _FIXED, "the autoencoder")
+        return cls(**known_fields(cls, config))
+
+    @property
+    def downsampling_factor(self) -> int:
+        """Pixels per latent, along each axis."""
+        return 2 ** (len(self.block_out_channels) - 1)
