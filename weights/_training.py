@@ -91,7 +91,7 @@ def prefetch(batches: Iterator[Any], depth: int = 4) -> Iterator[Any]:
 def save_tree(path: pathlib.Path, tree: Any, metadata: dict[str, str]) -> None:
     """Writes the arrays of a tree; the file is complete or absent."""
     arrays = {
-        jax.tree_util.keystr(key): np.ascontiguousarray(leaf)
+        jax.tree_util.keystr(key): np.ascontiguousarray(leaf).reshape(leaf.shape)
         for key, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,11 @@ def save_tree(path: pathlib.Path, tree: Any, metadata: dict[str, str]) -> None:
 def load_tree(path: pathlib.Path, like: Any) -> Any:
     """Reads what `save_tree` wrote, into a tree like the one given."""
     arrays = load_file(path)
-    fill = lambda key, leaf: jnp.asarray(arrays[jax.tree_util.keystr(key)], leaf.dtype)
+
+    def fill(key, leaf):
+        array = arrays[jax.tree_util.keystr(key)]
+        return jnp.asarray(array.reshape(leaf.shape), leaf.dtype)
+
     return jax.tree_util.tree_map_with_path(fill, like)
 
 

@@ -4,7 +4,7 @@ It learns from all captions of [`composites`][] and from the names and keywords 
 sprites. The files are those of `transformers.CLIPTokenizer`.
 
     python weights/tokenizer.py --sprites weights/cache/sprites.npz \\
-        --out weights/tiny/tokenizer
+        --out weights/cache/tokenizer
 """
 
 import argparse

@@ -4,15 +4,19 @@ python weights/train_vae.py --sprites weights/cache/sprites.npz
 """
 
 import argparse
+import dataclasses
 import pathlib
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from tqdm import trange
 
 from _training import fit, use_cpu_cores
-from composites import autoencoder_batch, Sprites
+from composites import autoencoder_batch, batch, Sprites
+from draftx.io import save_component
 from draftx.models import AutoencoderConfig, AutoencoderKL
 
 
@@ -23,8 +27,9 @@ CONFIG = AutoencoderConfig(
     block_out_channels=(24, 48, 96),
     layers_per_block=1,
     norm_num_groups=8,
-    scaling_factor=1.0,  # While training; `weights/assemble.py` folds in the real one.
+    scaling_factor=1.0,  # While training; `fold_statistics` puts in the real one.
 )
+_CROP = 32
 
 
 def _differences(x):
@@ -57,13 +62,48 @@ def reconstruction_psnr(vae, images, batch_size=64):
     return float(-10 * np.log10(np.mean(squared)))
 
 
+def fold_statistics(vae, pictures, scaling_factor=0.18215):
+    """The same autoencoder, with scaled latents of zero mean and unit variance.
+
+    Mean and deviation of every latent channel over `pictures` move into the two 1x1
+    convolutions, so that Stable Diffusion's literal scaling factor is right here too.
+    """
+    moments = jax.jit(lambda x: vae.posterior(x.astype(jnp.float32) / 255)[0])
+    latents = [moments(pictures[i : i + 64]) for i in range(0, len(pictures), 64)]
+    latents = np.concatenate([np.asarray(x) for x in latents])
+    mean, deviation = latents.mean((0, 1, 2)), latents.std((0, 1, 2))
+    unit = deviation * scaling_factor  # One unit of the new unscaled latents.
+    gain = np.concatenate([1 / unit, np.ones_like(unit)])
+    shift = np.concatenate([-mean / unit, -2 * np.log(unit)])
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    vae = eqx.tree_at(
+        lambda v: (
+            v.quant_conv.weight,
+            v.quant_conv.bias,
+            v.post_quant_conv.weight,
+            v.post_quant_conv.bias,
+        ),
+        vae,
+        (
+            quant.weight * gain[:, None],
+            quant.bias * gain + shift,
+            post.weight * unit[None],
+            post.bias + post.weight @ mean,
+        ),
+    )
+    config = dataclasses.replace(CONFIG, scaling_factor=scaling_factor)
+    folded = AutoencoderKL(config, key=jr.key(0))
+    arrays = lambda v: (v.encoder, v.decoder, v.quant_conv, v.post_quant_conv)
+    return eqx.tree_at(arrays, folded, arrays(vae))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sprites", required=True)
-    parser.add_argument("--folder", type=pathlib.Path, default="weights/cache/vae")
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("weights/cache/vae"))
     parser.add_argument("--num-steps", type=int, default=6000)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--crop", type=int, default=32)
+    parser.add_argument("--num-pictures", type=int, default=16384)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--num-devices", type=int, default=2)
     args = parser.parse_args()
@@ -72,17 +112,24 @@ def main() -> None:
     sprites = Sprites(args.sprites)
     held_out = autoencoder_batch(np.random.default_rng(0), sprites, 256, held_out=True)
 
+    pictures = np.concatenate(
+        [
+            autoencoder_batch(np.random.default_rng([1, i]), sprites, 256)
+            for i in trange(args.num_pictures // 256, desc="drawing composites")
+        ]
+    )
+
     def batches(step):
         while True:
-            rng = np.random.default_rng([1, step])
-            images = autoencoder_batch(rng, sprites, args.batch_size)
+            rng = np.random.default_rng([2, step])
             # Crops see more pictures for the same work; the last fifth sees whole ones.
-            if step < 0.8 * args.num_steps and args.crop < 64:
-                row, column = rng.integers(0, 64 - args.crop + 1, 2)
-                images = images[:, row : row + args.crop, column : column + args.crop]
+            if step < 0.8 * args.num_steps:
+                rows = rng.integers(0, len(pictures), args.batch_size)
+                top, left = rng.integers(0, 64 - _CROP + 1, 2)
+                yield (pictures[rows, top : top + _CROP, left : left + _CROP],)
             else:
-                images = images[: max(8, args.batch_size * args.crop**2 // 64**2)]
-            yield (np.ascontiguousarray(images),)
+                rows = rng.integers(0, len(pictures), args.batch_size // 4)
+                yield (pictures[rows],)
             step += 1
 
     def report(vae, step):
@@ -90,16 +137,21 @@ def main() -> None:
             f"\nstep {step}: held-out PSNR {reconstruction_psnr(vae, held_out):.2f} dB"
         )
 
-    fit(
+    vae = fit(
         AutoencoderKL(CONFIG, key=jr.key(0)),
         loss_fn,
         batches,
         num_steps=args.num_steps,
         learning_rate=args.learning_rate,
         ema_decay=0.995,
-        folder=pathlib.Path(args.folder),
+        folder=args.folder,
         on_save=report,
     )
+    animals, _, _ = batch(np.random.default_rng(3), sprites, 1024)
+    vae = fold_statistics(vae, animals)
+    psnr = reconstruction_psnr(vae, held_out)
+    print(f"with statistics folded in: held-out PSNR {psnr:.2f} dB")
+    save_component(vae, args.folder / "model")
 
 
 if __name__ == "__main__":

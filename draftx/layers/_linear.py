@@ -13,8 +13,9 @@ class Linear(eqx.Module):
     $$y = W x + b + \frac{\alpha}{r} U D x$$
 
     The update is skipped when `lora_down` and `lora_up` are `None`, so the frozen model
-    and the adapted one are the same class with the same checkpoint keys. The update is
-    computed in the dtype of `x`: a bfloat16 base may carry float32 LoRA parameters.
+    and the adapted one are the same class with the same checkpoint keys. `lora_scale`
+    is $\alpha / r$; `None` is 1. The update is computed in the dtype of `x`: a bfloat16
+    base may carry float32 LoRA parameters.
 
     ??? cite
 
@@ -25,9 +26,9 @@ class Linear(eqx.Module):
     bias: Float[Array, " out_features"] | None
     lora_down: Float[Array, "rank in_features"] | None
     lora_up: Float[Array, "out_features rank"] | None
+    lora_scale: Float[Array, ""] | None
     in_features: int = eqx.field(static=True)
     out_features: int = eqx.field(static=True)
-    lora_alpha: float | None = eqx.field(static=True)
     is_conv: bool = eqx.field(static=True)
 
     def __init__(
@@ -55,9 +56,9 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(out_features, dtype) if use_bias else None
         self.lora_down = None
         self.lora_up = None
+        self.lora_scale = None
         self.in_features = in_features
         self.out_features = out_features
-        self.lora_alpha = None
         self.is_conv = is_conv
 
     def __check_init__(self):
@@ -79,14 +80,17 @@ class Linear(eqx.Module):
         if self.lora_down is not None and self.lora_up is not None:
             down, up = self.lora_down.astype(x.dtype), self.lora_up.astype(x.dtype)
             update = jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, down), up)
-            y = y + jnp.asarray(self.lora_scale, x.dtype) * update
+            if self.lora_scale is not None:
+                update = self.lora_scale.astype(x.dtype) * update
+            y = y + update
         if self.bias is not None:
             y = y + jnp.expand_dims(self.bias, tuple(range(y.ndim - 1)))
         return y
 
-    @property
-    def lora_scale(self) -> float:
-        r"""The factor $\alpha / r$ of the update; 1 when $\alpha$ is not set."""
-        if self.lora_down is None or self.lora_alpha is None:
-            return 1.0
-        return self.lora_alpha / self.lora_down.shape[0]
+    def lora_update(self) -> Float[Array, "out_features in_features"] | None:
+        r"""What the adapter adds to the weight, $\frac{\alpha}{r} U D$; `None` if there
+        is no adapter."""
+        if self.lora_down is None or self.lora_up is None:
+            return None
+        update = self.lora_up @ self.lora_down
+        return update if self.lora_scale is None else self.lora_scale * update

@@ -25,9 +25,13 @@ _RENAMED = (
     (r"\bff\.proj_in\b", "ff.net.0.proj"),
     (r"\bff\.proj_out\b", "ff.net.2"),
     (r"\battentions\.(\d+)\.attention\b", r"attentions.\1"),
-    (r"^(token|position)_embedding$", r"text_model.embeddings.\1_embedding.weight"),
-    (r"^layers\b", "text_model.encoder.layers"),
-    (r"^final_layer_norm\b", "text_model.final_layer_norm"),
+    # The text encoder, alone and in a pipeline.
+    (
+        r"^(text_encoder\.)?(token|position)_embedding$",
+        r"\1text_model.embeddings.\2_embedding.weight",
+    ),
+    (r"^(text_encoder\.)?layers\b", r"\1text_model.encoder.layers"),
+    (r"^(text_encoder\.)?final_layer_norm\b", r"\1text_model.final_layer_norm"),
 )
 _Layout: TypeAlias = Literal["plain", "conv", "pointwise"]
 
@@ -130,7 +134,7 @@ def _parameters(model: eqx.Module) -> list[Parameter | None]:
     parameters = []
     for path, leaf in jtu.tree_flatten_with_path(model)[0]:
         key = checkpoint_key(path)
-        is_lora = key.endswith((".lora_down", ".lora_up"))
+        is_lora = ".lora_" in key
         layout = layouts.get(key, "plain")
         parameters.append(None if is_lora else Parameter(key, leaf, layout))
     return parameters

@@ -43,6 +43,7 @@ class CLIPTokenizer:
         self._pad_id = int(tokenizer.token_to_id(pad_token))
         self.pad_token = pad_token
         self.max_length = max_length
+        self._hash = hash(self._identity())
 
     @classmethod
     def from_files(
@@ -113,6 +114,18 @@ class CLIPTokenizer:
             "`folder` must hold `vocab.json` and `merges.txt`, or `tokenizer.json`; got "
             f"{str(folder)!r}, which holds neither."
         )
+
+    def __eq__(self, other: object) -> bool:
+        """By content: trees that hold equal tokenizers have the same structure."""
+        if not isinstance(other, CLIPTokenizer):
+            return NotImplemented
+        return self is other or self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def _identity(self):
+        return self.to_json(), self.max_length, self._pad_id
 
     @property
     def vocab_size(self) -> int:

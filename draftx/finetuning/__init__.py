@@ -1,0 +1,13 @@
+"""Gradients of rewards with respect to adapters, and training on them."""
+
+from ._draft import DRaFT as DRaFT, DRaFTLV as DRaFTLV
+from ._estimator import (
+    AbstractGradientEstimator as AbstractGradientEstimator,
+    Episode as Episode,
+)
+from ._finetune import finetune as finetune, FinetuneResult as FinetuneResult
+from ._reward_gradient import (
+    Reward as Reward,
+    reward_gradient as reward_gradient,
+    RewardError as RewardError,
+)

@@ -1,0 +1,161 @@
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._custom_types import Images, InputIds, Latents
+from ..lora import has_lora, lora_filter
+from ..models import check_prompts
+from ..pipeline import (
+    check_guidance_scale,
+    check_latents,
+    negative_input_ids,
+    Pipeline,
+)
+from ._estimator import AbstractGradientEstimator, Episode
+
+
+# Any function of images that gives one score an image, larger is better.
+Reward: TypeAlias = Callable[[Images], Float[Array, " batch"]]
+
+
+class RewardError(ValueError):
+    """A reward gave something other than one finite score for each image.
+
+    Raised by `finetune`, its `result` is what had been reached before.
+    """
+
+    result: Any = None
+
+
+def reward_gradient(
+    pipeline: Pipeline,
+    reward: Reward,
+    prompts: Sequence[str],
+    *,
+    method: AbstractGradientEstimator,
+    key: PRNGKeyArray | None = None,
+    latents: Any = None,
+    negative_prompts: Sequence[str] | None = None,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 7.5,
+) -> tuple[Float[Array, " batch"], Pipeline]:
+    """The gradient of the mean reward with respect to the adapter.
+
+    **Arguments:**
+
+    - `pipeline`: With an adapter (`draftx.add_lora`). Everything else is frozen.
+    - `reward`: Images `[batch, height, width, 3]` in $[0, 1]$ to scores `[batch]`.
+    - `prompts`: One for each image.
+    - `method`: `draftx.DRaFT(...)`, `draftx.DRaFTLV(...)` or another estimator.
+    - `key`: Draws the starting noise and what noise the method needs. `None` is
+        `jax.random.key(0)`.
+    - `latents`, `negative_prompts`, `num_inference_steps`, `guidance_scale`: As for
+        `draftx.sample`.
+
+    **Returns:**
+
+    The rewards of the images, and a pipeline that holds gradients at the adapter's
+    arrays and `None` elsewhere; `draftx.lora_state_dict` names them. Add a multiple of
+    the gradient to ascend.
+    """
+    check_prompts(prompts)
+    check_trainable(pipeline)
+    check_guidance_scale(guidance_scale)
+    pipeline.sampler.timesteps(num_inference_steps)  # Raises before any work.
+    method.check(num_inference_steps)
+    key = jr.key(0) if key is None else key
+    latents_key, method_key = jr.split(key)
+    if latents is None:
+        shape = (len(prompts), *pipeline.latent_shape)
+        latents = jr.normal(latents_key, shape, jnp.float32)
+    else:
+        latents = check_latents(pipeline, latents, len(prompts))
+    negative_ids = None
+    if guidance_scale != 1:
+        negative_ids = negative_input_ids(pipeline, negative_prompts, len(prompts))
+    check_reward(pipeline, reward, latents.shape)
+    trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
+    (_, rewards), gradient = _value_and_grad(
+        trainable,
+        frozen,
+        method,
+        reward,
+        pipeline.tokenize(prompts),
+        negative_ids,
+        latents,
+        jnp.asarray(guidance_scale, jnp.float32),
+        method_key,
+        num_inference_steps,
+    )
+    check_finite(rewards)
+    return rewards, gradient
+
+
+def objective(
+    trainable: Pipeline,
+    frozen: Pipeline,
+    method: AbstractGradientEstimator,
+    reward: Reward,
+    input_ids: InputIds,
+    negative_ids: InputIds | None,
+    latents: Latents,
+    guidance_scale: Float[Array, ""],
+    key: PRNGKeyArray,
+    num_inference_steps: int,
+) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    """The estimator's objective as a function of the adapter, and the rewards."""
+    pipeline = eqx.combine(trainable, frozen)
+    episode = Episode(
+        pipeline=pipeline,
+        denoiser=pipeline.denoiser(input_ids, negative_ids, guidance_scale),
+        steps=pipeline.sampler.steps(num_inference_steps),
+        latents=latents,
+    )
+    scored = lambda images: reward(images).astype(jnp.float32)
+    return method(episode, scored, key)
+
+
+value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
+_value_and_grad = eqx.filter_jit(value_and_grad)
+
+
+def check_trainable(pipeline: Pipeline) -> None:
+    """Raises unless the pipeline has an adapter to train."""
+    if not has_lora(pipeline):
+        raise ValueError(
+            "`pipeline` must carry a LoRA adapter to be trained; it has none. Add one "
+            "with `draftx.add_lora(pipeline, rank=8, key=...)`."
+        )
+
+
+def check_reward(pipeline: Pipeline, reward: Reward, shape: tuple[int, ...]) -> None:
+    """Traces the reward, without running it, and raises unless it gives `[batch]`."""
+    latents = jax.ShapeDtypeStruct(shape, jnp.float32)
+    images = eqx.filter_eval_shape(pipeline.decode, latents)
+    scores = eqx.filter_eval_shape(reward, images)
+    got = getattr(scores, "shape", type(scores).__name__)
+    if got != (shape[0],):
+        raise RewardError(
+            "`reward` must give one score for each image, shape "
+            f"({shape[0]},) for this batch; got {got}. Do not average over the batch."
+        )
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise RewardError(
+            f"`reward` must give floating-point scores; got {scores.dtype}."
+        )
+
+
+def check_finite(rewards: Array) -> None:
+    """Raises if a reward came out as NaN or infinite."""
+    values = np.asarray(rewards, np.float32)
+    if not np.all(np.isfinite(values)):
+        raise RewardError(
+            f"`reward` must give finite scores; got {values.tolist()}. Check it on the "
+            "images of `draftx.sample`, in float32."
+        )

@@ -1,0 +1,83 @@
+"""Writing so that a file or folder is there whole or not at all."""
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def _fsync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sibling(path: pathlib.Path, kind: str) -> pathlib.Path:
+    # On the same file system as the target, so that renaming is atomic.
+    return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def write_file(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+    """Calls `write` with a temporary name, then gives the file its own name.
+
+    **Arguments:**
+
+    - `path`: The file to make or to replace; missing folders are made.
+    - `write`: Writes the file it is given the path of.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _sibling(path, "tmp")
+    try:
+        write(temporary)
+        _fsync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync(path.parent)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes UTF-8 with `\\n` at the ends of lines, on every system."""
+
+    def write(temporary: pathlib.Path) -> None:
+        temporary.write_bytes(text.encode("utf-8"))
+
+    write_file(path, write)
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes JSON as diffusers and transformers do."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to be filled, which gets the name `path` when the block ends well.
+
+    A folder that is there already is replaced; if the block raises, it is left alone.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = _sibling(path, "tmp"), _sibling(path, "old")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            if old.exists():
+                os.rename(old, path)
+            raise
+        _fsync(path.parent)
+    finally:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)

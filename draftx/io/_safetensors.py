@@ -1,0 +1,169 @@
+"""Reading and writing safetensors files, with errors that name the file."""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp  # Teaches NumPy, hence safetensors, about bfloat16.
+import numpy as np
+from safetensors import safe_open, SafetensorError
+from safetensors.numpy import save_file
+
+from ._atomic import write_file
+from ._errors import first_five, ModelFileError
+
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+class TensorFile:
+    """What one safetensors file, or several shards of one, hold.
+
+    Only the headers are read at first: names, shapes and dtypes.
+    """
+
+    def __init__(self, *paths: pathlib.Path):
+        """**Arguments:**
+
+        - `paths`: The file, or all shards.
+        """
+        self.name = str(paths[0])
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
+        self._handles: dict[str, Any] = {}
+        for path in paths:
+            try:
+                handle = safe_open(path, framework="np")
+                for key in handle.keys():
+                    part = handle.get_slice(key)
+                    self.shapes[key] = tuple(part.get_shape())
+                    self.dtypes[key] = str(part.get_dtype())
+                    self._handles[key] = handle
+            except (SafetensorError, OSError, ValueError, KeyError) as e:
+                raise ModelFileError(
+                    f"{str(path)!r} cannot be read as safetensors: {e}. The file is "
+                    "damaged or only partly there; download or copy it again."
+                ) from e
+            self.metadata |= handle.metadata() or {}
+
+    def check_dtypes(self, keys: list[str]) -> None:
+        """Raises unless the tensors named are floats of at least 16 bits."""
+        wrong = [
+            f"{k}: {self.dtypes[k]}" for k in keys if self.dtypes[k] not in _FLOATS
+        ]
+        if wrong:
+            raise ModelFileError(
+                f"{self.name!r} must hold weights in one of {list(_FLOATS)}; "
+                f"{len(wrong)} are not: {first_five(wrong)}. Quantized files are not "
+                "supported; use the float16, bfloat16 or float32 one."
+            )
+
+    def read(self, key: str, dtype: Any) -> np.ndarray:
+        """One tensor, cast; a value that is not finite is an error."""
+        try:
+            array = self._handles[key].get_tensor(key)
+        except (SafetensorError, OSError) as e:
+            raise ModelFileError(
+                f"{key!r} of {self.name!r} cannot be read: {e}."
+            ) from e
+        with np.errstate(over="ignore"):
+            cast = array.astype(dtype, copy=False)
+        if not np.isfinite(cast).all():
+            cause = "are not finite"
+            if np.isfinite(array).all():
+                cause = f"are too large for {jnp.dtype(dtype).name}"
+            raise ModelFileError(
+                f"{self.name!r} must hold finite weights; values of {key!r} {cause}."
+            )
+        return cast
+
+
+def open_weights(folder: pathlib.Path, stem: str) -> TensorFile:
+    """The weights in a folder: one file, shards, or else the float16 variant.
+
+    **Arguments:**
+
+    - `folder`: Of one model.
+    - `stem`: `"model"` or `"diffusion_pytorch_model"`.
+    """
+    for variant in ("", ".fp16"):
+        whole = folder / f"{stem}{variant}.safetensors"
+        if whole.is_file():
+            return TensorFile(whole)
+        index = folder / f"{stem}.safetensors.index{variant}.json"
+        if index.is_file():
+            return TensorFile(*_shards(index))
+    found = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".ckpt"))
+    hint = (
+        f" {first_five(found)} is not read: draftx reads no pickles." if found else ""
+    )
+    raise ModelFileError(
+        f"{str(folder)!r} must hold {stem}.safetensors; it does not.{hint}"
+    )
+
+
+def _shards(index: pathlib.Path) -> list[pathlib.Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelFileError(f"{str(index)!r} must have a `weight_map`; it has none.")
+    names = sorted({str(name) for name in weight_map.values()})
+    paths = []
+    for name in names:
+        # An index from the internet must not name files elsewhere.
+        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+            raise ModelFileError(
+                f"{str(index)!r} must name files in its own folder; got {name!r}."
+            )
+        paths.append(index.parent / name)
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise ModelFileError(
+            f"{str(index)!r} names {len(paths)} files; {len(missing)} are missing: "
+            f"{first_five(missing)}. Download the folder again."
+        )
+    return paths
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON file that holds an object."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as e:
+        raise ModelFileError(f"{str(path)!r} is missing.") from e
+    except (OSError, ValueError, RecursionError) as e:
+        raise ModelFileError(f"{str(path)!r} cannot be read as JSON: {e}.") from e
+    if not isinstance(content, dict):
+        raise ModelFileError(
+            f"{str(path)!r} must hold a JSON object; got a {type(content).__name__}."
+        )
+    return content
+
+
+def write_tensors(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+    """Writes a safetensors file, whole or not at all.
+
+    **Arguments:**
+
+    - `path`: The file.
+    - `arrays`: Every value must be finite.
+    """
+    # The writer stores the memory of an array with strides as if it had none.
+    contiguous = {k: np.ascontiguousarray(a) for k, a in arrays.items()}
+    wrong = [k for k, a in contiguous.items() if not np.isfinite(a).all()]
+    if wrong:
+        raise ValueError(
+            f"Weights to be saved must be finite; {len(wrong)} of {len(contiguous)} "
+            f"arrays are not: {first_five(wrong)}. The training diverged; go back to "
+            "an earlier checkpoint."
+        )
+
+    def write(temporary: pathlib.Path) -> None:
+        try:
+            save_file(contiguous, temporary, metadata={"format": "pt"})
+        except SafetensorError as e:
+            raise OSError(f"{str(path)!r} could not be written: {e}") from e
+
+    write_file(path, write)

@@ -1,0 +1,117 @@
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from ..layers import Linear
+from ..models import iter_linears, map_linears
+from ._adapt import has_lora, with_lora
+
+
+_Tree = TypeVar("_Tree")
+
+
+def scale_lora(pipeline: _Tree, scale: float) -> _Tree:
+    r"""Multiplies the adapter's update by a number: 0 is the base model, 1 the tuned.
+
+    Scales between interpolate between the two models, scales above 1 extrapolate
+    (DRaFT, section 5.5).
+
+    **Arguments:**
+
+    - `pipeline`: With an adapter.
+    - `scale`: Any finite number.
+    """
+    _require_lora(pipeline)
+    _require_finite("scale", scale)
+
+    def one(_: str, layer: Linear) -> Linear:
+        if layer.lora_down is None or layer.lora_up is None:
+            return layer
+        up = layer.lora_up * jnp.asarray(scale, layer.lora_up.dtype)
+        return with_lora(layer, layer.lora_down, up, layer.lora_scale)
+
+    return map_linears(one, pipeline)
+
+
+def merge_lora(pipeline: _Tree) -> _Tree:
+    r"""Adds the update to the weights, $W + \frac{\alpha}{r} U D$, and drops the adapter.
+
+    The sum is computed in float32 and rounded once to the dtype of the weight.
+    """
+    _require_lora(pipeline)
+
+    def one(_: str, layer: Linear) -> Linear:
+        update = layer.lora_update()
+        if update is None:
+            return layer
+        weight = (layer.weight.astype(update.dtype) + update).astype(layer.weight.dtype)
+        merged = with_lora(layer, None, None)
+        return eqx.tree_at(lambda m: m.weight, merged, weight)
+
+    return map_linears(one, pipeline)
+
+
+def mix_lora(pipelines: Sequence[_Tree], weights: Sequence[float]) -> _Tree:
+    r"""One adapter whose update is the weighted sum of the adapters of several.
+
+    $$\Delta W = \sum_i w_i \frac{\alpha_i}{r_i} U_i D_i$$
+
+    exactly, by putting the factors side by side: its rank is the sum of the ranks.
+
+    **Arguments:**
+
+    - `pipelines`: The same base model with different adapters; the base of the first
+        is used. Ranks and targets may differ.
+    - `weights`: One finite number for each.
+
+    **Returns:**
+
+    A pipeline with the mixed adapter.
+    """
+    if len(pipelines) == 0 or len(pipelines) != len(weights):
+        raise ValueError(
+            "`weights` must hold one number for each of `pipelines`, and there must be "
+            f"at least one; got {len(weights)} weights for {len(pipelines)} pipelines."
+        )
+    for pipeline, weight in zip(pipelines, weights, strict=True):
+        _require_lora(pipeline)
+        _require_finite("weights", weight)
+    factors: dict[str, list] = {}
+    for pipeline, weight in zip(pipelines, weights, strict=True):
+        for name, layer in iter_linears(pipeline):
+            if layer.lora_down is not None and layer.lora_up is not None:
+                up = layer.lora_up * jnp.asarray(weight, layer.lora_up.dtype)
+                if layer.lora_scale is not None:
+                    up = layer.lora_scale * up
+                factors.setdefault(name, []).append((layer.lora_down, up))
+    names = {name for name, _ in iter_linears(pipelines[0])}
+    if not factors.keys() <= names:
+        raise ValueError(
+            "`pipelines` must be the same model; the first lacks the layer "
+            f"{min(factors.keys() - names)!r}."
+        )
+
+    def one(name: str, layer: Linear) -> Linear:
+        if name not in factors:
+            return layer
+        downs, ups = zip(*factors[name], strict=True)
+        down, up = jnp.concatenate(downs, axis=0), jnp.concatenate(ups, axis=1)
+        return with_lora(layer, down, up)
+
+    return map_linears(one, pipelines[0])
+
+
+def _require_lora(pipeline) -> None:
+    if not has_lora(pipeline):
+        raise ValueError(
+            "`pipeline` must carry a LoRA adapter; it has none. Add one with "
+            "`draftx.add_lora` or `draftx.load_lora`."
+        )
+
+
+def _require_finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` must be finite; got {value}.")

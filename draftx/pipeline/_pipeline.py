@@ -1,0 +1,73 @@
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._custom_types import Images, InputIds, Latents, TextEmbeddings
+from ..diffusion import DDIM, Denoiser
+from ..models import AutoencoderKL, CLIPTextModel, CLIPTokenizer, UNet2DConditionModel
+
+
+class Pipeline(eqx.Module):
+    """A text-to-image latent diffusion model: Stable Diffusion 1.x and its relatives.
+
+    A PyTree: `jax.tree` functions, `eqx.partition` and `eqx.tree_at` work on it.
+    """
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    sampler: DDIM
+    tokenizer: CLIPTokenizer = eqx.field(static=True)
+
+    def __check_init__(self):
+        features = self.text_encoder.config.hidden_size
+        expected = self.unet.config.cross_attention_dim
+        if features != expected:
+            raise ValueError(
+                "`text_encoder` must give the features that `unet` was trained on; got "
+                f"hidden_size={features}, cross_attention_dim={expected}."
+            )
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the latents the UNet was trained on."""
+        config = self.unet.config
+        return (config.sample_size, config.sample_size, config.in_channels)
+
+    def tokenize(self, prompts: Sequence[str]) -> InputIds:
+        """Token ids of prompts; on the host, outside of `jit`."""
+        return jnp.asarray(self.tokenizer(prompts))
+
+    def embed(self, input_ids: InputIds) -> TextEmbeddings:
+        """What the UNet is conditioned on."""
+        return self.text_encoder(input_ids)
+
+    def denoiser(
+        self,
+        input_ids: InputIds,
+        negative_input_ids: InputIds | None,
+        guidance_scale: Float[Array, ""] | None,
+    ) -> Denoiser:
+        """The UNet with its conditioning, computed once for a whole chain.
+
+        **Arguments:**
+
+        - `input_ids`: Of the prompts.
+        - `negative_input_ids`: Of the empty or the negative prompts: one row for all
+            images, or one for each. `None` switches guidance off.
+        - `guidance_scale`: The weight $w$; `None` switches guidance off.
+        """
+        embeddings = self.embed(input_ids)
+        if negative_input_ids is None or guidance_scale is None:
+            return Denoiser(self.unet, embeddings, None, None)
+        negative = self.embed(negative_input_ids)
+        negative = jnp.broadcast_to(negative, embeddings.shape)
+        return Denoiser(self.unet, embeddings, negative, guidance_scale)
+
+    def decode(self, latents: Latents) -> Images:
+        """Scaled latents to images in $[0, 1]$."""
+        with jax.named_scope("draftx.decode"):
+            return self.vae.decode(latents)

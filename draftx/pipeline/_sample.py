@@ -1,0 +1,136 @@
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._custom_types import Images, InputIds, Latents
+from ..diffusion import run_chain
+from ..models import check_prompts
+from ._pipeline import Pipeline
+
+
+def sample(
+    pipeline: Pipeline,
+    prompts: Sequence[str],
+    *,
+    key: PRNGKeyArray | None = None,
+    latents: Any = None,
+    negative_prompts: Sequence[str] | None = None,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 7.5,
+    eta: float = 0.0,
+) -> Images:
+    r"""Draws one image for each prompt.
+
+    **Arguments:**
+
+    - `pipeline`: From `draftx.load`.
+    - `prompts`: A non-empty list of strings.
+    - `key`: Draws the starting noise, and the noise of the steps if `eta > 0`. `None`
+        is `jax.random.key(0)`.
+    - `latents`: Unit-variance starting noise, `[batch, height, width, channels]`,
+        instead of one drawn from `key`. Its size sets the size of the images.
+    - `negative_prompts`: What guidance leads away from; one for all or one for each.
+        `None` is the empty prompt.
+    - `num_inference_steps`: $T$, from 1 to 1000.
+    - `guidance_scale`: $w$ of classifier-free guidance; 1 switches it off.
+    - `eta`: Noise added by DDIM: 0 is none, 1 that of the ancestral sampler.
+
+    **Returns:**
+
+    Images `[batch, height, width, 3]`, float32, in $[0, 1]$.
+
+    Raises a `ValueError` that names the argument for anything out of range.
+    """
+    check_prompts(prompts)
+    check_guidance_scale(guidance_scale)
+    if not (math.isfinite(eta) and 0 <= eta <= 1):
+        raise ValueError(f"`eta` must lie in [0, 1]; got {eta}.")
+    pipeline.sampler.timesteps(num_inference_steps)  # Raises before any work.
+    key = jr.key(0) if key is None else key
+    latents_key, noise_key = jr.split(key)
+    if latents is None:
+        shape = (len(prompts), *pipeline.latent_shape)
+        latents = jr.normal(latents_key, shape, jnp.float32)
+    else:
+        latents = check_latents(pipeline, latents, len(prompts))
+    negative_ids = None
+    if guidance_scale != 1:
+        negative_ids = negative_input_ids(pipeline, negative_prompts, len(prompts))
+    return _sample(
+        pipeline,
+        pipeline.tokenize(prompts),
+        negative_ids,
+        latents,
+        jnp.asarray(guidance_scale, jnp.float32),
+        jnp.asarray(eta, jnp.float32),
+        noise_key if eta > 0 else None,
+        num_inference_steps,
+    )
+
+
+@eqx.filter_jit
+def _sample(
+    pipeline: Pipeline,
+    input_ids: InputIds,
+    negative_ids: InputIds | None,
+    latents: Latents,
+    guidance_scale: Float[Array, ""],
+    eta: Float[Array, ""],
+    key: PRNGKeyArray | None,
+    num_inference_steps: int,
+) -> Images:
+    steps = pipeline.sampler.steps(num_inference_steps, eta=eta)
+    denoiser = pipeline.denoiser(input_ids, negative_ids, guidance_scale)
+    latents = run_chain(
+        pipeline.sampler, denoiser, steps, latents, truncation_steps=0, key=key
+    )
+    return pipeline.decode(latents)
+
+
+def negative_input_ids(
+    pipeline: Pipeline, negative_prompts: Sequence[str] | None, batch: int
+) -> InputIds:
+    """Token ids of what guidance leads away from: one row, or one for each image."""
+    if negative_prompts is None:
+        return pipeline.tokenize([""])
+    check_prompts(negative_prompts, "negative_prompts")
+    if len(negative_prompts) not in (1, batch):
+        raise ValueError(
+            "`negative_prompts` must hold one prompt for all images or one for each; "
+            f"got {len(negative_prompts)} for {batch} images."
+        )
+    return pipeline.tokenize(negative_prompts)
+
+
+def check_guidance_scale(guidance_scale: float) -> None:
+    """Raises unless the guidance scale is a finite number."""
+    if not math.isfinite(guidance_scale):
+        raise ValueError(f"`guidance_scale` must be finite; got {guidance_scale}.")
+
+
+def check_latents(pipeline: Pipeline, latents: Any, batch: int) -> Latents:
+    """Starting noise as float32, or a `ValueError` that says what is wrong with it."""
+    shape = np.shape(latents)
+    channels = pipeline.unet.config.in_channels
+    if len(shape) != 4 or shape[0] != batch or shape[3] != channels:
+        raise ValueError(
+            "`latents` must have shape (batch, height, width, channels) = "
+            f"({batch}, height, width, {channels}), channels last; got {shape}."
+        )
+    factor = pipeline.unet.config.downsampling_factor
+    if shape[1] % factor or shape[2] % factor or not (shape[1] and shape[2]):
+        raise ValueError(
+            f"`latents` must have a height and a width divisible by {factor}, the "
+            f"UNet's factor; got {shape[1]}x{shape[2]}."
+        )
+    if not jnp.issubdtype(jnp.result_type(latents), jnp.floating):
+        raise ValueError(
+            f"`latents` must be floating point; got {jnp.result_type(latents)}."
+        )
+    return jnp.asarray(latents, jnp.float32)

@@ -1,0 +1,27 @@
+"""One random pipeline for all tests of the folder, and what `save` made of it."""
+
+import shutil
+
+import pytest
+
+from draftx import save
+
+from .tiny import random_pipeline, write_tokenizer
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory):
+    return random_pipeline(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@pytest.fixture(scope="session")
+def saved(pipeline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    save(pipeline, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy that a test may spoil."""
+    return shutil.copytree(saved, tmp_path / "model")

@@ -1,0 +1,83 @@
+"""Damaged files, and writing."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save
+
+from draftx.io import ModelFileError
+from draftx.io._atomic import write_file
+from draftx.io._safetensors import TensorFile, write_tensors
+
+
+GOOD = save({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4)})
+
+
+def with_header(header, size=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    length = len(text) if size is None else size
+    return length.to_bytes(8, "little") + text + bytes(16)
+
+
+def entry(offsets, dtype="F32", shape=(4,)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        GOOD[:4],
+        GOOD[:40],
+        GOOD[:-1],
+        GOOD + b"trailing",
+        b"PK\x03\x04" + bytes(100),
+        with_header({"a": entry((0, 16))}, size=2**62),
+        with_header(b"\xff\xfe not json"),
+        with_header({"a": entry((0, 12))}),
+        with_header({"a": entry((0, 16)), "b": entry((8, 24))}),
+        with_header({"a": entry((0, 16), shape=(2**40, 2**40))}),
+        with_header({"a": entry((0, 16), dtype="F1000")}),
+        with_header([1, 2]),
+    ],
+    ids=lambda content: content[:12].hex() or "empty",
+)
+def test_damaged_files_are_refused_by_name(tmp_path, content):
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"damaged\.safetensors' cannot be read"):
+        TensorFile(path)
+
+
+def test_a_folder_or_nothing_is_refused_too(tmp_path):
+    for path in (tmp_path, tmp_path / "absent.safetensors"):
+        with pytest.raises(ModelFileError, match="cannot be read as safetensors"):
+            TensorFile(path)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16])
+def test_arrays_with_strides_are_stored_right(tmp_path, dtype):
+    x = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    arrays = {"transposed": x.T, "sliced": x[:, ::2], "reversed": x[::-1], "plain": x}
+    path = tmp_path / "deep" / "er" / "x.safetensors"
+    write_tensors(path, arrays)
+    for key, array in load_file(path).items():
+        np.testing.assert_array_equal(array, arrays[key])
+        assert array.dtype == dtype
+    assert TensorFile(path).metadata == {"format": "pt"}
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"old")
+
+    def fail(temporary):
+        temporary.write_bytes(b"half of the n")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_file(path, fail)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
+    assert path.read_bytes() == b"old"

@@ -1,0 +1,79 @@
+"""A random pipeline of a few thousand parameters with every kind of layer."""
+
+import json
+
+import jax.random as jr
+
+from draftx import Pipeline
+from draftx.diffusion import DDIM, SchedulerConfig
+from draftx.models import (
+    AutoencoderConfig,
+    AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    UNet2DConditionModel,
+    UNetConfig,
+)
+
+
+UNET = UNetConfig(
+    sample_size=8,
+    freq_shift=0.0,
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+    cross_attention_dim=12,
+    attention_head_dim=2,
+)
+VAE = AutoencoderConfig(
+    sample_size=16,
+    down_block_types=("DownEncoderBlock2D",) * 2,
+    up_block_types=("UpDecoderBlock2D",) * 2,
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+)
+
+
+def write_tokenizer(folder, *, max_length=9):
+    """Bytes, three merges and the two special tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    symbols = [chr(i) for i in [*range(33, 127), *range(161, 173), *range(174, 256)]]
+    symbols += [chr(256 + i) for i in range(68)]
+    merges = ["c a", "ca t</w>", "d o"]
+    vocab = [*symbols, *(s + "</w>" for s in symbols)]
+    vocab += [m.replace(" ", "") for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(
+        json.dumps({token: i for i, token in enumerate(vocab)}), "utf-8"
+    )
+    lines = ["#version: 0.2", *merges, ""]
+    (folder / "merges.txt").write_text("\n".join(lines), "utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"model_max_length": max_length, "tokenizer_class": "CLIPTokenizer"})
+    )
+    return CLIPTokenizer.from_folder(folder)
+
+
+def text_config(tokenizer):
+    return CLIPTextConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=12,
+        intermediate_size=20,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.max_length,
+    )
+
+
+def random_pipeline(tokenizer, seed=0):
+    ukey, vkey, tkey = jr.split(jr.key(seed), 3)
+    return Pipeline(
+        UNet2DConditionModel(UNET, key=ukey),
+        AutoencoderKL(VAE, key=vkey),
+        CLIPTextModel(text_config(tokenizer), key=tkey),
+        DDIM(SchedulerConfig()),
+        tokenizer,
+    )

@@ -1,0 +1,138 @@
+"""Our networks with a golden file's weights, compared with what the file says."""
+
+import functools as ft
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from draftx.models import (
+    AutoencoderConfig,
+    AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextModel,
+    named_parameters,
+    replace_parameters,
+    UNet2DConditionModel,
+    UNetConfig,
+)
+
+from ..helpers import relative_error
+
+
+VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
+_MODELS = {
+    "unet": (UNet2DConditionModel, UNetConfig),
+    "vae": (AutoencoderKL, AutoencoderConfig),
+    "clip": (CLIPTextModel, CLIPTextConfig),
+}
+
+# The programs are run once: time spent on optimizing them is lost.
+_jit = ft.partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
+)
+
+
+def state_dict(golden) -> dict[str, np.ndarray]:
+    """The arrays of a golden file by their published names."""
+    shapes = json.loads(str(golden["shapes"]))
+    sizes = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
+    parts = np.split(golden["state"], sizes[:-1])
+    return {k: x.reshape(shapes[k]) for k, x in zip(shapes, parts, strict=True)}
+
+
+def build(name: str, golden):
+    """The model of a golden file; every array of the file must find its place."""
+    model_cls, config_cls = _MODELS[name.partition("_")[0]]
+    config = config_cls.from_dict(json.loads(str(golden["config"])))
+    model = eqx.filter_eval_shape(model_cls, config, key=jr.key(0))
+    state = state_dict(golden)
+    expected = {p.key: p.file_shape for p in named_parameters(model)}
+    assert expected == {key: array.shape for key, array in state.items()}
+    return replace_parameters(model, lambda p: jnp.asarray(p.from_file(state[p.key])))
+
+
+def check(name: str, golden, *, parameters: bool = False) -> dict[str, float]:
+    """Compares values and gradients.
+
+    **Arguments:**
+
+    - `name`: Of the case; begins with `unet`, `vae` or `clip`.
+    - `golden`: From `reference` of `make_models.py`, or a file it wrote.
+    - `parameters`: Whether to compare the gradients of all weights too.
+
+    **Returns:**
+
+    The relative error of every array compared.
+    """
+    model = build(name, golden)
+    compute = {"unet": _unet, "vae": _vae, "clip": _clip}[name.partition("_")[0]]
+    actual, gradients = compute(model, {k: jnp.asarray(golden[k]) for k in _data(golden)})
+    errors = {k: relative_error(x, golden[k]) for k, x in actual.items()}
+    if parameters:
+        for p in named_parameters(gradients):
+            # The bias of keys moves all scores of a softmax alike.
+            if not p.key.endswith("k_proj.bias") and not p.key.endswith("to_k.bias"):
+                key = f"param_grad/{p.key}"
+                errors[key] = relative_error(p.to_file(), golden[key])
+    assert {k for k in errors if k[:4] != "para"} == {
+        k for k in _data(golden) if k.startswith(("out/", "grad/"))
+    }
+    for key, error in errors.items():
+        limit = VALUE_TOLERANCE if key.startswith("out/") else GRADIENT_TOLERANCE
+        assert error < limit, f"{name} {key}: {error:.1e}"
+    return errors
+
+
+def _data(golden):
+    return [k for k in golden if k.startswith(("in/", "out/", "ct/", "grad/"))]
+
+
+@_jit
+def _unet(model, data):
+    call = lambda model, latents, text: model(latents, data["in/timesteps"], text)
+    out, vjp = jax.vjp(call, model, data["in/latents"], data["in/text_embeddings"])
+    d_model, d_latents, d_text = vjp(data["ct/prediction"])
+    return {
+        "out/prediction": out,
+        "grad/latents": d_latents,
+        "grad/text_embeddings": d_text,
+    }, d_model
+
+
+@_jit
+def _vae(model, data):
+    encoded, encode_vjp = jax.vjp(
+        lambda model, images: model.encode(images), model, data["in/images"]
+    )
+    decoded, decode_vjp = jax.vjp(
+        lambda model, latents: model.decode_unclipped(latents),
+        model,
+        data["in/latents"],
+    )
+    d_encoder, d_images = encode_vjp(data["ct/encoded"])
+    d_decoder, d_latents = decode_vjp(data["ct/decoded"])
+    return {
+        "out/encoded": encoded,
+        "out/log_variance": model.posterior(data["in/images"])[1],
+        "out/decoded": decoded,
+        "grad/images": d_images,
+        "grad/latents": d_latents,
+    }, jax.tree.map(jnp.add, d_encoder, d_decoder)
+
+
+@_jit
+def _clip(model, data):
+    out, vjp = jax.vjp(lambda model: model(data["in/input_ids"]), model)
+    (d_model,) = vjp(data["ct/hidden_states"])
+    return {
+        "out/hidden_states": out,
+        "grad/token_embedding": d_model.token_embedding,
+    }, d_model

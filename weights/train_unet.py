@@ -1,0 +1,174 @@
+"""Trains the UNet and the text encoder of the embedded model together.
+
+python weights/train_unet.py --sprites weights/cache/sprites.npz
+
+Needs the results of `train_vae.py` and `tokenizer.py`, and writes the whole pipeline
+in half precision at every checkpoint.
+"""
+
+import argparse
+import pathlib
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from tqdm import trange
+
+from _training import fit, use_cpu_cores
+from composites import batch as draw_batch, Sprites
+from draftx.diffusion import DDIM, SchedulerConfig
+from draftx.io import load_component, save
+from draftx.models import (
+    AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    UNet2DConditionModel,
+    UNetConfig,
+)
+from draftx.pipeline import Pipeline
+
+
+UNET = UNetConfig(
+    sample_size=16,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(64, 96, 128),
+    layers_per_block=1,
+    norm_num_groups=16,
+    cross_attention_dim=128,
+    attention_head_dim=4,
+)
+TEXT = CLIPTextConfig(
+    vocab_size=1024,
+    hidden_size=128,
+    intermediate_size=512,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    max_position_embeddings=32,
+)
+SCHEDULER = SchedulerConfig()  # Stable Diffusion 1.4's.
+_CAPTION_DROPOUT = 0.12
+_MIN_SNR = 5.0
+
+
+class Model(eqx.Module):
+    """The two networks that are trained together."""
+
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+
+
+def loss_fn(model, batch, key):
+    """Squared error of the predicted noise, weighted by min(SNR, 5) / SNR."""
+    latents, input_ids = batch
+    size = latents.shape[0]
+    offset_key, noise_key = jr.split(key)
+    # Evenly spread timesteps in a random order: less variance than independent ones.
+    offset = jr.uniform(offset_key)
+    spread = (jnp.arange(size) * 0.6180339887 + offset) % 1.0
+    timesteps = (spread * SCHEDULER.num_train_timesteps).astype(jnp.int32)
+    noise = jr.normal(noise_key, latents.shape)
+    alpha = jnp.asarray(SCHEDULER.alphas_cumprod())[timesteps][:, None, None, None]
+    noisy = jnp.sqrt(alpha) * latents.astype(jnp.float32) + jnp.sqrt(1 - alpha) * noise
+    predicted = model.unet(noisy, timesteps, model.text_encoder(input_ids))
+    squared = jnp.mean((predicted - noise) ** 2, axis=(1, 2, 3))
+    snr = (alpha / (1 - alpha))[:, 0, 0, 0]
+    weight = jnp.minimum(snr, _MIN_SNR) / snr
+    return jnp.mean(weight * squared), {
+        "loss": jnp.mean(weight * squared),
+        "mse": jnp.mean(squared),
+    }
+
+
+def encode_composites(sprites, vae, tokenizer, count, cache, batch_size=128):
+    """Latents (float16) and token ids of `count` composites, kept in a file."""
+    if cache.is_file():
+        with np.load(cache) as file:
+            if len(file["latents"]) == count:
+                return file["latents"], file["input_ids"]
+    encode = jax.jit(lambda x: vae.encode(x.astype(jnp.float32) / 255))
+    latents, input_ids = [], []
+    for i in trange(0, count, batch_size, desc="encoding composites"):
+        images, captions, _ = draw_batch(
+            np.random.default_rng([2, i]), sprites, batch_size
+        )
+        latents.append(np.asarray(encode(images), np.float16))
+        input_ids.append(tokenizer(captions))
+    latents = np.concatenate(latents)[:count]
+    input_ids = np.concatenate(input_ids)[:count]
+    np.savez(cache, latents=latents, input_ids=input_ids)
+    return latents, input_ids
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sprites", required=True)
+    path = lambda name, default: parser.add_argument(
+        name, type=pathlib.Path, default=pathlib.Path(default)
+    )
+    path("--vae", "weights/cache/vae/model")
+    path("--tokenizer", "weights/cache/tokenizer")
+    path("--folder", "weights/cache/unet")
+    path("--out", "weights/tiny")
+    parser.add_argument("--num-composites", type=int, default=38_400)
+    parser.add_argument("--num-steps", type=int, default=5000)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--num-devices", type=int, default=2)
+    args = parser.parse_args()
+    use_cpu_cores(args.num_devices)
+    args.folder.mkdir(parents=True, exist_ok=True)
+
+    tokenizer = CLIPTokenizer.from_folder(args.tokenizer)
+    vae = load_component(AutoencoderKL, args.vae)
+    latents, input_ids = encode_composites(
+        Sprites(args.sprites),
+        vae,
+        tokenizer,
+        args.num_composites,
+        args.folder / "composites.npz",
+    )
+    empty = tokenizer([""])[0]
+
+    def batches(step):
+        while True:
+            rng = np.random.default_rng([3, step])
+            rows = rng.integers(0, len(latents), args.batch_size)
+            ids = input_ids[rows].copy()
+            ids[rng.random(args.batch_size) < _CAPTION_DROPOUT] = empty
+            yield latents[rows], ids
+            step += 1
+
+    def publish(model, step):
+        del step
+        pipeline = Pipeline(
+            unet=model.unet,
+            vae=vae,
+            text_encoder=model.text_encoder,
+            sampler=DDIM(SCHEDULER),
+            tokenizer=tokenizer,
+        )
+        half = lambda x: x.astype(jnp.float16) if eqx.is_inexact_array(x) else x
+        save(jax.tree.map(half, jax.device_get(pipeline)), args.out)
+
+    unet_key, text_key = jr.split(jr.key(0))
+    unet = UNet2DConditionModel(UNET, key=unet_key)
+    # The first prediction is zero, and the first step does not have to undo a random one.
+    unet = eqx.tree_at(lambda u: u.conv_out.weight, unet, replace_fn=jnp.zeros_like)
+    fit(
+        Model(unet, CLIPTextModel(TEXT, key=text_key)),
+        loss_fn,
+        batches,
+        num_steps=args.num_steps,
+        learning_rate=args.learning_rate,
+        ema_decay=0.998,
+        folder=args.folder,
+        on_save=publish,
+    )
+
+
+if __name__ == "__main__":
+    main()
