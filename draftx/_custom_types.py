@@ -1,6 +1,6 @@
 """The vocabulary of shapes that every floor shares."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from jaxtyping import Array, Float, Int
 
@@ -8,7 +8,15 @@ from jaxtyping import Array, Float, Int
 # Unit-variance (noise) or scaled (data) latents, channels last.
 Latents: TypeAlias = Float[Array, "batch height width channels"]
 # Pixels in [0, 1], channels last.
-Images: TypeAlias = Float[Array, "batch height width 3"]
+# The axes have names of their own: a decoder sees latents and images in one call.
+Images: TypeAlias = Float[Array, "batch image_height image_width 3"]
 # Last hidden states of the text encoder.
 TextEmbeddings: TypeAlias = Float[Array, "batch tokens features"]
 InputIds: TypeAlias = Int[Array, "batch tokens"]
+# Of negative prompts: one row for all images, or one for each.
+NegativeInputIds: TypeAlias = Int[Array, "negatives tokens"]
+# A list of strings. Looser than that, because `check_prompts` says more than a type
+# checker would.
+Prompts: TypeAlias = Any
+# What users may write for a number that is not a whole one.
+Real: TypeAlias = float | int

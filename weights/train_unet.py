@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from tqdm import trange
-
 from _training import fit, use_cpu_cores
 from composites import batch as draw_batch, Sprites
+from tqdm import trange
+
 from draftx.diffusion import DDIM, SchedulerConfig
 from draftx.io import load_component, save
 from draftx.models import (

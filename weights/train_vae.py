@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from tqdm import trange
-
 from _training import fit, use_cpu_cores
 from composites import autoencoder_batch, batch, Sprites
+from tqdm import trange
+
 from draftx.io import save_component
 from draftx.models import AutoencoderConfig, AutoencoderKL
 
@@ -100,7 +100,9 @@ def fold_statistics(vae, pictures, scaling_factor=0.18215):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sprites", required=True)
-    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("weights/cache/vae"))
+    parser.add_argument(
+        "--folder", type=pathlib.Path, default=pathlib.Path("weights/cache/vae")
+    )
     parser.add_argument("--num-steps", type=int, default=6000)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--num-pictures", type=int, default=16384)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._custom_types import Latents
+from .._custom_types import Latents, Real
 from ._schedule import SchedulerConfig
 
 
@@ -66,7 +66,7 @@ class DDIM(eqx.Module):
         return np.clip(steps, 0, train - 1).astype(np.int32)
 
     def steps(
-        self, num_inference_steps: int, *, eta: float | Float[Array, ""] = 0.0
+        self, num_inference_steps: int, *, eta: Real | Float[Array, ""] = 0.0
     ) -> DDIMSteps:
         r"""**Arguments:**
 

@@ -10,4 +10,5 @@ from ._reward_gradient import (
     Reward as Reward,
     reward_gradient as reward_gradient,
     RewardError as RewardError,
+    value_and_grad as value_and_grad,
 )

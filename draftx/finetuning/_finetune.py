@@ -1,7 +1,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
-from .._custom_types import InputIds
+from .._custom_types import InputIds, Prompts, Real
 from ..lora import lora_filter
 from ..models import check_prompts
 from ..pipeline import check_guidance_scale, negative_input_ids, Pipeline
@@ -45,19 +45,19 @@ class FinetuneResult:
 def finetune(
     pipeline: Pipeline,
     reward: Reward,
-    prompts: Sequence[str],
+    prompts: Prompts,
     *,
     method: AbstractGradientEstimator,
     key: PRNGKeyArray,
     num_train_steps: int,
     batch_size: int,
-    learning_rate: float | optax.Schedule = 4e-4,
-    weight_decay: float = 0.1,
-    max_gradient_norm: float | None = None,
+    learning_rate: Real | optax.Schedule = 4e-4,
+    weight_decay: Real = 0.1,
+    max_gradient_norm: Real | None = None,
     optimizer: optax.GradientTransformation | None = None,
-    negative_prompts: Sequence[str] | None = None,
+    negative_prompts: Prompts = None,
     num_inference_steps: int = 50,
-    guidance_scale: float = 7.5,
+    guidance_scale: Real = 7.5,
     callback: Callable[[dict[str, Any], Pipeline], None] | None = None,
     show_progress: bool = True,
 ) -> FinetuneResult:
@@ -102,7 +102,10 @@ def finetune(
     check_guidance_scale(guidance_scale)
     pipeline.sampler.timesteps(num_inference_steps)  # Raises before any work.
     method.check(num_inference_steps)
-    for name, value in (("num_train_steps", num_train_steps), ("batch_size", batch_size)):
+    for name, value in (
+        ("num_train_steps", num_train_steps),
+        ("batch_size", batch_size),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(
                 f"`{name}` must be a whole number of at least 1; got {value!r}."

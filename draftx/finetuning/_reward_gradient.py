@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import equinox as eqx
@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._custom_types import Images, InputIds, Latents
+from .._custom_types import Images, InputIds, Latents, NegativeInputIds, Prompts, Real
 from ..lora import has_lora, lora_filter
 from ..models import check_prompts
 from ..pipeline import (
@@ -36,14 +36,14 @@ class RewardError(ValueError):
 def reward_gradient(
     pipeline: Pipeline,
     reward: Reward,
-    prompts: Sequence[str],
+    prompts: Prompts,
     *,
     method: AbstractGradientEstimator,
     key: PRNGKeyArray | None = None,
     latents: Any = None,
-    negative_prompts: Sequence[str] | None = None,
+    negative_prompts: Prompts = None,
     num_inference_steps: int = 50,
-    guidance_scale: float = 7.5,
+    guidance_scale: Real = 7.5,
 ) -> tuple[Float[Array, " batch"], Pipeline]:
     """The gradient of the mean reward with respect to the adapter.
 
@@ -103,7 +103,7 @@ def objective(
     method: AbstractGradientEstimator,
     reward: Reward,
     input_ids: InputIds,
-    negative_ids: InputIds | None,
+    negative_ids: NegativeInputIds | None,
     latents: Latents,
     guidance_scale: Float[Array, ""],
     key: PRNGKeyArray,

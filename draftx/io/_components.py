@@ -192,7 +192,7 @@ def _with_floats(config_cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
 def _check_class(cls: type, config: Mapping[str, Any], path: pathlib.Path) -> None:
     names = [config.get("_class_name")]
     if cls is CLIPTextModel:
-        names = config.get("architectures") or [None]
+        names = config.get("architectures") or names
         names = names if isinstance(names, list) else [names]
     if names != [None] and cls.__name__ not in names:
         raise ModelFileError(

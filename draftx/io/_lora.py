@@ -65,7 +65,7 @@ def save_lora(pipeline: Pipeline, path: str | os.PathLike) -> None:
 
 
 def load_lora(
-    pipeline: Pipeline, path: str | os.PathLike, *, scale: float = 1.0
+    pipeline: Pipeline, path: str | os.PathLike, *, scale: float | int = 1.0
 ) -> Pipeline:
     r"""Puts the adapter of a file on a pipeline, in place of the one it has.
 

@@ -17,10 +17,6 @@ def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
         empty or a saved pipeline, and is an error otherwise.
     """
     folder = pathlib.Path(folder)
-    if not isinstance(pipeline, Pipeline):
-        raise ValueError(
-            f"`pipeline` must be a draftx.Pipeline; got a {type(pipeline).__name__}."
-        )
     for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         check_no_lora(model)
     _check_target(folder)

@@ -30,7 +30,10 @@ def group_norm_reference(
     var = jnp.var(g, axis=-1, keepdims=True)
     normed = (g - mean) * jax.lax.rsqrt(var + epsilon)
     y = rearrange(normed, "b g (h w c) -> b h w (g c)", h=x.shape[1], w=x.shape[2])
-    y = y * weight.astype(dtype)[None, None, None] + bias.astype(dtype)[None, None, None]
+    y = (
+        y * weight.astype(dtype)[None, None, None]
+        + bias.astype(dtype)[None, None, None]
+    )
     return (jax.nn.silu(y) if silu else y).astype(x.dtype)
 
 

@@ -1,7 +1,6 @@
 import math
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -79,7 +78,9 @@ class Linear(eqx.Module):
         y = jnp.einsum("...i,oi->...o", x, self.weight)
         if self.lora_down is not None and self.lora_up is not None:
             down, up = self.lora_down.astype(x.dtype), self.lora_up.astype(x.dtype)
-            update = jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, down), up)
+            update = jnp.einsum(
+                "...r,or->...o", jnp.einsum("...i,ri->...r", x, down), up
+            )
             if self.lora_scale is not None:
                 update = self.lora_scale.astype(x.dtype) * update
             y = y + update

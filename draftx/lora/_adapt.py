@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
+from .._custom_types import Real
 from ..layers import Linear
 from ..models import iter_linears, map_linears
 
@@ -31,7 +32,7 @@ def add_lora(
     pipeline: _Tree,
     *,
     rank: int,
-    alpha: float | None = None,
+    alpha: Real | None = None,
     targets: Sequence[str] = DEFAULT_TARGETS,
     key: PRNGKeyArray,
 ) -> _Tree:
@@ -124,4 +125,6 @@ def _matches(name: str, target: str) -> bool:
     if target in TARGET_GROUPS:
         return re.fullmatch(TARGET_GROUPS[target], name) is not None
     # No format of adapter files knows the autoencoder.
-    return not name.startswith("vae.") and (name == target or name.endswith(f".{target}"))
+    return not name.startswith("vae.") and (
+        name == target or name.endswith(f".{target}")
+    )

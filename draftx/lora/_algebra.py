@@ -5,6 +5,7 @@ from typing import TypeVar
 import equinox as eqx
 import jax.numpy as jnp
 
+from .._custom_types import Real
 from ..layers import Linear
 from ..models import iter_linears, map_linears
 from ._adapt import has_lora, with_lora
@@ -13,7 +14,7 @@ from ._adapt import has_lora, with_lora
 _Tree = TypeVar("_Tree")
 
 
-def scale_lora(pipeline: _Tree, scale: float) -> _Tree:
+def scale_lora(pipeline: _Tree, scale: Real) -> _Tree:
     r"""Multiplies the adapter's update by a number: 0 is the base model, 1 the tuned.
 
     Scales between interpolate between the two models, scales above 1 extrapolate
@@ -54,7 +55,7 @@ def merge_lora(pipeline: _Tree) -> _Tree:
     return map_linears(one, pipeline)
 
 
-def mix_lora(pipelines: Sequence[_Tree], weights: Sequence[float]) -> _Tree:
+def mix_lora(pipelines: Sequence[_Tree], weights: Sequence[Real]) -> _Tree:
     r"""One adapter whose update is the weighted sum of the adapters of several.
 
     $$\Delta W = \sum_i w_i \frac{\alpha_i}{r_i} U_i D_i$$
@@ -112,6 +113,6 @@ def _require_lora(pipeline) -> None:
         )
 
 
-def _require_finite(name: str, value: float) -> None:
+def _require_finite(name: str, value: Real) -> None:
     if not math.isfinite(value):
         raise ValueError(f"`{name}` must be finite; got {value}.")

@@ -1,11 +1,16 @@
-from collections.abc import Sequence
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._custom_types import Images, InputIds, Latents, TextEmbeddings
+from .._custom_types import (
+    Images,
+    InputIds,
+    Latents,
+    NegativeInputIds,
+    Prompts,
+    TextEmbeddings,
+)
 from ..diffusion import DDIM, Denoiser
 from ..models import AutoencoderKL, CLIPTextModel, CLIPTokenizer, UNet2DConditionModel
 
@@ -37,7 +42,7 @@ class Pipeline(eqx.Module):
         config = self.unet.config
         return (config.sample_size, config.sample_size, config.in_channels)
 
-    def tokenize(self, prompts: Sequence[str]) -> InputIds:
+    def tokenize(self, prompts: Prompts) -> InputIds:
         """Token ids of prompts; on the host, outside of `jit`."""
         return jnp.asarray(self.tokenizer(prompts))
 
@@ -48,7 +53,7 @@ class Pipeline(eqx.Module):
     def denoiser(
         self,
         input_ids: InputIds,
-        negative_input_ids: InputIds | None,
+        negative_input_ids: NegativeInputIds | None,
         guidance_scale: Float[Array, ""] | None,
     ) -> Denoiser:
         """The UNet with its conditioning, computed once for a whole chain.

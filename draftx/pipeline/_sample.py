@@ -1,5 +1,4 @@
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._custom_types import Images, InputIds, Latents
+from .._custom_types import Images, InputIds, Latents, NegativeInputIds, Prompts, Real
 from ..diffusion import run_chain
 from ..models import check_prompts
 from ._pipeline import Pipeline
@@ -16,14 +15,14 @@ from ._pipeline import Pipeline
 
 def sample(
     pipeline: Pipeline,
-    prompts: Sequence[str],
+    prompts: Prompts,
     *,
     key: PRNGKeyArray | None = None,
     latents: Any = None,
-    negative_prompts: Sequence[str] | None = None,
+    negative_prompts: Prompts = None,
     num_inference_steps: int = 50,
-    guidance_scale: float = 7.5,
-    eta: float = 0.0,
+    guidance_scale: Real = 7.5,
+    eta: Real = 0.0,
 ) -> Images:
     r"""Draws one image for each prompt.
 
@@ -78,7 +77,7 @@ def sample(
 def _sample(
     pipeline: Pipeline,
     input_ids: InputIds,
-    negative_ids: InputIds | None,
+    negative_ids: NegativeInputIds | None,
     latents: Latents,
     guidance_scale: Float[Array, ""],
     eta: Float[Array, ""],
@@ -94,8 +93,8 @@ def _sample(
 
 
 def negative_input_ids(
-    pipeline: Pipeline, negative_prompts: Sequence[str] | None, batch: int
-) -> InputIds:
+    pipeline: Pipeline, negative_prompts: Prompts, batch: int
+) -> NegativeInputIds:
     """Token ids of what guidance leads away from: one row, or one for each image."""
     if negative_prompts is None:
         return pipeline.tokenize([""])
@@ -108,7 +107,7 @@ def negative_input_ids(
     return pipeline.tokenize(negative_prompts)
 
 
-def check_guidance_scale(guidance_scale: float) -> None:
+def check_guidance_scale(guidance_scale: Real) -> None:
     """Raises unless the guidance scale is a finite number."""
     if not math.isfinite(guidance_scale):
         raise ValueError(f"`guidance_scale` must be finite; got {guidance_scale}.")

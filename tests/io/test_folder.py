@@ -6,13 +6,12 @@ import shutil
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 import draftx.io._save as save_module
-from draftx import add_lora, load, merge_lora, save
+from draftx import load, merge_lora, save
 from draftx.io import load_component, ModelFileError, save_component
 from draftx.models import (
     AutoencoderKL,
@@ -20,7 +19,7 @@ from draftx.models import (
     UNet2DConditionModel,
 )
 
-from .tiny import UNET
+from .tiny import random_lora, random_model, UNET
 
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
@@ -164,7 +163,8 @@ def test_components(pipeline, tmp_path):
 def test_number_of_heads_is_written_where_diffusers_reads_it(tmp_path):
     changes = dict(num_attention_heads=(2, 4), attention_head_dim=99)
     config = type(UNET)(**(vars(UNET) | changes))
-    save_component(UNet2DConditionModel(config, key=jr.key(0)), tmp_path)
+    rng = np.random.default_rng(0)
+    save_component(random_model(UNet2DConditionModel, config, rng), tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["attention_head_dim"] == [2, 4]
     assert written["num_attention_heads"] is None
@@ -173,7 +173,7 @@ def test_number_of_heads_is_written_where_diffusers_reads_it(tmp_path):
 
 def test_tensors_that_do_not_fit_are_listed(folder):
     def edit(arrays):
-        for key in sorted(arrays)[:7]:
+        for key in sorted(k for k in arrays if k.startswith("down"))[:7]:
             del arrays[key]
         arrays["extra.weight"] = np.zeros(3, np.float32)
         arrays["conv_out.bias"] = np.zeros(5, np.float32)
@@ -305,7 +305,7 @@ def test_a_lora_given_as_a_model(tmp_path):
 
 
 def test_a_pipeline_with_lora_is_not_saved_without_it(pipeline, tmp_path):
-    adapted = add_lora(pipeline, rank=2, key=jr.key(0))
+    adapted = random_lora(pipeline)
     with pytest.raises(ValueError, match="draftx.save_lora.*draftx.merge_lora"):
         save(adapted, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
@@ -326,8 +326,6 @@ def test_only_own_folders_are_replaced(pipeline, folder, tmp_path):
     with pytest.raises(ValueError, match="is a file"):
         save(pipeline, other / "thesis.tex")
     assert (other / "thesis.tex").read_text() == "years of work"
-    with pytest.raises(ValueError, match=r"`pipeline` must be a draftx\.Pipeline"):
-        save(pipeline.unet, tmp_path / "unet")
 
 
 def test_a_save_that_fails_leaves_all_as_it_was(

@@ -2,7 +2,11 @@
 
 import json
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 
 from draftx import Pipeline
 from draftx.diffusion import DDIM, SchedulerConfig
@@ -12,6 +16,7 @@ from draftx.models import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
+    replace_parameters,
     UNet2DConditionModel,
     UNetConfig,
 )
@@ -68,12 +73,34 @@ def text_config(tokenizer):
     )
 
 
+def random_model(cls, config, rng):
+    """Drawn with NumPy, which compiles nothing."""
+    skeleton = eqx.filter_eval_shape(cls, config, key=jr.key(0))
+    draw = lambda shape: (0.2 * rng.standard_normal(shape)).astype(np.float32)
+    return replace_parameters(skeleton, lambda p: jax.device_put(draw(p.leaf.shape)))
+
+
 def random_pipeline(tokenizer, seed=0):
-    ukey, vkey, tkey = jr.split(jr.key(seed), 3)
+    """Filled by numpy: drawing with JAX would compile a program for every shape."""
+    rng = np.random.default_rng(seed)
+
+    def random_model(cls, config):
+        skeleton = eqx.filter_eval_shape(cls, config, key=jr.key(0))
+
+        def draw(parameter):
+            is_norm = (
+                parameter.key.endswith("weight") and len(parameter.file_shape) == 1
+            )
+            fan_in = max(1, int(np.prod(parameter.file_shape[1:])))
+            noise = rng.standard_normal(parameter.leaf.shape) / fan_in**0.5
+            return jnp.asarray(0.3 * noise + 1 if is_norm else noise, jnp.float32)
+
+        return replace_parameters(skeleton, draw)
+
     return Pipeline(
-        UNet2DConditionModel(UNET, key=ukey),
-        AutoencoderKL(VAE, key=vkey),
-        CLIPTextModel(text_config(tokenizer), key=tkey),
+        random_model(UNet2DConditionModel, UNET),
+        random_model(AutoencoderKL, VAE),
+        random_model(CLIPTextModel, text_config(tokenizer)),
         DDIM(SchedulerConfig()),
         tokenizer,
     )

@@ -74,7 +74,9 @@ def check(name: str, golden, *, parameters: bool = False) -> dict[str, float]:
     """
     model = build(name, golden)
     compute = {"unet": _unet, "vae": _vae, "clip": _clip}[name.partition("_")[0]]
-    actual, gradients = compute(model, {k: jnp.asarray(golden[k]) for k in _data(golden)})
+    actual, gradients = compute(
+        model, {k: jnp.asarray(golden[k]) for k in _data(golden)}
+    )
     errors = {k: relative_error(x, golden[k]) for k, x in actual.items()}
     if parameters:
         for p in named_parameters(gradients):

@@ -17,6 +17,8 @@ from tokenizers import (
     Tokenizer,
 )
 
+from ..._custom_types import Prompts
+
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -74,7 +76,9 @@ class CLIPTokenizer:
         )
         tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
         # Written out in a prompt they are the special tokens, as in transformers.
-        specials = [AddedToken(t, normalized=False, special=True) for t in (_START, _END)]
+        specials = [
+            AddedToken(t, normalized=False, special=True) for t in (_START, _END)
+        ]
         if pad_token not in (_START, _END):
             specials.append(AddedToken(pad_token, normalized=False, special=True))
         tokenizer.add_special_tokens(specials)
@@ -135,7 +139,7 @@ class CLIPTokenizer:
         """The `tokenizer.json` of this tokenizer."""
         return self._tokenizer.to_str(pretty=True)
 
-    def __call__(self, prompts: Sequence[str]) -> Int[np.ndarray, "batch tokens"]:
+    def __call__(self, prompts: Prompts) -> Int[np.ndarray, "batch tokens"]:
         """**Arguments:**
 
         - `prompts`: A non-empty sequence of strings. One that is too long is cut, with

@@ -109,15 +109,11 @@ class MidBlock(eqx.Module):
     ):
         channels = config.block_out_channels[-1]
         keys = jr.split(key, 3)
-        self.resnets = [
-            _resnet(channels, channels, config, dtype, k) for k in keys[:2]
-        ]
+        self.resnets = [_resnet(channels, channels, config, dtype, k) for k in keys[:2]]
         level = len(config.block_out_channels) - 1
         self.attentions = [_transformer(level, config, dtype, keys[2])]
 
-    def __call__(
-        self, x: _Map, time_embedding: _Time, text_embeddings: _Text
-    ) -> Array:
+    def __call__(self, x: _Map, time_embedding: _Time, text_embeddings: _Text) -> Array:
         x = self.resnets[0](x, time_embedding)
         x = self.attentions[0](x, text_embeddings)
         return self.resnets[1](x, time_embedding)

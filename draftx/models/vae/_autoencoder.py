@@ -110,7 +110,7 @@ class AutoencoderKL(eqx.Module):
 
     def encode(
         self,
-        images: Float[Array, "batch height width channels"],
+        images: Float[Array, "batch image_height image_width image_channels"],
         *,
         key: PRNGKeyArray | None = None,
     ) -> Latents:
@@ -130,7 +130,7 @@ class AutoencoderKL(eqx.Module):
         return mean * self.config.scaling_factor
 
     def posterior(
-        self, images: Float[Array, "batch height width channels"]
+        self, images: Float[Array, "batch image_height image_width image_channels"]
     ) -> tuple[Latents, Latents]:
         """Mean and log variance of the unscaled latents of `images` in $[0, 1]$."""
         x = (2 * images - 1).astype(self.dtype)
@@ -138,7 +138,9 @@ class AutoencoderKL(eqx.Module):
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
-    def decode(self, latents: Latents) -> Float[Array, "batch height width channels"]:
+    def decode(
+        self, latents: Latents
+    ) -> Float[Array, "batch image_height image_width image_channels"]:
         """**Arguments:**
 
         - `latents`: Scaled latents.
@@ -151,10 +153,8 @@ class AutoencoderKL(eqx.Module):
 
     def decode_unclipped(
         self, latents: Latents
-    ) -> Float[Array, "batch height width channels"]:
+    ) -> Float[Array, "batch image_height image_width image_channels"]:
         """`decode` before clipping: what a reconstruction loss is computed on."""
         x = (latents / self.config.scaling_factor).astype(self.dtype)
         decoded = self.decoder(self.post_quant_conv(x)).astype(jnp.float32)
         return decoded / 2 + 0.5
-
-

@@ -1,5 +1,4 @@
 import equinox as eqx
-import jax.numpy as jnp
 import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray

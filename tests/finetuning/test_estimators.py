@@ -1,0 +1,119 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import draftx
+
+from ..helpers import relative_error
+from ..io.tiny import random_pipeline, write_tokenizer
+
+
+def _reward(images):
+    return -jnp.mean((images - 0.3) ** 2, axis=(1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    base = random_pipeline(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+    base = draftx.add_lora(base, rank=2, targets=["attn2.to_v"], key=jr.key(0))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x + 0.2 if getattr(path[-1], "name", "") == "lora_up" else x,
+        base,
+    )
+
+
+def _gradient(pipeline, method, *, reward=_reward, **kwargs):
+    defaults = dict(num_inference_steps=3, guidance_scale=2.0, key=jr.key(4))
+    rewards, gradient = draftx.reward_gradient(
+        pipeline, reward, ["cat", "do"], method=method, **(defaults | kwargs)
+    )
+    state = draftx.lora_state_dict(gradient)
+    return rewards, np.concatenate([np.ravel(state[name]) for name in sorted(state)])
+
+
+def test_full_k_is_draft(pipeline):
+    full = _gradient(pipeline, draftx.DRaFT())[1]
+    assert relative_error(_gradient(pipeline, draftx.DRaFT(3))[1], full) < 1e-5
+
+
+def test_lv_without_draws_is_draft_1(pipeline):
+    one = _gradient(pipeline, draftx.DRaFT(truncation_steps=1))
+    lv = _gradient(pipeline, draftx.DRaFTLV(num_samples=0))
+    np.testing.assert_allclose(lv[0], one[0], rtol=1e-6)
+    assert relative_error(lv[1], one[1]) < 1e-5
+
+
+def test_lv_sum_is_the_mean_times_the_number_of_draws(pipeline):
+    mean = _gradient(pipeline, draftx.DRaFTLV(num_samples=2))[1]
+    total = _gradient(pipeline, draftx.DRaFTLV(num_samples=2, reduction="sum"))[1]
+    assert relative_error(total, 3 * mean) < 1e-5
+
+
+def test_gradient_is_of_the_adapter_only(pipeline):
+    _, gradient = draftx.reward_gradient(
+        pipeline,
+        _reward,
+        ["cat"],
+        method=draftx.DRaFT(1),
+        num_inference_steps=2,
+        guidance_scale=2.0,
+    )
+    arrays = [x for x in jax.tree.leaves(gradient) if eqx.is_array(x)]
+    assert len(arrays) == len(draftx.lora_state_dict(pipeline))
+
+
+def test_bfloat16_base_gives_float32_gradients_that_agree(pipeline):
+    half = jax.tree_util.tree_map_with_path(
+        lambda path, x: (
+            x if ".lora_" in jax.tree_util.keystr(path) else x.astype(jnp.bfloat16)
+        ),
+        pipeline,
+    )
+    rewards, gradient = _gradient(half, draftx.DRaFT(1))
+    _, expected = _gradient(pipeline, draftx.DRaFT(1))
+    assert rewards.dtype == jnp.float32
+    assert gradient.dtype == np.float32
+    cosine = gradient @ expected / np.linalg.norm(gradient) / np.linalg.norm(expected)
+    assert cosine > 0.99
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (lambda: draftx.DRaFT(truncation_steps=0), "With 0 nothing would be trained"),
+        (
+            lambda: draftx.DRaFTLV(num_samples=-1),
+            "`num_samples` must be a whole number",
+        ),
+        (lambda: draftx.DRaFTLV(num_samples=0, include_original=False), "at least 1"),
+    ],
+)
+def test_bad_methods_are_named(method, message):
+    with pytest.raises(Exception, match=message):
+        method()
+
+
+def test_k_beyond_the_chain_is_named(pipeline):
+    with pytest.raises(ValueError, match=r"must lie in \[1, 3\].*got 4"):
+        _gradient(pipeline, draftx.DRaFT(4))
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (lambda x: jnp.mean(x), r"one score for each image, shape \(2,\).*got \(\)"),
+        (lambda x: x[:, 0, 0, 0] > 0, "floating-point"),
+        (lambda x: jnp.log(x[:, 0, 0, 0] * 0 - 1), "finite scores; got .*nan"),
+    ],
+)
+def test_bad_rewards_are_named(pipeline, reward, message):
+    with pytest.raises(draftx.RewardError, match=message):
+        _gradient(pipeline, draftx.DRaFT(1), reward=reward)
+
+
+def test_pipeline_without_adapter_is_named(pipeline):
+    with pytest.raises(ValueError, match="Add one with `draftx.add_lora"):
+        _gradient(draftx.merge_lora(pipeline), draftx.DRaFT(1))

@@ -1,0 +1,45 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+
+from draftx.kernels import dot_product_attention
+from draftx.layers import Attention
+
+from ..helpers import assert_close
+
+
+@pytest.mark.parametrize("is_cross", [False, True])
+def test_heads_are_consecutive_features(is_cross, getkey):
+    features = 7 if is_cross else 6
+    layer = Attention(6, features, num_heads=2, key=getkey())
+    x, text = jr.normal(getkey(), (2, 5, 6)), jr.normal(getkey(), (2, 3, 7))
+    context = text if is_cross else x
+    heads = []
+    for head in (slice(0, 3), slice(3, 6)):
+        projections = zip(
+            (x, context, context), (layer.to_q, layer.to_k, layer.to_v), strict=True
+        )
+        args = [(a @ to.weight[head].T)[:, :, None] for a, to in projections]
+        heads.append(dot_product_attention(*args)[:, :, 0])
+    expected = layer.to_out(jnp.concatenate(heads, axis=-1))
+    assert_close(eqx.filter_jit(layer)(x, text if is_cross else None), expected)
+
+
+def test_bias_of_the_projections_is_optional(getkey):
+    without = Attention(6, 6, num_heads=2, key=getkey())
+    assert without.to_q.bias is without.to_k.bias is without.to_v.bias is None
+    assert without.to_out.bias is not None
+    assert Attention(6, 6, num_heads=2, qkv_bias=True, key=getkey()).to_k.bias.size == 6
+
+
+def test_num_heads_error_text(getkey):
+    text = "`num_heads` must divide `query_features`; got num_heads=4, query_features=6"
+    with pytest.raises(ValueError, match=text):
+        Attention(6, 6, num_heads=4, key=getkey())
+
+
+def test_wrong_context_is_caught_by_annotation(getkey):
+    layer = Attention(6, 7, num_heads=2, key=getkey())
+    with pytest.raises(Exception, match="(?i)type-check"):
+        layer(jnp.zeros((2, 5, 6)), jnp.zeros((2, 3, 8)))

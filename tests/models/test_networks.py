@@ -1,0 +1,127 @@
+"""What holds for the networks beside parity: dtypes, ranges, batches, adapters."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from draftx.models import (
+    AutoencoderConfig,
+    AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextModel,
+    UNet2DConditionModel,
+    UNetConfig,
+)
+
+from ..helpers import assert_close
+
+
+_UNET = UNetConfig(
+    attention_head_dim=2,
+    block_out_channels=(8,),
+    cross_attention_dim=6,
+    down_block_types=("DownBlock2D",),
+    layers_per_block=1,
+    norm_num_groups=2,
+    up_block_types=("UpBlock2D",),
+)
+_VAE = AutoencoderConfig(
+    block_out_channels=(4, 4),
+    down_block_types=("DownEncoderBlock2D",) * 2,
+    layers_per_block=1,
+    norm_num_groups=2,
+    up_block_types=("UpDecoderBlock2D",) * 2,
+)
+_CLIP = CLIPTextConfig(
+    hidden_size=8,
+    intermediate_size=12,
+    max_position_embeddings=6,
+    num_attention_heads=2,
+    num_hidden_layers=1,
+    vocab_size=11,
+)
+
+
+def _build(model_cls, config, dtype=jnp.float32):
+    make = eqx.filter_jit(lambda key: model_cls(config, dtype=dtype, key=key))
+    return make(jr.key(0))
+
+
+def _to(model, dtype):
+    return jax.tree.map(lambda x: x.astype(dtype), model)
+
+
+def test_unet_in_bfloat16_stays_near_float32(getkey):
+    unet = _build(UNet2DConditionModel, _UNET)
+    latents, text = jr.normal(getkey(), (2, 4, 4, 4)), jr.normal(getkey(), (2, 5, 6))
+    timesteps = jnp.asarray([1, 981])
+    low = _to(unet, jnp.bfloat16)
+    out = eqx.filter_jit(low)(latents, timesteps, text)
+    assert low.dtype == out.dtype == jnp.bfloat16
+    expected = eqx.filter_jit(unet)(latents, timesteps, text)
+    assert expected.dtype == jnp.float32
+    error = jnp.linalg.norm(out.astype(jnp.float32) - expected)
+    assert error < 0.03 * jnp.linalg.norm(expected)
+
+
+def test_unet_treats_images_apart(getkey):
+    unet = eqx.filter_jit(_build(UNet2DConditionModel, _UNET))
+    latents, text = jr.normal(getkey(), (2, 4, 4, 4)), jr.normal(getkey(), (2, 5, 6))
+    timesteps = jnp.asarray([1, 981])
+    both = unet(latents, timesteps, text)
+    swapped = unet(latents[::-1], timesteps[::-1], text[::-1])
+    assert_close(swapped[::-1], both)
+
+
+def test_autoencoder_scales_latents_and_clips_images(getkey):
+    vae = _build(AutoencoderKL, _VAE)
+    scaled = eqx.tree_at(
+        lambda m: m.config, vae, AutoencoderConfig(**vars(_VAE) | dict(scaling_factor=2.0))
+    )
+    images = jr.uniform(getkey(), (2, 4, 6, 3))
+
+    @eqx.filter_jit
+    def run(vae, key):
+        mean, log_variance = vae.posterior(images)
+        drawn = vae.encode(images, key=key)
+        decoded = vae.decode_unclipped(30 * mean), vae.decode(30 * mean)
+        return mean, log_variance, vae.encode(images), drawn, *decoded
+
+    mean, log_variance, encoded, drawn, raw, clipped = run(scaled, getkey())
+    assert mean.shape == (2, 2, 3, 4)
+    assert_close(encoded, 2.0 * mean)
+    deviations = (drawn / 2.0 - mean) / jnp.exp(log_variance / 2)
+    assert 0.5 < jnp.std(deviations) < 1.5
+    assert raw.shape == clipped.shape == images.shape
+    assert_close(clipped, jnp.clip(raw, 0.0, 1.0))
+
+
+def test_autoencoder_gives_float32_from_bfloat16_weights(getkey):
+    vae = _build(AutoencoderKL, _VAE, jnp.bfloat16)
+    assert vae.dtype == jnp.bfloat16
+    shapes = eqx.filter_eval_shape(
+        lambda vae: (vae.encode(jnp.ones((1, 4, 4, 3))), vae.decode(jnp.ones((1, 2, 2, 4)))),
+        vae,
+    )
+    assert [s.dtype for s in shapes] == [jnp.float32, jnp.float32]
+    assert [s.shape for s in shapes] == [(1, 2, 2, 4), (1, 4, 4, 3)]
+
+
+def test_text_encoder_sees_only_what_came_before(getkey):
+    encoder = eqx.filter_jit(_build(CLIPTextModel, _CLIP))
+    ids = jr.randint(getkey(), (2, 6), 0, 11)
+    before, after = encoder(ids), encoder(ids.at[:, 4].set((ids[:, 4] + 1) % 11))
+    np.testing.assert_array_equal(after[:, :4], before[:, :4])
+    assert jnp.all(jnp.any(after[:, 4:] != before[:, 4:], axis=-1))
+
+
+def test_wrong_shapes_are_caught_by_annotation(getkey):
+    unet = _build(UNet2DConditionModel, _UNET)
+    text = jnp.zeros((2, 5, 6))
+    with pytest.raises(Exception, match="(?i)type-check"):
+        unet(jnp.zeros((2, 4, 4, 3)), jnp.asarray([1, 2]), text)
+    with pytest.raises(Exception, match="(?i)type-check"):
+        unet(jnp.zeros((2, 4, 4, 4)), jnp.asarray([1, 2, 3]), text)

@@ -1,0 +1,91 @@
+import warnings
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import draftx
+
+from ..helpers import assert_close
+from ..io.tiny import random_pipeline, write_tokenizer
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    return random_pipeline(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+def _sample(pipeline, prompts=("cat", "do"), **kwargs):
+    defaults = dict(num_inference_steps=3, guidance_scale=3.0)
+    return draftx.sample(pipeline, list(prompts), **(defaults | kwargs))
+
+
+def test_images_are_in_range_and_deterministic(pipeline):
+    images = _sample(pipeline)
+    assert images.shape == (2, 16, 16, 3)
+    assert images.dtype == jnp.float32
+    assert float(images.min()) >= 0
+    assert float(images.max()) <= 1
+    np.testing.assert_array_equal(images, _sample(pipeline, key=jr.key(0)))
+
+
+def test_latents_override_the_key(pipeline):
+    latents = jr.normal(jr.key(3), (2, 8, 8, 4))
+    one = _sample(pipeline, latents=latents, key=jr.key(1))
+    np.testing.assert_array_equal(one, _sample(pipeline, latents=np.asarray(latents)))
+
+
+def test_images_do_not_talk_to_each_other(pipeline):
+    latents = jr.normal(jr.key(3), (2, 8, 8, 4))
+    both = _sample(pipeline, latents=latents)
+    second = _sample(pipeline, ["do"], latents=latents[1:])
+    assert_close(second, both[1:], scale=5.0)
+
+
+def test_guidance_of_one_is_no_guidance(pipeline):
+    latents = jr.normal(jr.key(3), (2, 8, 8, 4))
+    nearly = _sample(pipeline, latents=latents, guidance_scale=1.0 + 1e-7)
+    off = _sample(pipeline, latents=latents, guidance_scale=1.0)
+    assert_close(off, nearly, scale=5.0)
+
+
+def test_eta_draws_noise_from_the_key(pipeline):
+    latents = jr.normal(jr.key(3), (2, 8, 8, 4))
+    one = _sample(pipeline, latents=latents, eta=1.0, key=jr.key(1))
+    two = _sample(pipeline, latents=latents, eta=1.0, key=jr.key(2))
+    assert float(jnp.abs(one - two).max()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(prompts=[]), "`prompts` must hold at least one prompt"),
+        (dict(prompts=["cat", 3]), "`prompts` must hold only strings; got 3"),
+        (dict(num_inference_steps=0), r"`num_inference_steps` must lie in \[1, 1000\]"),
+        (dict(num_inference_steps=1001), "got 1001"),
+        (dict(guidance_scale=float("nan")), "`guidance_scale` must be finite; got nan"),
+        (dict(eta=1.5), r"`eta` must lie in \[0, 1\]; got 1.5"),
+        (dict(negative_prompts=["a"] * 3), "one prompt for all images or one for each"),
+        (dict(latents=np.zeros((2, 4, 8, 8), "f")), "channels last"),
+        (dict(latents=np.zeros((1, 8, 8, 4), "f")), "`latents` must have shape"),
+        (dict(latents=np.zeros((2, 7, 8, 4), "f")), "divisible by 2"),
+        (dict(latents=np.zeros((2, 8, 8, 4), int)), "floating point"),
+    ],
+)
+def test_bad_input_is_named(pipeline, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        _sample(pipeline, **kwargs)
+
+
+def test_a_single_string_is_not_a_list(pipeline):
+    with pytest.raises(ValueError, match="Put a single prompt into a list"):
+        draftx.sample(pipeline, "cat")
+
+
+def test_overlong_prompt_warns_and_draws(pipeline):
+    with pytest.warns(UserWarning, match="this part is lost: 'do do'"):
+        _sample(pipeline, ["cat " * 7 + "do do"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _sample(pipeline, ["cat"])
