@@ -55,7 +55,7 @@ def sd14_pipeline(dtype, key) -> draftx.Pipeline:
 
 
 def arguments(args):
-    """The pipeline and the inputs of a gradient: arrays, or shapes with `--aot-only`."""
+    """The inputs of a gradient: arrays, or only shapes with `--aot-only`."""
     dtype = jnp.dtype(args.dtype)
 
     def build():
@@ -150,9 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--model", default="tiny", help="'tiny', 'sd14-shape', a folder"
-    )
+    parser.add_argument("--model", default="tiny", help="or 'sd14-shape'")
     parser.add_argument("--aot-only", action="store_true", help="compile, do not run")
     parser.add_argument("--k", type=int, nargs="+", default=None)
     parser.add_argument("--num-inference-steps", type=int, default=None)

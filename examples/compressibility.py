@@ -1,8 +1,8 @@
 """Fine-tunes a text-to-image model so that its pictures compress better (or worse).
 
-python examples/compressibility.py                            # about five minutes, 2 cores
+python examples/compressibility.py                        # about five minutes
 python examples/compressibility.py --reward incompressibility
-python examples/compressibility.py --model CompVis/stable-diffusion-v1-4   # the paper's
+python examples/compressibility.py --model CompVis/stable-diffusion-v1-4  # the paper's
 
 Writes into the output folder: `before_after.png` (held-out prompts, the same noise),
 `reward.png`, `scales.png`, `lora.safetensors`, `metrics.jsonl` and `summary.json`.
@@ -104,7 +104,7 @@ def make_method(args) -> draftx.AbstractGradientEstimator:
 
 
 def load_judge():
-    """The classifier of the embedded model's pictures, which sits beside its weights."""
+    """The classifier of the embedded model's pictures, kept beside its weights."""
     sys.path.insert(0, str(ROOT / "weights"))
     from classifier import load_classifier
 

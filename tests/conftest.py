@@ -1,5 +1,14 @@
 """Strict promotion for every test, and keys that are fresh but the same each run."""
 
+import os
+
+
+# A test runs its programs once or twice: time spent on optimizing them is lost.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+
 import jax
 import jax.random as jr
 import pytest

@@ -68,7 +68,7 @@ def use_cpu_cores(num_devices: int) -> None:
 
 
 def data_sharding() -> tuple[NamedSharding, NamedSharding]:
-    """Over all devices: how to place a batch, and how to place what all of them have."""
+    """How to place a batch over all devices, and what each of them has whole."""
     mesh = Mesh(np.asarray(jax.devices()), ("data",))
     return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(
         mesh, PartitionSpec()
@@ -162,7 +162,7 @@ def fit(
         average = jax.tree.map(
             lambda a, p: decay * a + (1 - decay) * p, average, params
         )
-        metrics = metrics | {"gradient_norm": optax.global_norm(grads)}
+        metrics = metrics | {"gradient_norm": optax.tree.norm(grads)}
         return (params, average, opt_state, step + 1), metrics
 
     stop = threading.Event()

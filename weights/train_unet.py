@@ -156,7 +156,7 @@ def main() -> None:
 
     unet_key, text_key = jr.split(jr.key(0))
     unet = UNet2DConditionModel(UNET, key=unet_key)
-    # The first prediction is zero, and the first step does not have to undo a random one.
+    # The first prediction is zero: no step is spent on undoing a random one.
     unet = eqx.tree_at(lambda u: u.conv_out.weight, unet, replace_fn=jnp.zeros_like)
     fit(
         Model(unet, CLIPTextModel(TEXT, key=text_key)),

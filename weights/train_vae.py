@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=pathlib.Path, default=pathlib.Path("weights/cache/vae")
     )
-    parser.add_argument("--num-steps", type=int, default=6000)
+    parser.add_argument("--num-steps", type=int, default=1650)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--num-pictures", type=int, default=16384)
     parser.add_argument("--learning-rate", type=float, default=4e-3)

@@ -63,7 +63,7 @@ class DDIM(eqx.Module):
             steps = np.round(np.linspace(0, train - 1, num_inference_steps))[::-1]
         # With `leading`, an offset and as many steps as there are, the first would lie
         # outside the schedule.
-        return np.clip(steps, 0, train - 1).astype(np.int32)
+        return np.minimum(steps, train - 1).astype(np.int32)
 
     def steps(
         self, num_inference_steps: int, *, eta: Real | Float[Array, ""] = 0.0

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from .._custom_types import Real
 from ..models import ConfigError
 
 
@@ -24,16 +25,16 @@ class SchedulerConfig:
     """
 
     num_train_timesteps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
+    beta_start: Real = 0.00085
+    beta_end: Real = 0.012
     beta_schedule: str = "scaled_linear"
-    trained_betas: tuple[float, ...] | None = None
+    trained_betas: tuple[Real, ...] | None = None
     prediction_type: str = "epsilon"
     timestep_spacing: str = "leading"
     steps_offset: int = 1
     set_alpha_to_one: bool = False
     clip_sample: bool = False
-    clip_sample_range: float = 1.0
+    clip_sample_range: Real = 1.0
 
     def __post_init__(self):
         for name, accepted in (
@@ -61,7 +62,7 @@ class SchedulerConfig:
                     f"`{name}` of the scheduler must be {accepted}; got "
                     f"{config[name]!r}, which draftx does not implement."
                 )
-        missing = dict(
+        missing: dict[str, Any] = dict(
             beta_start=0.0001,
             beta_end=0.02,
             beta_schedule="linear",

@@ -44,8 +44,8 @@ class DRaFT(AbstractGradientEstimator):
         k = self.truncation_steps
         if k is not None and k > num_inference_steps:
             raise ValueError(
-                f"`truncation_steps` must lie in [1, {num_inference_steps}], the number "
-                f"of sampling steps; got {k}."
+                f"`truncation_steps` must lie in [1, {num_inference_steps}], the "
+                f"number of sampling steps; got {k}."
             )
 
     def __call__(

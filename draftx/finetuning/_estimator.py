@@ -46,7 +46,7 @@ class AbstractGradientEstimator(eqx.Module):
 
     @abc.abstractmethod
     def check(self, num_inference_steps: int) -> None:
-        """Raises a `ValueError` if the estimator does not fit a chain of this length."""
+        """Raises a `ValueError` if a chain of this length is too short."""
 
     @abc.abstractmethod
     def __call__(

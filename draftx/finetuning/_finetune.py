@@ -112,9 +112,10 @@ def finetune(
             )
     mesh = Mesh(np.asarray(jax.devices()), ("data",))
     if batch_size % mesh.size:
+        nearest = (batch_size // mesh.size + 1) * mesh.size
         raise ValueError(
-            f"`batch_size` must be divisible by the number of devices, {mesh.size}; got "
-            f"{batch_size}. Use {batch_size // mesh.size * mesh.size + mesh.size}."
+            "`batch_size` must be divisible by the number of devices, "
+            f"{mesh.size}; got {batch_size}. Use {nearest}."
         )
     if optimizer is None:
         optimizer = _adamw(learning_rate, weight_decay, max_gradient_norm)
@@ -196,7 +197,7 @@ def _make_train_step(method, reward, optimizer, mesh, shape, num_inference_steps
         )
         metrics = {
             "rewards": rewards,
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
             "prompts": rows,
         }
         descent = jax.tree.map(jnp.negative, gradient)  # optax minimizes.
@@ -227,7 +228,7 @@ def _adamw(learning_rate, weight_decay, max_gradient_norm):
 
 def _row(step, metrics, seconds, learning_rate) -> dict[str, Any]:
     rewards = np.asarray(metrics["rewards"], np.float64)
-    rate = learning_rate(step) if callable(learning_rate) else learning_rate
+    rate: Any = learning_rate(step) if callable(learning_rate) else learning_rate
     return {
         "step": step,
         "reward": float(rewards.mean()),

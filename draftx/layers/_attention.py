@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -41,7 +43,7 @@ class Attention(eqx.Module):
             )
         qkey, kkey, vkey, okey = jr.split(key, 4)
         inner = query_features
-        kwargs = dict(use_bias=qkv_bias, dtype=dtype)
+        kwargs: dict[str, Any] = dict(use_bias=qkv_bias, dtype=dtype)
         self.to_q = Linear(query_features, inner, **kwargs, key=qkey)
         self.to_k = Linear(context_features, inner, **kwargs, key=kkey)
         self.to_v = Linear(context_features, inner, **kwargs, key=vkey)

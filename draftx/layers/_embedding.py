@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
+from .._custom_types import Real
 from ._linear import Linear
 
 
@@ -14,8 +15,8 @@ def sinusoidal_embedding(
     features: int,
     *,
     flip_sin_to_cos: bool = True,
-    freq_shift: float = 0.0,
-    max_period: float = 10_000.0,
+    freq_shift: Real = 0,
+    max_period: Real = 10_000,
 ) -> Float[Array, "batch features"]:
     """Sines and cosines of `timesteps` at geometrically spaced frequencies, float32.
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,7 @@ class ResnetBlock(eqx.Module):
         - `num_groups`, `epsilon`: Of both norms.
         """
         keys = jr.split(key, 4)
-        norm = dict(num_groups=num_groups, epsilon=epsilon, dtype=dtype)
+        norm: dict[str, Any] = dict(num_groups=num_groups, epsilon=epsilon, dtype=dtype)
         self.norm1 = GroupNorm(in_channels, **norm)
         self.conv1 = Conv2d(in_channels, out_channels, dtype=dtype, key=keys[0])
         self.norm2 = GroupNorm(out_channels, **norm)

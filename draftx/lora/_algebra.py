@@ -38,7 +38,7 @@ def scale_lora(pipeline: _Tree, scale: Real) -> _Tree:
 
 
 def merge_lora(pipeline: _Tree) -> _Tree:
-    r"""Adds the update to the weights, $W + \frac{\alpha}{r} U D$, and drops the adapter.
+    r"""Adds the update to the weights, $W + \frac{\alpha}{r} U D$; drops the adapter.
 
     The sum is computed in float32 and rounded once to the dtype of the weight.
     """

@@ -14,9 +14,9 @@ def lora_state_dict(tree: Any) -> dict[str, Array]:
 
     **Returns:**
 
-    `{"unet.<layer>.lora.down.weight": [rank, in_features], "unet.<layer>.lora.up.weight":
-    [out_features, rank], ...}` as the tree has them: the scale `alpha / rank` is not
-    multiplied in, and 1x1 convolutions are matrices.
+    `unet.<layer>.lora.down.weight`, `[rank, in_features]`, and
+    `unet.<layer>.lora.up.weight`, `[out_features, rank]`, as the tree has them: the
+    scale `alpha / rank` is not multiplied in, and 1x1 convolutions are matrices.
     """
     arrays = {}
     for name, layer in iter_linears(tree):

@@ -48,8 +48,8 @@ def checkpoint_key(path: tuple[Any, ...]) -> str:
 class Parameter(NamedTuple):
     """One array of a model: its published name, its leaf and its layout in the file.
 
-    `layout` is `"conv"` where the file has `OIHW` and we `HWIO`, `"pointwise"` where the
-    file has a 1x1 convolution and we a matrix, and `"plain"` elsewhere.
+    `layout` is `"conv"` where the file has `OIHW` and we `HWIO`, `"pointwise"` where
+    the file has a 1x1 convolution and we a matrix, and `"plain"` elsewhere.
     """
 
     key: str

@@ -86,7 +86,7 @@ def test_bfloat16_base_gives_float32_gradients_that_agree(pipeline):
         (lambda: draftx.DRaFT(truncation_steps=0), "With 0 nothing would be trained"),
         (
             lambda: draftx.DRaFTLV(num_samples=-1),
-            "`num_samples` must be a whole number",
+            "`num_samples` must be a whole",
         ),
         (lambda: draftx.DRaFTLV(num_samples=0, include_original=False), "at least 1"),
     ],

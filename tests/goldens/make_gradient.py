@@ -1,6 +1,6 @@
 """Reward gradients by PyTorch, diffusers and peft, for `gradient.npz`.
 
-python -m tests.goldens.make_gradient        # needs torch, diffusers, transformers, peft
+python -m tests.goldens.make_gradient    # with torch, diffusers, transformers, peft
 
 A random latent diffusion model with a random LoRA (both factors), a reward that is a
 plain function of the pixels, and the DDIM chain written out in Python: autograd gives

@@ -5,7 +5,7 @@ python tests/goldens/make_models.py
 Each file has the config (`config`, JSON), the state dict (`shapes`, JSON, and `state`,
 all arrays one after the other), the inputs (`in/<name>`), the outputs (`out/<name>`),
 the cotangents of the outputs (`ct/<name>`) and the gradients with respect to the inputs
-(`grad/<name>`; for the text encoder, whose inputs are integers, to the token embedding).
+(`grad/<name>`; for the text encoder, whose inputs are integers, the token embedding).
 Pictures and latents are channels last, images in [0, 1], latents scaled. Weights are
 rounded to bfloat16, which halves the files; everything is then computed in float64 and
 stored in float32. Made with PyTorch 2.13.0, diffusers 0.42.1, transformers 5.23.0.

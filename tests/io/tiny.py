@@ -4,18 +4,19 @@ import json
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
 from draftx import Pipeline
 from draftx.diffusion import DDIM, SchedulerConfig
+from draftx.lora._adapt import with_lora
 from draftx.models import (
     AutoencoderConfig,
     AutoencoderKL,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
+    map_linears,
     replace_parameters,
     UNet2DConditionModel,
     UNetConfig,
@@ -74,33 +75,45 @@ def text_config(tokenizer):
 
 
 def random_model(cls, config, rng):
-    """Drawn with NumPy, which compiles nothing."""
+    """Filled by NumPy: drawing with JAX would compile a program for every shape."""
     skeleton = eqx.filter_eval_shape(cls, config, key=jr.key(0))
-    draw = lambda shape: (0.2 * rng.standard_normal(shape)).astype(np.float32)
-    return replace_parameters(skeleton, lambda p: jax.device_put(draw(p.leaf.shape)))
+
+    def draw(parameter):
+        shape = parameter.file_shape
+        is_norm = parameter.key.endswith("weight") and len(shape) == 1
+        fan_in = max(1, int(np.prod(shape[1:])))
+        noise = rng.standard_normal(parameter.leaf.shape) / fan_in**0.5
+        noise = 0.3 * noise + 1 if is_norm else noise
+        return jax.device_put(noise.astype(np.float32))
+
+    return replace_parameters(skeleton, draw)
 
 
 def random_pipeline(tokenizer, seed=0):
-    """Filled by numpy: drawing with JAX would compile a program for every shape."""
     rng = np.random.default_rng(seed)
-
-    def random_model(cls, config):
-        skeleton = eqx.filter_eval_shape(cls, config, key=jr.key(0))
-
-        def draw(parameter):
-            is_norm = (
-                parameter.key.endswith("weight") and len(parameter.file_shape) == 1
-            )
-            fan_in = max(1, int(np.prod(parameter.file_shape[1:])))
-            noise = rng.standard_normal(parameter.leaf.shape) / fan_in**0.5
-            return jnp.asarray(0.3 * noise + 1 if is_norm else noise, jnp.float32)
-
-        return replace_parameters(skeleton, draw)
-
     return Pipeline(
-        random_model(UNet2DConditionModel, UNET),
-        random_model(AutoencoderKL, VAE),
-        random_model(CLIPTextModel, text_config(tokenizer)),
+        random_model(UNet2DConditionModel, UNET, rng),
+        random_model(AutoencoderKL, VAE, rng),
+        random_model(CLIPTextModel, text_config(tokenizer), rng),
         DDIM(SchedulerConfig()),
         tokenizer,
     )
+
+
+def random_lora(pipeline, rank=2, *, scale=None, targets=None, seed=1):
+    """On the layers whose names end in one of `targets`; on all if `None`.
+
+    Unlike a fresh adapter, it changes the model.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return jax.device_put(rng.standard_normal(shape, np.float32))
+
+    def one(name, layer):
+        if name.startswith("vae.") or not (targets is None or name.endswith(targets)):
+            return layer
+        down, up = draw(rank, layer.in_features), draw(layer.out_features, rank)
+        return with_lora(layer, down, up, scale)
+
+    return map_linears(one, pipeline)

@@ -95,7 +95,9 @@ def test_adapters_are_left_out_and_left_alone():
         )
 
     adapted = map_linears(adapt, model)
-    names = [name for name, linear in iter_linears(adapted) if linear.lora_up is not None]
+    names = [
+        name for name, linear in iter_linears(adapted) if linear.lora_up is not None
+    ]
     assert sorted(names) == [
         "decoder.mid_block.attentions.0.to_q",
         "encoder.mid_block.attentions.0.to_q",

@@ -79,7 +79,9 @@ def test_unet_treats_images_apart(getkey):
 def test_autoencoder_scales_latents_and_clips_images(getkey):
     vae = _build(AutoencoderKL, _VAE)
     scaled = eqx.tree_at(
-        lambda m: m.config, vae, AutoencoderConfig(**vars(_VAE) | dict(scaling_factor=2.0))
+        lambda m: m.config,
+        vae,
+        AutoencoderConfig(**vars(_VAE) | dict(scaling_factor=2.0)),
     )
     images = jr.uniform(getkey(), (2, 4, 6, 3))
 
@@ -103,7 +105,10 @@ def test_autoencoder_gives_float32_from_bfloat16_weights(getkey):
     vae = _build(AutoencoderKL, _VAE, jnp.bfloat16)
     assert vae.dtype == jnp.bfloat16
     shapes = eqx.filter_eval_shape(
-        lambda vae: (vae.encode(jnp.ones((1, 4, 4, 3))), vae.decode(jnp.ones((1, 2, 2, 4)))),
+        lambda vae: (
+            vae.encode(jnp.ones((1, 4, 4, 3))),
+            vae.decode(jnp.ones((1, 2, 2, 4))),
+        ),
         vae,
     )
     assert [s.dtype for s in shapes] == [jnp.float32, jnp.float32]
@@ -118,10 +123,14 @@ def test_text_encoder_sees_only_what_came_before(getkey):
     assert jnp.all(jnp.any(after[:, 4:] != before[:, 4:], axis=-1))
 
 
-def test_wrong_shapes_are_caught_by_annotation(getkey):
+def test_wrong_shapes_are_caught_by_annotation():
     unet = _build(UNet2DConditionModel, _UNET)
-    text = jnp.zeros((2, 5, 6))
-    with pytest.raises(Exception, match="(?i)type-check"):
-        unet(jnp.zeros((2, 4, 4, 3)), jnp.asarray([1, 2]), text)
-    with pytest.raises(Exception, match="(?i)type-check"):
-        unet(jnp.zeros((2, 4, 4, 4)), jnp.asarray([1, 2, 3]), text)
+    text, timesteps = jnp.zeros((2, 5, 6)), jnp.asarray([1, 2])
+    latents = jnp.zeros((2, 4, 4, 4))
+    for args in (
+        (latents[..., :3], timesteps, text),
+        (latents, timesteps[:1], text),
+        (latents, timesteps, text[:1]),
+    ):
+        with pytest.raises(Exception, match="(?i)type-check"):
+            eqx.filter_eval_shape(unet, *args)

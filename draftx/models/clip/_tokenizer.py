@@ -42,7 +42,7 @@ class CLIPTokenizer:
             if tokenizer.token_to_id(token) is None:
                 raise ValueError(f"`tokenizer` must have the token {token!r}.")
         self._tokenizer = tokenizer
-        self._pad_id = int(tokenizer.token_to_id(pad_token))
+        self._pad_id: Any = tokenizer.token_to_id(pad_token)
         self.pad_token = pad_token
         self.max_length = max_length
         self._hash = hash(self._identity())
@@ -115,8 +115,8 @@ class CLIPTokenizer:
             tokenizer.no_truncation()
             return cls(tokenizer, max_length=length, pad_token=pad)
         raise FileNotFoundError(
-            "`folder` must hold `vocab.json` and `merges.txt`, or `tokenizer.json`; got "
-            f"{str(folder)!r}, which holds neither."
+            "`folder` must hold `vocab.json` and `merges.txt`, or `tokenizer.json`; "
+            f"got {str(folder)!r}, which holds neither."
         )
 
     def __eq__(self, other: object) -> bool:

@@ -2,6 +2,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..._custom_types import Real
 from .._config import check_fixed, ConfigError, known_fields
 
 
@@ -52,14 +53,14 @@ class UNetConfig:
     in_channels: int = 4
     out_channels: int = 4
     flip_sin_to_cos: bool = True
-    freq_shift: float = 0
+    freq_shift: Real = 0
     down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: int | tuple[int, ...] = 2
     transformer_layers_per_block: int | tuple[int, ...] = 1
     norm_num_groups: int = 32
-    norm_eps: float = 1e-5
+    norm_eps: Real = 1e-5
     cross_attention_dim: int = 768
     attention_head_dim: int | tuple[int, ...] = 8
     num_attention_heads: int | tuple[int, ...] | None = None

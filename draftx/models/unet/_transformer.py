@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -27,7 +29,7 @@ class TransformerBlock(eqx.Module):
         key: PRNGKeyArray,
     ):
         skey, ckey, fkey = jr.split(key, 3)
-        attention = dict(num_heads=num_heads, dtype=dtype)
+        attention: dict[str, Any] = dict(num_heads=num_heads, dtype=dtype)
         self.norm1 = LayerNorm(features, dtype=dtype)
         self.attn1 = Attention(features, features, **attention, key=skey)
         self.norm2 = LayerNorm(features, dtype=dtype)
@@ -72,7 +74,9 @@ class Transformer2D(eqx.Module):
             linear layers (SD 2) instead of 1x1 convolutions (SD 1).
         """
         ikey, okey, *keys = jr.split(key, 2 + num_layers)
-        projection = dict(is_conv=not use_linear_projection, dtype=dtype)
+        projection: dict[str, Any] = dict(
+            is_conv=not use_linear_projection, dtype=dtype
+        )
         # This norm's epsilon is not the config's `norm_eps`.
         self.norm = GroupNorm(
             channels, num_groups=num_groups, epsilon=1e-6, dtype=dtype

@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -7,6 +9,10 @@ from ..._custom_types import Latents
 from ...layers import Conv2d, GroupNorm, Linear
 from ._blocks import DownBlock, MidBlock, norm_out, UpBlock
 from ._config import AutoencoderConfig
+
+
+# Of any number of channels: autoencoders of other things than pictures exist.
+_Pixels = Float[Array, "batch image_height image_width colors"]
 
 
 class Encoder(eqx.Module):
@@ -96,7 +102,7 @@ class AutoencoderKL(eqx.Module):
     ):
         ekey, dkey, qkey, pkey = jr.split(key, 4)
         latent = config.latent_channels
-        conv = dict(is_conv=True, dtype=dtype)
+        conv: dict[str, Any] = dict(is_conv=True, dtype=dtype)
         self.encoder = Encoder(config, dtype=dtype, key=ekey)
         self.decoder = Decoder(config, dtype=dtype, key=dkey)
         self.quant_conv = Linear(2 * latent, 2 * latent, **conv, key=qkey)
@@ -110,7 +116,7 @@ class AutoencoderKL(eqx.Module):
 
     def encode(
         self,
-        images: Float[Array, "batch image_height image_width image_channels"],
+        images: _Pixels,
         *,
         key: PRNGKeyArray | None = None,
     ) -> Latents:
@@ -129,18 +135,14 @@ class AutoencoderKL(eqx.Module):
             mean = mean + jnp.exp(0.5 * log_variance) * noise
         return mean * self.config.scaling_factor
 
-    def posterior(
-        self, images: Float[Array, "batch image_height image_width image_channels"]
-    ) -> tuple[Latents, Latents]:
+    def posterior(self, images: _Pixels) -> tuple[Latents, Latents]:
         """Mean and log variance of the unscaled latents of `images` in $[0, 1]$."""
         x = (2 * images - 1).astype(self.dtype)
         moments = self.quant_conv(self.encoder(x)).astype(jnp.float32)
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
-    def decode(
-        self, latents: Latents
-    ) -> Float[Array, "batch image_height image_width image_channels"]:
+    def decode(self, latents: Latents) -> _Pixels:
         """**Arguments:**
 
         - `latents`: Scaled latents.
@@ -151,9 +153,7 @@ class AutoencoderKL(eqx.Module):
         """
         return jnp.clip(self.decode_unclipped(latents), 0.0, 1.0)
 
-    def decode_unclipped(
-        self, latents: Latents
-    ) -> Float[Array, "batch image_height image_width image_channels"]:
+    def decode_unclipped(self, latents: Latents) -> _Pixels:
         """`decode` before clipping: what a reconstruction loss is computed on."""
         x = (latents / self.config.scaling_factor).astype(self.dtype)
         decoded = self.decoder(self.post_quant_conv(x)).astype(jnp.float32)

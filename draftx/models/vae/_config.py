@@ -2,6 +2,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..._custom_types import Real
 from .._config import check_fixed, ConfigError, known_fields
 
 
@@ -36,7 +37,7 @@ class AutoencoderConfig:
     layers_per_block: int = 2
     latent_channels: int = 4
     norm_num_groups: int = 32
-    scaling_factor: float = 0.18215
+    scaling_factor: Real = 0.18215
 
     def __post_init__(self):
         for name, only in _TYPES.items():
