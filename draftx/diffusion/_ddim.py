@@ -46,6 +46,15 @@ class DDIM(eqx.Module):
 
     def timesteps(self, num_inference_steps: int) -> Int[np.ndarray, " steps"]:
         """The training timesteps visited, noisiest first."""
+        grid = self._grid(num_inference_steps)
+        return np.minimum(grid, self.config.num_train_timesteps - 1).astype(np.int32)
+
+    def _grid(self, num_inference_steps: int) -> Int[np.ndarray, " steps"]:
+        """`timesteps`, before what lies beyond the schedule is moved to its end.
+
+        Nothing does but the first step of `leading` spacing with an offset and as many
+        steps as there are: from the end to the end, it changes nothing.
+        """
         train = self.config.num_train_timesteps
         if not 1 <= num_inference_steps <= train:
             raise ValueError(
@@ -58,12 +67,12 @@ class DDIM(eqx.Module):
             steps = steps[::-1] + offset
         elif spacing == "trailing":
             stride = train / num_inference_steps
-            steps = np.round(np.arange(train, 0, -stride)) - 1
+            # By rounding, a stride such as 1000 / 61 fits in once more than it should.
+            steps = np.arange(train, 0, -stride)[:num_inference_steps]
+            steps = np.round(steps) - 1
         else:
             steps = np.round(np.linspace(0, train - 1, num_inference_steps))[::-1]
-        # With `leading`, an offset and as many steps as there are, the first would lie
-        # outside the schedule.
-        return np.minimum(steps, train - 1).astype(np.int32)
+        return steps.astype(np.int64)
 
     def steps(
         self, num_inference_steps: int, *, eta: Real | Float[Array, ""] = 0.0
@@ -77,7 +86,7 @@ class DDIM(eqx.Module):
         alphas = self.config.alphas_cumprod()
         final = np.float32(1) if self.config.set_alpha_to_one else alphas[0]
         stride = self.config.num_train_timesteps // num_inference_steps
-        prev = timesteps - stride
+        prev = self._grid(num_inference_steps) - stride
         alpha = alphas[timesteps]
         prev_alpha = np.where(prev >= 0, alphas[np.maximum(prev, 0)], final)
         variance = (1 - prev_alpha) / (1 - alpha) * (1 - alpha / prev_alpha)

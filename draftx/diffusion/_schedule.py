@@ -67,7 +67,7 @@ class SchedulerConfig:
             beta_end=0.02,
             beta_schedule="linear",
             steps_offset=0,
-            set_alpha_to_one=config.get("_class_name") != "PNDMScheduler",
+            set_alpha_to_one=True,
         )
         names = {field.name for field in dataclasses.fields(cls)}
         given = {k: v for k, v in config.items() if k in names and v is not None}

@@ -90,7 +90,7 @@ def load_lora(
     pairs = find_pairs(file, layers, adapter_config)
     file.check_dtypes([key for pair in pairs.values() for key in pair[:2]])
     _check_shapes(file, pairs, layers)
-    arrays = {name: _read(file, pair, scale) for name, pair in pairs.items()}
+    arrays = {name: _read(file, pair, float(scale)) for name, pair in pairs.items()}
     return map_linears(
         lambda name, layer: with_lora(layer, *arrays.get(name, (None, None))), pipeline
     )

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from draftx.models import (
     UNet2DConditionModel,
 )
 
-from .tiny import random_lora, random_model, UNET
+from .tiny import assert_equal, cast, random_lora, random_model, UNET
 
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
@@ -36,14 +35,9 @@ def edit_json(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def cast(tree, dtype):
-    return jax.tree.map(lambda x: x.astype(dtype), tree)
-
-
 def test_round_trip_is_exact(pipeline, saved):
     loaded = load(saved)
-    assert jax.tree.structure(loaded) == jax.tree.structure(pipeline)
-    assert eqx.tree_equal(loaded, pipeline)
+    assert_equal(loaded, pipeline)
     prompts = ["a cat", "Do!", "dog \u00e9"]
     np.testing.assert_array_equal(loaded.tokenize(prompts), pipeline.tokenize(prompts))
 
@@ -74,11 +68,11 @@ def test_files_are_those_of_diffusers(saved):
 
 def test_dtypes_of_files_and_of_computation(pipeline, folder, tmp_path):
     half = load(folder, dtype=jnp.bfloat16)
-    assert eqx.tree_equal(half, cast(pipeline, jnp.bfloat16))
+    assert_equal(half, cast(pipeline, jnp.bfloat16))
     save(half, tmp_path / "half")
     stored = load_file(tmp_path / "half" / UNET_FILE)
     assert {str(a.dtype) for a in stored.values()} == {"bfloat16"}
-    assert eqx.tree_equal(load(tmp_path / "half"), cast(half, jnp.float32))
+    assert_equal(load(tmp_path / "half"), cast(half, jnp.float32))
 
 
 def test_float16_variant_is_used_when_alone(pipeline, folder):
@@ -87,7 +81,7 @@ def test_float16_variant_is_used_when_alone(pipeline, folder):
     path.rename(path.with_suffix(".fp16.safetensors"))
     unet = load(folder).unet
     half = cast(pipeline.unet, jnp.float16)
-    assert eqx.tree_equal(unet, cast(half, jnp.float32))
+    assert_equal(unet, cast(half, jnp.float32))
 
 
 def test_shards(pipeline, folder):
@@ -101,7 +95,7 @@ def test_shards(pipeline, folder):
         weight_map |= dict.fromkeys(keys.tolist(), name)
     index = path.with_name("diffusion_pytorch_model.safetensors.index.json")
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    assert eqx.tree_equal(load(folder).unet, pipeline.unet)
+    assert_equal(load(folder).unet, pipeline.unet)
 
     path.with_name("diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
     with pytest.raises(ModelFileError, match="1 are missing: .*00002-of-00003"):
@@ -140,7 +134,7 @@ def test_old_names(pipeline, folder):
 
     edit_tensors(folder / VAE_FILE, old_vae)
     edit_tensors(folder / TEXT_FILE, bare_text)
-    assert eqx.tree_equal(load(folder), pipeline)
+    assert_equal(load(folder), pipeline)
 
 
 def test_components(pipeline, tmp_path):
@@ -151,7 +145,7 @@ def test_components(pipeline, tmp_path):
     ):
         model = getattr(pipeline, name)
         save_component(model, tmp_path / name)
-        assert eqx.tree_equal(load_component(cls, tmp_path / name), model)
+        assert_equal(load_component(cls, tmp_path / name), model)
     with pytest.raises(ModelFileError, match="must describe a AutoencoderKL"):
         load_component(AutoencoderKL, tmp_path / "unet")
     with pytest.raises(ModelFileError, match="must describe a CLIPTextModel"):

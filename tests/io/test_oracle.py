@@ -3,7 +3,6 @@
 import dataclasses
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -130,7 +129,7 @@ def test_diffusers_saves_and_we_load(torch, theirs_saved):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_we_save_and_diffusers_loads(torch, diffusers, pipeline, tmp_path, dtype):
-    cast = jax.tree.map(lambda x: x.astype(dtype), pipeline)
+    cast = cast(pipeline, dtype)
     save(cast, tmp_path / "model")
     pipe, problems = (
         diffusers.DiffusionPipeline.from_pretrained(
@@ -161,7 +160,7 @@ def test_our_folder_goes_through_diffusers_unchanged(diffusers, pipeline, tmp_pa
     pipe.save_pretrained(tmp_path / "theirs")
     again = load(tmp_path / "theirs")
     for name in ("unet", "vae", "text_encoder", "sampler"):
-        assert eqx.tree_equal(getattr(again, name), getattr(pipeline, name)), name
+        assert_equal(getattr(again, name), getattr(pipeline, name))
     np.testing.assert_array_equal(again.tokenize(PROMPTS), pipeline.tokenize(PROMPTS))
 
 

@@ -100,6 +100,19 @@ def random_pipeline(tokenizer, seed=0):
     )
 
 
+def cast(tree, dtype):
+    """By NumPy, for the same reason."""
+    return jax.tree.map(lambda x: jax.device_put(np.asarray(x).astype(dtype)), tree)
+
+
+def assert_equal(actual, expected):
+    """The same structure, static fields included, dtypes and values."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == e.dtype
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(e))
+
+
 def random_lora(pipeline, rank=2, *, scale=None, targets=None, seed=1):
     """On the layers whose names end in one of `targets`; on all if `None`.
 
