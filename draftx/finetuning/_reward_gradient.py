@@ -10,13 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._custom_types import Images, InputIds, Latents, NegativeInputIds, Prompts, Real
 from ..lora import has_lora, lora_filter
-from ..models import check_prompts
-from ..pipeline import (
-    check_guidance_scale,
-    check_latents,
-    negative_input_ids,
-    Pipeline,
-)
+from ..pipeline import Pipeline, prepare
 from ._estimator import AbstractGradientEstimator, Episode
 
 
@@ -64,21 +58,19 @@ def reward_gradient(
     arrays and `None` elsewhere; `draftx.lora_state_dict` names them. Add a multiple of
     the gradient to ascend.
     """
-    check_prompts(prompts)
     check_trainable(pipeline)
-    check_guidance_scale(guidance_scale)
-    pipeline.sampler.timesteps(num_inference_steps)  # Raises before any work.
-    method.check(num_inference_steps)
     key = jr.key(0) if key is None else key
     latents_key, method_key = jr.split(key)
-    if latents is None:
-        shape = (len(prompts), *pipeline.latent_shape)
-        latents = jr.normal(latents_key, shape, jnp.float32)
-    else:
-        latents = check_latents(pipeline, latents, len(prompts))
-    negative_ids = None
-    if guidance_scale != 1:
-        negative_ids = negative_input_ids(pipeline, negative_prompts, len(prompts))
+    input_ids, negative_ids, latents = prepare(
+        pipeline,
+        prompts,
+        key=latents_key,
+        latents=latents,
+        negative_prompts=negative_prompts,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+    )
+    method.check(num_inference_steps)
     check_reward(pipeline, reward, latents.shape)
     trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
     (_, rewards), gradient = _value_and_grad(
@@ -86,7 +78,7 @@ def reward_gradient(
         frozen,
         method,
         reward,
-        pipeline.tokenize(prompts),
+        input_ids,
         negative_ids,
         latents,
         jnp.asarray(guidance_scale, jnp.float32),

@@ -3,7 +3,7 @@
 from ._pipeline import Pipeline as Pipeline
 from ._sample import (
     check_guidance_scale as check_guidance_scale,
-    check_latents as check_latents,
     negative_input_ids as negative_input_ids,
+    prepare as prepare,
     sample as sample,
 )

@@ -46,24 +46,22 @@ def sample(
 
     Raises a `ValueError` that names the argument for anything out of range.
     """
-    check_prompts(prompts)
-    check_guidance_scale(guidance_scale)
     if not (math.isfinite(eta) and 0 <= eta <= 1):
         raise ValueError(f"`eta` must lie in [0, 1]; got {eta}.")
-    pipeline.sampler.timesteps(num_inference_steps)  # Raises before any work.
     key = jr.key(0) if key is None else key
     latents_key, noise_key = jr.split(key)
-    if latents is None:
-        shape = (len(prompts), *pipeline.latent_shape)
-        latents = jr.normal(latents_key, shape, jnp.float32)
-    else:
-        latents = check_latents(pipeline, latents, len(prompts))
-    negative_ids = None
-    if guidance_scale != 1:
-        negative_ids = negative_input_ids(pipeline, negative_prompts, len(prompts))
+    input_ids, negative_ids, latents = prepare(
+        pipeline,
+        prompts,
+        key=latents_key,
+        latents=latents,
+        negative_prompts=negative_prompts,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+    )
     return _sample(
         pipeline,
-        pipeline.tokenize(prompts),
+        input_ids,
         negative_ids,
         latents,
         jnp.asarray(guidance_scale, jnp.float32),
@@ -90,6 +88,37 @@ def _sample(
         pipeline.sampler, denoiser, steps, latents, truncation_steps=0, key=key
     )
     return pipeline.decode(latents)
+
+
+def prepare(
+    pipeline: Pipeline,
+    prompts: Prompts,
+    *,
+    key: PRNGKeyArray,
+    latents: Any,
+    negative_prompts: Prompts,
+    num_inference_steps: int,
+    guidance_scale: Real,
+) -> tuple[InputIds, NegativeInputIds | None, Latents]:
+    """Checks what a user asks of a pipeline, before any long work.
+
+    **Returns:**
+
+    Token ids of the prompts, token ids of the negative prompts (`None` if guidance is
+    off), and the starting noise: what was given, or drawn from `key`.
+    """
+    check_prompts(prompts)
+    check_guidance_scale(guidance_scale)
+    pipeline.sampler.timesteps(num_inference_steps)  # Raises outside of [1, 1000].
+    if latents is None:
+        shape = (len(prompts), *pipeline.latent_shape)
+        latents = jr.normal(key, shape, jnp.float32)
+    else:
+        latents = check_latents(pipeline, latents, len(prompts))
+    negative_ids = None
+    if guidance_scale != 1:
+        negative_ids = negative_input_ids(pipeline, negative_prompts, len(prompts))
+    return pipeline.tokenize(prompts), negative_ids, latents
 
 
 def negative_input_ids(

@@ -13,7 +13,7 @@ from draftx import load_lora, save_lora
 from draftx.io import ModelFileError
 from draftx.models import iter_linears
 
-from .tiny import random_lora
+from .tiny import assert_equal, cast, random_lora
 
 
 NAME = "pytorch_lora_weights.safetensors"
@@ -83,9 +83,7 @@ def test_the_file_is_that_of_diffusers(adapted, path):
 
 
 def test_scales_are_multiplied_in(pipeline, tmp_path):
-    scaled = random_lora(
-        pipeline, rank=3, scale=jax.device_put(np.float32(4 / 3)), targets="to_v"
-    )
+    scaled = random_lora(pipeline, rank=3, scale=4 / 3, targets="to_v")
     save_lora(scaled, tmp_path)
     loaded = load_lora(pipeline, tmp_path)
     assert_same_updates(loaded, scaled)

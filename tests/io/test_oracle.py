@@ -11,7 +11,15 @@ from draftx import load, load_lora, save, save_lora
 from draftx.models import checkpoint_arrays, CLIPTokenizer
 
 from ..helpers import relative_error
-from .tiny import random_lora, text_config, UNET, VAE, write_tokenizer
+from .tiny import (
+    assert_equal,
+    cast,
+    random_lora,
+    text_config,
+    UNET,
+    VAE,
+    write_tokenizer,
+)
 
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
@@ -129,8 +137,8 @@ def test_diffusers_saves_and_we_load(torch, theirs_saved):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_we_save_and_diffusers_loads(torch, diffusers, pipeline, tmp_path, dtype):
-    cast = cast(pipeline, dtype)
-    save(cast, tmp_path / "model")
+    ours = cast(pipeline, dtype)
+    save(ours, tmp_path / "model")
     pipe, problems = (
         diffusers.DiffusionPipeline.from_pretrained(
             str(tmp_path / "model"), torch_dtype="auto"
@@ -140,7 +148,7 @@ def test_we_save_and_diffusers_loads(torch, diffusers, pipeline, tmp_path, dtype
     for name in ("unet", "vae", "text_encoder"):
         model = getattr(pipe, name).float()
         state = {k: v.numpy() for k, v in model.state_dict().items()}
-        for key, array in checkpoint_arrays(getattr(cast, name)).items():
+        for key, array in checkpoint_arrays(getattr(ours, name)).items():
             if name == "text_encoder" and key not in state:
                 key = key.removeprefix("text_model.")
             if not np.array_equal(state.pop(key), array.astype(np.float32)):
@@ -172,7 +180,7 @@ def test_a_tokenizer_json_alone(theirs_saved):
 
 
 def test_diffusers_loads_our_lora(torch, diffusers, pipeline, saved, tmp_path):
-    adapted = random_lora(pipeline, rank=3, scale=jnp.asarray(0.1))
+    adapted = random_lora(pipeline, rank=3, scale=0.1)
     save_lora(adapted, tmp_path / "x.safetensors")
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(str(saved))
     base = their_noise(torch, pipe.unet)

@@ -127,6 +127,7 @@ def random_lora(pipeline, rank=2, *, scale=None, targets=None, seed=1):
         if name.startswith("vae.") or not (targets is None or name.endswith(targets)):
             return layer
         down, up = draw(rank, layer.in_features), draw(layer.out_features, rank)
-        return with_lora(layer, down, up, scale)
+        array = None if scale is None else jax.device_put(np.float32(scale))
+        return with_lora(layer, down, up, array)
 
     return map_linears(one, pipeline)
