@@ -129,10 +129,9 @@ def main() -> None:
     args = parse_args()
     start = time.perf_counter()
     is_tiny = args.model == "tiny"
-    if jax.default_backend() == "cpu":
-        cores = os.cpu_count() or 1
-        split = max(n for n in range(1, cores + 1) if args.batch_size % n == 0)
-        jax.config.update("jax_num_cpu_devices", split)
+    cores = os.cpu_count() or 1
+    split = max(n for n in range(1, cores + 1) if args.batch_size % n == 0)
+    jax.config.update("jax_num_cpu_devices", split)  # Does not touch other devices.
     pipeline = draftx.load(args.model, dtype=jnp.dtype(args.dtype))
     adapter_key, train_key, eval_key = jr.split(jr.key(args.seed), 3)
     pipeline = draftx.add_lora(pipeline, rank=args.rank, key=adapter_key)

@@ -37,7 +37,7 @@ def _run(sampler, steps, latents, noise):
 
     def body(latents, row):
         step, noise = row
-        prediction = toy(latents, step.timestep.astype(jnp.float32), jnp.tanh)
+        prediction = toy(latents, step.timestep.astype(jnp.float32))
         return sampler.step(latents, prediction, step, noise), None
 
     chain = lambda steps: lax.scan(body, latents, (steps, noise))[0]
@@ -185,8 +185,9 @@ def test_noise_is_left_out_unless_given(getkey):
 
 def test_ancestral_chain_keeps_the_variance(getkey):
     # Of unit Gaussians the perfect prediction is known: sqrt(1 - alpha) times itself.
+    # A step of finite length loses a little variance, hence the many.
     sampler = _sampler()
-    steps = sampler.steps(20, eta=1.0)
+    steps = sampler.steps(250, eta=1.0)
     latents = jr.normal(getkey(), (1, 100, 100, 1))
 
     @jax.jit
@@ -196,7 +197,7 @@ def test_ancestral_chain_keeps_the_variance(getkey):
             noise = jr.normal(key, x.shape)
             return sampler.step(x, jnp.sqrt(1 - step.alpha) * x, step, noise), None
 
-        return lax.scan(body, latents, (steps, jr.split(key, 20)))[0]
+        return lax.scan(body, latents, (steps, jr.split(key, 250)))[0]
 
     assert abs(float(jnp.std(run(latents, getkey()))) - 1) < 0.03
 

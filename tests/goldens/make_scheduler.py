@@ -79,9 +79,10 @@ def cases() -> list[dict[str, Any]]:
     return every
 
 
-def toy(latents, timestep, tanh):
+def toy(latents, timestep):
     """What stands in for the UNet: bounded, and different at each step."""
-    return tanh(0.7 * latents) * (0.5 + timestep / 2000) + 0.1
+    # Nothing that libraries approximate, each in its own way.
+    return latents / (1 + abs(latents)) * (0.5 + timestep / 2000) + 0.1
 
 
 def scheduler(changes: dict[str, Any]):
@@ -102,7 +103,7 @@ def reference(case: dict[str, Any], latents, noise) -> tuple[np.ndarray, np.ndar
     x = torch.as_tensor(latents, dtype=torch.float64)
     for timestep, z in zip(ddim.timesteps, noise[:num_steps], strict=True):
         x = ddim.step(
-            toy(x, int(timestep), torch.tanh),
+            toy(x, int(timestep)),
             int(timestep),
             x,
             eta=eta,
