@@ -49,12 +49,15 @@ def captioned_grid(
             axis.set_xlabel(f"{size} B", fontsize=7)
         axis_row[0].set_ylabel(name, fontsize=9)
     for axis, caption in zip(axes[0], captions, strict=True):
-        axis.set_title(
-            caption.replace(", ", "\n", 1).replace(" on ", "\non "), fontsize=6
-        )
+        axis.set_title(_wrapped(caption), fontsize=6)
     figure.tight_layout(pad=0.4)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _wrapped(caption: str) -> str:
+    lines = caption.replace(", on ", "\non ").replace(", ", "\n", 1)
+    return lines.replace(" background", "\nbackground")
 
 
 def curve(path: pathlib.Path, log: pathlib.Path, *, title: str) -> None:

@@ -22,6 +22,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
 )
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -35,9 +36,9 @@ import draftx
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What the embedded model takes a few minutes for, and the paper's hyper-parameters.
 TINY = dict(
-    steps=100,
-    batch_size=8,
-    learning_rate=1e-3,
+    steps=50,
+    batch_size=4,
+    learning_rate=4e-4,
     rank=8,
     num_inference_steps=20,
     guidance_scale=4.0,
@@ -108,7 +109,7 @@ def load_judge():
     sys.path.insert(0, str(ROOT / "weights"))
     from classifier import load_classifier
 
-    classify = jax.jit(load_classifier())
+    classify = eqx.filter_jit(load_classifier())
     return lambda images: np.argmax(np.asarray(classify(images)["animal"]), axis=-1)
 
 

@@ -78,6 +78,7 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
                 os.rename(old, path)
             raise
         _fsync(path.parent)
+        # Only now, when the new one is in its place.
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

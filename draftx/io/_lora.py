@@ -23,9 +23,9 @@ _MODELS = ("unet.", "text_encoder.")
 def save_lora(pipeline: Pipeline, path: str | os.PathLike) -> None:
     r"""Writes the adapter alone, in the format of diffusers' training scripts.
 
-    `pipe.load_lora_weights(path)` of diffusers reads it, and so do
-    [`draftx.load_lora`][] and ComfyUI. The factor $\alpha / r$ is multiplied into
-    `lora_up`, since readers differ in where they look for $\alpha$.
+    `pipe.load_lora_weights(path)` of diffusers and [`draftx.load_lora`][] read it. The
+    factor $\alpha / r$ is multiplied into `lora_up`, since readers differ in where they
+    look for $\alpha$.
 
     **Arguments:**
 
@@ -54,8 +54,10 @@ def save_lora(pipeline: Pipeline, path: str | os.PathLike) -> None:
         if layer.lora_scale is not None:
             up = up * np.asarray(layer.lora_scale, np.float32)
         kernel = (1, 1) if layer.is_conv else ()
-        arrays[f"{name}.lora.down.weight"] = down.reshape(*down.shape, *kernel)
-        arrays[f"{name}.lora.up.weight"] = up.reshape(*up.shape, *kernel)
+        # Diffusers knows one word for a UNet and another for a text encoder.
+        word = "lora" if name.startswith("unet.") else "lora_linear_layer"
+        arrays[f"{name}.{word}.down.weight"] = down.reshape(*down.shape, *kernel)
+        arrays[f"{name}.{word}.up.weight"] = up.reshape(*up.shape, *kernel)
     if not arrays:
         raise ValueError(
             "`pipeline` must carry a LoRA adapter; it has none. Add one with "

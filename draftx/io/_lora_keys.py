@@ -110,12 +110,12 @@ def _alphas_of_metadata(file: TensorFile, adapter_config: Mapping[str, Any] | No
         config = dict(json.loads(file.metadata.get("lora_adapter_metadata", "{}")))
     except (TypeError, ValueError) as e:
         raise ModelFileError(f"The metadata of {file.name!r} is no JSON: {e}.") from e
-    for model in ("unet", "text_encoder"):
-        config |= {f"{model}.{k}": v for k, v in (adapter_config or {}).items()}
+    config |= adapter_config or {}
 
     def alpha(layer: str, rank: int) -> float | None:
         model, name = layer.split(".", 1)
-        field = lambda key: config.get(f"{model}.{key}")
+        # Without a prefix where the file is of one model alone.
+        field = lambda key: config.get(f"{model}.{key}", config.get(key))
         if field("use_dora") or field("lora_bias"):
             raise ModelFileError(
                 f"{file.name!r} must hold a plain LoRA; its metadata sets `use_dora` "

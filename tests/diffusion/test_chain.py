@@ -48,7 +48,7 @@ def _problem(getkey):
 def _unrolled(denoiser, steps, latents, k, key):
     """Algorithm 1 as a Python loop: no scan, no checkpoint."""
     for i in range(len(steps)):
-        if i == len(steps) - k:
+        if 0 < i == len(steps) - k:
             latents = lax.stop_gradient(latents)
         prediction = denoiser(latents, steps.timestep[i])
         if i < len(steps) - k:
@@ -68,8 +68,10 @@ def _loss(args, steps, cotangent, k, key=None, *, chain):
     return jnp.sum(out * cotangent)
 
 
-@pytest.mark.parametrize("k", [0, 1, 3, _TOTAL, None])
-@pytest.mark.parametrize("eta", [0.0, 0.7])
+@pytest.mark.parametrize(
+    ("eta", "k"),
+    [(0.0, 0), (0.0, 1), (0.0, 3), (0.0, _TOTAL), (0.7, 3), (0.7, None)],
+)
 def test_value_and_gradient_match_unrolled_loop(eta, k, getkey):
     denoiser, latents, cotangent = _problem(getkey)
     steps = _SAMPLER.steps(_TOTAL, eta=eta)
@@ -83,21 +85,10 @@ def test_value_and_gradient_match_unrolled_loop(eta, k, getkey):
     )
     assert_close(value, expected, scale=10.0)
     assert_close(d_denoiser.weight, d_denoiser_loop.weight, scale=10.0)
-    # The loop of the last K steps begins at a stopped gradient, unless it is the whole.
-    if unrolled_k < _TOTAL:
-        assert jnp.all(d_latents == 0)
-    else:
-        assert jnp.all(d_latents != 0)
+    assert_close(d_latents, d_latents_loop, scale=10.0)
+    # The noise that a chain starts from is reached by the whole chain only.
+    assert jnp.all((d_latents == 0) == (unrolled_k < _TOTAL))
     assert jnp.all((d_denoiser.weight == 0) == (unrolled_k == 0))
-    if k is None:
-        direct = eqx.filter_jit(
-            jax.grad(
-                lambda x: _loss(
-                    (denoiser, x), steps, cotangent, _TOTAL + 1, key, chain=_unrolled
-                )
-            )
-        )(latents)
-        assert_close(d_latents, direct, scale=10.0)
 
 
 def test_truncation_does_not_change_the_value(getkey):
@@ -105,7 +96,7 @@ def test_truncation_does_not_change_the_value(getkey):
     steps, key = _SAMPLER.steps(_TOTAL, eta=1.0), getkey()
     run = eqx.filter_jit(run_chain)
     full = run(_SAMPLER, denoiser, steps, latents, key=key)
-    for k in range(_TOTAL):
+    for k in (0, 2):
         out = run(_SAMPLER, denoiser, steps, latents, truncation_steps=k, key=key)
         assert_close(out, full)
 

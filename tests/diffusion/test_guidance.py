@@ -1,14 +1,17 @@
 """Classifier-free guidance: one batched call is two calls."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import pytest
 
 from draftx.diffusion import Denoiser
 from draftx.models import UNet2DConditionModel, UNetConfig
 
 from ..helpers import assert_close
+from ..models.parity import jit_quickly
 
 
 _CONFIG = UNetConfig(
@@ -24,8 +27,17 @@ _CONFIG = UNetConfig(
 
 @pytest.fixture(scope="module")
 def unet():
-    make = eqx.filter_jit(lambda key: UNet2DConditionModel(_CONFIG, key=key))
-    return make(jr.key(0))
+    """Numbers in place of drawn weights: nothing to compile."""
+    skeleton = eqx.filter_eval_shape(UNet2DConditionModel, _CONFIG, key=jr.key(0))
+    rng = np.random.default_rng(0)
+    draw = lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype)
+    return jax.tree.map(draw, skeleton)
+
+
+# Arguments, not constants: the two shapes of batches are all there is to compile.
+_call = jit_quickly(
+    lambda denoiser, latents, timestep: denoiser(latents, jnp.asarray(timestep))
+)
 
 
 def _inputs(getkey):
@@ -36,40 +48,38 @@ def _inputs(getkey):
 
 def test_one_batched_call_is_two(unet, getkey):
     latents, text, negative = _inputs(getkey)
-    timestep = jnp.asarray(501)
-    call = eqx.filter_jit(lambda denoiser: denoiser(latents, timestep))
-    conditional = call(Denoiser(unet, text, None, None))
-    unconditional = call(Denoiser(unet, negative, None, None))
+    conditional = _call(Denoiser(unet, text, None, None), latents, 501)
+    unconditional = _call(Denoiser(unet, negative, None, None), latents, 501)
     assert not jnp.allclose(conditional, unconditional, atol=1e-3)
     for scale in (0.0, 1.0, 7.5):
-        guided = call(Denoiser(unet, text, negative, jnp.asarray(scale)))
+        denoiser = Denoiser(unet, text, negative, jnp.asarray(scale))
+        guided = _call(denoiser, latents, 501)
         expected = unconditional + scale * (conditional - unconditional)
         assert_close(guided, expected, scale=max(1.0, scale))
 
 
 def test_unguided_call_hands_on_its_arguments(unet, getkey):
     latents, text, _ = _inputs(getkey)
-    denoiser = eqx.filter_jit(Denoiser(unet, text, None, None))
-    expected = eqx.filter_jit(unet)(latents, jnp.full(3, 981), text)
-    assert_close(denoiser(latents, jnp.asarray(981)), expected)
+    actual = _call(Denoiser(unet, text, None, None), latents, 981)
+    expected = jit_quickly(lambda unet, *args: unet(*args))(
+        unet, latents, jnp.full(3, 981), text
+    )
+    assert_close(actual, expected)
 
 
 def test_images_keep_their_own_text(unet, getkey):
     latents, text, negative = _inputs(getkey)
-    call = eqx.filter_jit(lambda denoiser: denoiser(latents, jnp.asarray(1)))
     scale = jnp.asarray(3.0)
-    before = call(Denoiser(unet, text, negative, scale))
-    after = call(Denoiser(unet, text.at[1].add(1.0), negative, scale))
+    before = _call(Denoiser(unet, text, negative, scale), latents, 1)
+    other = text.at[1].add(1.0)
+    after = _call(Denoiser(unet, other, negative, scale), latents, 1)
     changed = jnp.any(before != after, axis=(1, 2, 3))
     assert changed.tolist() == [False, True, False]
 
 
 def test_prediction_is_float32_from_bfloat16_weights(unet, getkey):
     latents, text, negative = _inputs(getkey)
-    low = eqx.filter_eval_shape(
-        lambda key: UNet2DConditionModel(_CONFIG, dtype=jnp.bfloat16, key=key),
-        jr.key(0),
-    )
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), unet)
     scale = jnp.asarray(3.0)
     for args in ((text, negative, scale), (text, None, None)):
         out = eqx.filter_eval_shape(

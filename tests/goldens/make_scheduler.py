@@ -1,4 +1,4 @@
-"""Writes `scheduler.npz`: whole chains of diffusers' DDIM with a toy in place of a UNet.
+"""Writes `scheduler.npz`: chains of diffusers' DDIM with a toy in place of a UNet.
 
 python tests/goldens/make_scheduler.py
 

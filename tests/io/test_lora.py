@@ -19,6 +19,7 @@ from .tiny import assert_equal, cast, random_lora
 NAME = "pytorch_lora_weights.safetensors"
 TO_Q = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 PROJ_IN = "unet.down_blocks.0.attentions.0.proj_in"
+WORD = "lora_linear_layer"
 TEXT = "text_encoder.text_model.encoder.layers.1.self_attn.q_proj"
 
 
@@ -70,7 +71,7 @@ def test_round_trip(pipeline, adapted, path, tmp_path):
 def test_the_file_is_that_of_diffusers(adapted, path):
     arrays = load_file(path)
     assert arrays.keys() == {
-        f"{name}.lora.{side}.weight"
+        f"{name}.{'lora' if name.startswith('unet.') else WORD}.{side}.weight"
         for name, layer in iter_linears(adapted)
         if layer.lora_down is not None
         for side in ("down", "up")
@@ -79,7 +80,7 @@ def test_the_file_is_that_of_diffusers(adapted, path):
     assert arrays[f"{TO_Q}.lora.down.weight"].shape == (2, 8)
     assert arrays[f"{PROJ_IN}.lora.down.weight"].shape == (2, 8, 1, 1)
     assert arrays[f"{PROJ_IN}.lora.up.weight"].shape == (8, 2, 1, 1)
-    assert f"{TEXT}.lora.down.weight" in arrays
+    assert f"{TEXT}.{WORD}.down.weight" in arrays
 
 
 def test_scales_are_multiplied_in(pipeline, tmp_path):
@@ -113,16 +114,17 @@ def test_a_half_precision_model_and_file(pipeline, adapted, path):
 
 
 def to_peft(key, prefix):
-    return prefix + key.replace(".lora.down.", ".lora_A.").replace(
-        ".lora.up.", ".lora_B."
-    )
+    key = key.replace(f".{WORD}.", ".lora.")
+    for side, letter in (("down", "A"), ("up", "B")):
+        key = key.replace(f".lora.{side}.", f".lora_{letter}.")
+    return prefix + key
 
 
 def to_old(key):
     for name in ("q", "k", "v", "out"):
         for layer in (f".to_{name}.lora.", f".to_{name}.0.lora."):
             key = key.replace(layer, f".processor.to_{name}_lora.")
-    return key.replace("_proj.lora.", "_proj.lora_linear_layer.")
+    return key
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,7 @@ def to_old(key):
         lambda k: to_peft(k.removeprefix("unet."), ""),
         lambda k: to_peft(k, "").replace(".weight", ".default.weight"),
         lambda k: k.replace("text_encoder.text_model.", "text_encoder."),
+        lambda k: k.replace(f".{WORD}.", ".lora."),
         to_old,
     ],
 )
@@ -146,7 +149,8 @@ def test_spellings(pipeline, adapted, path, rename):
 def test_kohya(pipeline, adapted, path):
     arrays = {}
     for key, array in load_file(path).items():
-        layer, side = key.removesuffix(".weight").split(".lora.")
+        layer, side = key.replace(f".{WORD}.", ".lora.").split(".lora.")
+        side = side.removesuffix(".weight")
         model, layer = layer.split(".", 1)
         prefix = {"unet": "lora_unet_", "text_encoder": "lora_te_"}[model]
         layer = prefix + layer.replace(".", "_")
@@ -174,6 +178,7 @@ def test_alpha_of_metadata(pipeline, tmp_path):
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"attn2.to_q": 1}}, 3),
         ({"unet.lora_alpha": 6, "unet.use_rslora": True}, 6 / 2**0.5),
         ({"text_encoder.lora_alpha": 6}, 1),
+        ({"lora_alpha": 6}, 3),
     ):
         save_file(arrays, path, {"lora_adapter_metadata": json.dumps(config)})
         update = updates(load_lora(pipeline, path))[TO_Q]

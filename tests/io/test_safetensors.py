@@ -1,6 +1,7 @@
 """Damaged files, and writing."""
 
 import json
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from draftx.io import ModelFileError
-from draftx.io._atomic import write_file
+from draftx.io._atomic import new_folder, write_file
 from draftx.io._safetensors import TensorFile, write_tensors
 
 
@@ -81,3 +82,20 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         write_file(path, fail)
     assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_folder_that_cannot_take_its_name_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old.txt").write_text("old")
+    rename = os.rename
+
+    def fail(source, target):
+        if ".tmp-" in str(source):
+            raise OSError("busy")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="busy"), new_folder(path):
+        pass
+    assert [p.name for p in tmp_path.rglob("*")] == ["model", "old.txt"]

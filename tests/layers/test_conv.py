@@ -27,10 +27,14 @@ def _definition(x, weight, bias, stride, padding):
 
 
 @pytest.mark.parametrize(
-    ("kernel_size", "stride", "padding"),
-    [(3, 1, (1, 1)), (3, 2, (1, 1)), (3, 2, (0, 1)), (1, 1, (0, 0))],
+    ("kernel_size", "stride", "padding", "dtype"),
+    [
+        (3, 1, (1, 1), jnp.bfloat16),
+        (3, 2, (1, 1), jnp.float32),
+        (3, 2, (0, 1), jnp.float32),
+        (1, 1, (0, 0), jnp.float32),
+    ],
 )
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_matches_definition(kernel_size, stride, padding, dtype, getkey):
     kwargs = dict(kernel_size=kernel_size, stride=stride, padding=padding, dtype=dtype)
     layer = Conv2d(2, 5, **kwargs, key=getkey())

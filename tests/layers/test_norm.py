@@ -10,8 +10,10 @@ from draftx.layers import GroupNorm, LayerNorm
 from ..helpers import assert_close
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("shape", [(6,), (5, 6), (2, 3, 5, 6)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((6,), jnp.float32), ((2, 3, 5, 6), jnp.float32), ((5, 6), jnp.bfloat16)],
+)
 def test_layer_norm_matches_numpy(shape, dtype, getkey):
     layer = LayerNorm(6, epsilon=1e-3, dtype=dtype)
     weight, bias = jr.normal(getkey(), (2, 6), dtype)

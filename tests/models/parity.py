@@ -30,8 +30,8 @@ _MODELS = {
     "clip": (CLIPTextModel, CLIPTextConfig),
 }
 
-# The programs are run once: time spent on optimizing them is lost.
-_jit = ft.partial(
+# For programs that are run once: time spent on optimizing them is lost.
+jit_quickly = ft.partial(
     jax.jit,
     compiler_options={
         "xla_backend_optimization_level": 0,
@@ -97,7 +97,7 @@ def _data(golden):
     return [k for k in golden if k.startswith(("in/", "out/", "ct/", "grad/"))]
 
 
-@_jit
+@jit_quickly
 def _unet(model, data):
     call = lambda model, latents, text: model(latents, data["in/timesteps"], text)
     out, vjp = jax.vjp(call, model, data["in/latents"], data["in/text_embeddings"])
@@ -109,7 +109,7 @@ def _unet(model, data):
     }, d_model
 
 
-@_jit
+@jit_quickly
 def _vae(model, data):
     encoded, encode_vjp = jax.vjp(
         lambda model, images: model.encode(images), model, data["in/images"]
@@ -130,7 +130,7 @@ def _vae(model, data):
     }, jax.tree.map(jnp.add, d_encoder, d_decoder)
 
 
-@_jit
+@jit_quickly
 def _clip(model, data):
     out, vjp = jax.vjp(lambda model: model(data["in/input_ids"]), model)
     (d_model,) = vjp(data["ct/hidden_states"])
