@@ -36,7 +36,7 @@ import draftx
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What the embedded model takes a few minutes for, and the paper's hyper-parameters.
 TINY = dict(
-    steps=50,
+    steps=44,
     batch_size=4,
     learning_rate=4e-4,
     rank=8,

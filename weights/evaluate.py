@@ -229,7 +229,6 @@ def main() -> None:
     wrong = predict(classifier, generated) != scene_labels(scenes)
     sheet = contact_sheet(generated[SUBSET], subset, wrong[SUBSET])
     sheet.save(args.out / "samples.png")
-    contact_sheet(generated, scenes, wrong).save(args.out / "samples_all.png")
 
 
 if __name__ == "__main__":
