@@ -51,27 +51,20 @@ _SD2 = _UNET | dict(
     up_block_types=["CrossAttnUpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"],
     use_linear_projection=True,
 )
-# Odd on purpose: attention in other places on the way up than on the way down.
+# Odd on purpose: attention in other places on the way up than on the way down, levels
+# that differ in depth, and every number of channels another one.
 _ODD = _UNET | dict(
     attention_head_dim=4,
     block_out_channels=[8, 4, 12],
     down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-    layers_per_block=[1, 2, 1],
-    norm_eps=1e-3,
-    up_block_types=["CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
-)
-_DEEP = _UNET | dict(
-    attention_head_dim=2,
-    block_out_channels=[4, 8],
-    down_block_types=["CrossAttnDownBlock2D"] * 2,
     flip_sin_to_cos=False,
     freq_shift=1,
     in_channels=3,
-    layers_per_block=1,
-    norm_num_groups=4,
+    layers_per_block=[1, 2, 1],
+    norm_eps=1e-3,
     out_channels=5,
-    transformer_layers_per_block=[1, 2],
-    up_block_types=["CrossAttnUpBlock2D"] * 2,
+    transformer_layers_per_block=[1, 2, 1],
+    up_block_types=["CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
 )
 _VAE = dict(
     block_out_channels=[4, 8, 8],
@@ -98,7 +91,6 @@ CASES = {
     "unet_sd1": _SD1,
     "unet_sd2": _SD2,
     "unet_odd": _ODD,
-    "unet_deep": _DEEP,
     "vae_small": _VAE,
     "vae_scaled": _VAE
     | dict(

@@ -25,19 +25,30 @@ def _with(name, **changes):
 # Architectures beyond the stored ones. Names say what is odd.
 _LIVE = {
     "unet_one_level": _with(
-        "unet_deep",
+        "unet_sd2",
         attention_head_dim=1,
         block_out_channels=[8],
         down_block_types=["DownBlock2D"],
-        transformer_layers_per_block=1,
         up_block_types=["UpBlock2D"],
+    ),
+    "unet_two_levels": _with(
+        "unet_sd2",
+        attention_head_dim=2,
+        block_out_channels=[4, 8],
+        down_block_types=["CrossAttnDownBlock2D"] * 2,
+        norm_num_groups=4,
+        transformer_layers_per_block=[1, 2],
+        up_block_types=["CrossAttnUpBlock2D"] * 2,
     ),
     "unet_layers_per_level": _with(
         "unet_sd2", layers_per_block=[2, 1, 1], transformer_layers_per_block=[2, 1, 1]
     ),
     "unet_no_attention_but_mid": _with(
-        "unet_deep",
+        "unet_sd1",
+        block_out_channels=[4, 8],
         down_block_types=["DownBlock2D"] * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
         up_block_types=["UpBlock2D"] * 2,
     ),
     "vae_deep": _with(
