@@ -133,7 +133,10 @@ def main() -> None:
     cores = os.cpu_count() or 1
     split = max(n for n in range(1, cores + 1) if args.batch_size % n == 0)
     jax.config.update("jax_num_cpu_devices", split)  # Does not touch other devices.
-    pipeline = draftx.load(args.model, dtype=jnp.dtype(args.dtype))
+    try:
+        pipeline = draftx.load(args.model, dtype=jnp.dtype(args.dtype))
+    except draftx.io.ModelFileError as error:
+        sys.exit(str(error))  # Says how to get the files; a traceback would hide it.
     adapter_key, train_key, eval_key = jr.split(jr.key(args.seed), 3)
     pipeline = draftx.add_lora(pipeline, rank=args.rank, key=adapter_key)
     reward = REWARDS[args.reward]()
