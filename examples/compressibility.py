@@ -196,8 +196,13 @@ def main() -> None:
         test_prompts[shown],
     )
     curve(args.out / "reward.png", args.out / "metrics.jsonl", title=args.reward)
+    drawn = {0.0: before, 1.0: after}  # The base and the tuned model themselves.
     sweep = {
-        f"scale {scale:g}": draw(draftx.scale_lora(result.pipeline, scale))[:8]
+        f"scale {scale:g}": (
+            drawn[scale]
+            if scale in drawn
+            else draw(draftx.scale_lora(result.pipeline, scale))
+        )[:8]
         for scale in args.lora_scale
     }
     captioned_grid(args.out / "scales.png", sweep, test_prompts[:8])

@@ -1,6 +1,5 @@
 """The three networks of a pipeline as folders: their files, their tensors' names."""
 
-import dataclasses
 import pathlib
 import re
 from collections.abc import Mapping
@@ -69,7 +68,7 @@ def load_component(
     config = read_json(path)
     _check_class(cls, config, path)
     try:
-        config = _CONFIGS[cls].from_dict(_with_floats(_CONFIGS[cls], config))
+        config = _CONFIGS[cls].from_dict(config)
         skeleton = eqx.filter_eval_shape(cls, config, dtype=dtype, key=jr.key(0))
     except (TypeError, ValueError, AttributeError, ArithmeticError, IndexError) as e:
         raise ModelFileError(f"{str(path)!r} describes no {cls.__name__}: {e}") from e
@@ -177,16 +176,6 @@ def check_dtype(dtype: Any) -> np.dtype:
         raise ValueError(
             f"`dtype` must be None or one of {names}; got {dtype!r}."
         ) from e
-
-
-def _with_floats(config_cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    # JSON has one kind of number: files say 0 and 1 where the field is a float.
-    floats = {f.name for f in dataclasses.fields(config_cls) if f.type is float}
-    is_int = lambda value: isinstance(value, int) and not isinstance(value, bool)
-    return {
-        name: float(value) if name in floats and is_int(value) else value
-        for name, value in config.items()
-    }
 
 
 def _check_class(cls: type, config: Mapping[str, Any], path: pathlib.Path) -> None:
