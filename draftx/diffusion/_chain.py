@@ -1,29 +1,29 @@
 import equinox as eqx
-import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
+from .._autodiff import checkpointed_fori_loop, stop_gradient
 from .._custom_types import Latents
 from ._ddim import DDIM, DDIMSteps
-from ._guidance import Denoiser
+from ._guidance import AbstractDenoiser
 
 
 def run_chain(
     sampler: DDIM,
-    denoiser: Denoiser,
+    denoiser: AbstractDenoiser,
     steps: DDIMSteps,
     latents: Latents,
     *,
-    truncation_steps: int | None = None,
+    truncation_steps: int | Int[Array, ""] | None = None,
     key: PRNGKeyArray | None = None,
+    checkpoint_steps: bool = True,
 ) -> Latents:
     r"""The whole sampling chain, differentiable through its last steps only.
 
-    Two scans: the first $T - K$ steps see nothing but constants, then the latents pass
-    a `lax.stop_gradient`, then $K$ steps run under `jax.checkpoint`, so that what is
-    kept for the backward pass is one latent a step.
+    The first $T - K$ steps are a scan that sees nothing but constants; then the latents
+    pass a `lax.stop_gradient`; then come $K$ steps that can be differentiated.
 
     **Arguments:**
 
@@ -32,8 +32,11 @@ def run_chain(
     - `steps`: From `sampler.steps`.
     - `latents`: Unit-variance noise.
     - `truncation_steps`: $K$, from 0 (a constant) to $T$ (also the gradient with
-        respect to `latents`). `None` is $T$.
+        respect to `latents`). `None` is $T$. A traced array serves every $K$ by one
+        program, in time proportional to $K$; a Python number is the fastest.
     - `key`: Draws the noise of every step. `None` adds no noise.
+    - `checkpoint_steps`: Whether the backward pass is left one latent a step, and
+        computes the step again. Always so if $K$ is traced.
 
     **Returns:**
 
@@ -46,35 +49,38 @@ def run_chain(
     total = len(steps)
     k = total if truncation_steps is None else truncation_steps
 
-    def body(denoiser: Denoiser, latents: Latents, step: DDIMSteps, index: Array):
-        prediction = denoiser(latents, step.timestep)
+    def step(index: Int[Array, ""], latents: Latents, denoiser, steps, key) -> Latents:
+        prediction = denoiser(latents, index)
         noise = None
         if key is not None:
             noise = jr.normal(jr.fold_in(key, index), latents.shape, latents.dtype)
-        return sampler.step(latents, prediction, step, noise)
+        return sampler.step(latents, prediction, steps[index], noise)
 
-    indices = jnp.arange(total)
-    if k < total:
-        # Stopping the gradient of what goes in, not of what comes out: nothing of
-        # this scan is then linearized, let alone kept.
-        frozen = stop_gradient(denoiser)
-        latents, _ = lax.scan(
-            lambda x, row: (body(frozen, x, *row), None),
-            lax.stop_gradient(latents),
-            (steps[: total - k], indices[: total - k]),
-        )
+    # Stopping the gradient of what goes in, not of what comes out: nothing of these
+    # steps is then linearized, let alone kept.
+    frozen = stop_gradient(denoiser)
+    frozen_step = lambda i, x: step(i, x, frozen, steps, key)
+    if not isinstance(k, int):
+        first = total - k
+        latents = lax.fori_loop(0, first, frozen_step, lax.stop_gradient(latents))
         latents = lax.stop_gradient(latents)
-    if k > 0:
-        remat_body = eqx.filter_checkpoint(body, prevent_cse=False)
+        return checkpointed_fori_loop(first, total, step, latents, denoiser, steps, key)
+    first = total - k
+    if k < total:
+        latents = lax.fori_loop(0, first, frozen_step, lax.stop_gradient(latents))
+        latents = lax.stop_gradient(latents)
+    if k == 1:
+        # Without a loop, nothing before the first adapted layer is differentiated.
+        if checkpoint_steps:
+            step = eqx.filter_checkpoint(step)
+        latents = step(jnp.asarray(first), latents, denoiser, steps, key)
+    elif k > 1:
+        if checkpoint_steps:
+            # A loop's body is a program of its own: no need for a barrier.
+            step = eqx.filter_checkpoint(step, prevent_cse=False)
         latents, _ = lax.scan(
-            lambda x, row: (remat_body(denoiser, x, *row), None),
+            lambda x, i: (step(i, x, denoiser, steps, key), None),
             latents,
-            (steps[total - k :], indices[total - k :]),
+            jnp.arange(first, total),
         )
     return latents
-
-
-def stop_gradient(tree):
-    """`lax.stop_gradient` of every inexact array in a tree."""
-    arrays, rest = eqx.partition(tree, eqx.is_inexact_array)
-    return eqx.combine(jax.tree.map(lax.stop_gradient, arrays), rest)

@@ -1,17 +1,34 @@
+import abc
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._custom_types import Latents, TextEmbeddings
-from ..models import UNet2DConditionModel
+from ..layers import Remat
+from ..models import map_linears, TextContext, TimeShifts, UNet2DConditionModel
 
 
-class Denoiser(eqx.Module):
-    r"""A UNet with its conditioning: latents and a timestep to a prediction.
+class AbstractDenoiser(eqx.Module):
+    """What a chain asks at each of its steps for a prediction."""
 
-    With `negative_text_embeddings`, classifier-free guidance in one batched call:
+    @abc.abstractmethod
+    def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
+        """The prediction for `latents` at step `index` of the chain, float32."""
+
+
+class Denoiser(AbstractDenoiser):
+    r"""A UNet with its conditioning, made ready for all the steps of a chain.
+
+    With negative text embeddings, classifier-free guidance in one batched call:
 
     $$\hat\epsilon = \epsilon_\varnothing + w\,(\epsilon_c - \epsilon_\varnothing)$$
+
+    What is the same at every step is computed once: the keys and values of the text,
+    what the blocks are told of the time, and the weights with the adapter's update
+    added. What is the same for an image and its unguided twin, all that comes before
+    the first cross-attention, is computed once for both.
 
     ??? cite
 
@@ -20,23 +37,50 @@ class Denoiser(eqx.Module):
     """
 
     unet: UNet2DConditionModel
-    text_embeddings: TextEmbeddings
-    negative_text_embeddings: TextEmbeddings | None
+    text_context: list[TextContext]
+    time_shifts: list[TimeShifts]
     guidance_scale: Float[Array, ""] | None
+    remat: Remat = eqx.field(static=True)
 
-    def __call__(self, latents: Latents, timestep: Int[Array, ""]) -> Latents:
-        """The model's prediction, float32."""
-        batch = latents.shape[0]
-        if self.negative_text_embeddings is None or self.guidance_scale is None:
-            timesteps = jnp.broadcast_to(timestep, (batch,))
-            prediction = self.unet(latents, timesteps, self.text_embeddings)
-            return prediction.astype(jnp.float32)
-        # The two halves alternate instead of standing one after the other: an image
-        # and its unguided twin then stay on one device when the batch is sharded.
-        pair = lambda a, b: jnp.stack([a, b], axis=1).reshape(2 * batch, *a.shape[1:])
-        timesteps = jnp.broadcast_to(timestep, (2 * batch,))
-        embeddings = pair(self.negative_text_embeddings, self.text_embeddings)
-        both = self.unet(pair(latents, latents), timesteps, embeddings)
-        both = both.astype(jnp.float32).reshape(batch, 2, *both.shape[1:])
-        negative, positive = both[:, 0], both[:, 1]
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        timesteps: Int[Array, " steps"],
+        text_embeddings: TextEmbeddings,
+        negative_text_embeddings: TextEmbeddings | None = None,
+        guidance_scale: Float[Array, ""] | None = None,
+        *,
+        remat: Remat = "none",
+    ):
+        """**Arguments:**
+
+        - `unet`: With or without an adapter.
+        - `timesteps`: Those of the chain, noisiest first.
+        - `text_embeddings`: Of the prompts.
+        - `negative_text_embeddings`, `guidance_scale`: `None` for no guidance.
+        - `remat`: What the backward pass of a call computes again.
+        """
+        if negative_text_embeddings is not None and guidance_scale is not None:
+            # The two halves alternate instead of standing one after the other: an
+            # image and its twin then stay on one device when the batch is sharded.
+            pairs = jnp.stack([negative_text_embeddings, text_embeddings], axis=1)
+            text_embeddings = pairs.reshape(-1, *text_embeddings.shape[1:])
+        else:
+            guidance_scale = None
+        self.unet = map_linears(lambda _, layer: layer.premerged(), unet)
+        self.text_context = self.unet.text_context(text_embeddings)
+        self.time_shifts = self.unet.time_shifts(timesteps)
+        self.guidance_scale = guidance_scale
+        self.remat = remat
+
+    def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
+        now = jax.tree.map(lambda shift: shift[index][None], self.time_shifts)
+        prediction = self.unet.denoise(
+            latents, now, self.text_context, remat=self.remat
+        )
+        prediction = prediction.astype(jnp.float32)
+        if self.guidance_scale is None:
+            return prediction
+        pairs = prediction.reshape(-1, 2, *prediction.shape[1:])
+        negative, positive = pairs[:, 0], pairs[:, 1]
         return negative + self.guidance_scale * (positive - negative)

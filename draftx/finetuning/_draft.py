@@ -4,7 +4,6 @@
 and Algorithm 1 for DRaFT-LV.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
@@ -13,11 +12,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._custom_types import Images
+from .._autodiff import eager_gradient
+from .._custom_types import Latents
 from ._estimator import AbstractGradientEstimator, Episode
-
-
-_Reward = Callable[[Images], Float[Array, " batch"]]
 
 
 class DRaFT(AbstractGradientEstimator):
@@ -49,10 +46,10 @@ class DRaFT(AbstractGradientEstimator):
             )
 
     def __call__(
-        self, episode: Episode, reward: _Reward, key: PRNGKeyArray
+        self, episode: Episode, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
         del key
-        rewards = reward(episode.decode(episode.run(self.truncation_steps)))
+        rewards = episode.score(episode.run(self.truncation_steps))
         return jnp.mean(rewards), rewards
 
 
@@ -93,26 +90,27 @@ class DRaFTLV(AbstractGradientEstimator):
         del num_inference_steps  # One differentiated step is always there.
 
     def __call__(
-        self, episode: Episode, reward: _Reward, key: PRNGKeyArray
+        self, episode: Episode, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
         latents = episode.run(1 if self.include_original else 0)
-        rewards = reward(episode.decode(latents))
+        rewards = episode.score(latents)
         total = jnp.mean(rewards) if self.include_original else jnp.zeros(())
-        latents, last = lax.stop_gradient(latents), episode.steps[-1]
 
-        @eqx.filter_checkpoint
-        def redraw(episode: Episode, key: PRNGKeyArray):
+        def redraw(episode: Episode, latents: Latents, key: PRNGKeyArray):
+            last = len(episode.steps) - 1
             noise = jr.normal(key, latents.shape, latents.dtype)
-            noised = episode.sampler.add_noise(latents, noise, last)
-            prediction = episode.denoiser(noised, last.timestep)
-            denoised = episode.sampler.step(noised, prediction, last)
-            return jnp.mean(reward(episode.decode(denoised)))
+            noised = episode.sampler.add_noise(latents, noise, episode.steps[last])
+            prediction = episode.denoiser(noised, jnp.asarray(last))
+            denoised = episode.sampler.step(noised, prediction, episode.steps[last])
+            return jnp.mean(episode.score(denoised)), None
 
-        total, _ = lax.scan(
-            lambda total, key: (total + redraw(episode, key), None),
-            total,
+        # Draw after draw, each with its gradient: the memory of one.
+        latents = lax.stop_gradient(latents)
+        totals = lax.map(
+            lambda key: eager_gradient(redraw, episode, latents, key)[0],
             jr.split(key, self.num_samples),
         )
+        total = total + jnp.sum(totals)
         if self.reduction == "mean":
             total = total / (self.num_samples + self.include_original)
         return total, rewards

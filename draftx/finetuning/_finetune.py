@@ -16,15 +16,16 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from .._custom_types import InputIds, Prompts, Real
+from ..layers import Remat
 from ..lora import lora_filter
 from ..models import check_prompts
 from ..pipeline import check_guidance_scale, negative_input_ids, Pipeline
-from ._estimator import AbstractGradientEstimator
+from ._estimator import AbstractGradientEstimator, Reward
 from ._reward_gradient import (
     check_finite,
+    check_memory_options,
     check_reward,
     check_trainable,
-    Reward,
     RewardError,
     value_and_grad,
 )
@@ -58,6 +59,8 @@ def finetune(
     negative_prompts: Prompts = None,
     num_inference_steps: int = 50,
     guidance_scale: Real = 7.5,
+    remat: Remat = "step",
+    images_at_once: int | None = None,
     callback: Callable[[dict[str, Any], Pipeline], None] | None = None,
     show_progress: bool = True,
 ) -> FinetuneResult:
@@ -83,6 +86,8 @@ def finetune(
     - `optimizer`: Any optax optimizer, in place of AdamW and clipping.
     - `negative_prompts`: One for all images; `None` is the empty prompt.
     - `num_inference_steps`, `guidance_scale`: Of sampling, as for `draftx.sample`.
+    - `remat`, `images_at_once`: Of memory, as for `draftx.reward_gradient`. With
+        several devices `images_at_once` counts the images of all of them.
     - `callback`: Called after every step with the row of the history and the pipeline
         as it is then: for saving, drawing, or stopping by an exception.
     - `show_progress`: Whether to show a progress bar.
@@ -117,6 +122,7 @@ def finetune(
             "`batch_size` must be divisible by the number of devices, "
             f"{mesh.size}; got {batch_size}. Use {nearest}."
         )
+    check_memory_options(remat, images_at_once, batch_size)
     if optimizer is None:
         optimizer = _adamw(learning_rate, weight_decay, max_gradient_norm)
     check_reward(pipeline, reward, (batch_size, *pipeline.latent_shape))
@@ -138,7 +144,14 @@ def finetune(
     state = eqx.filter_shard(state, everywhere)
     shape = (batch_size, *pipeline.latent_shape)
     train_step = _make_train_step(
-        method, reward, optimizer, mesh, shape, num_inference_steps
+        method,
+        reward,
+        optimizer,
+        mesh,
+        shape,
+        num_inference_steps=num_inference_steps,
+        remat=remat,
+        images_at_once=images_at_once,
     )
 
     history: list[dict[str, Any]] = []
@@ -168,7 +181,7 @@ def finetune(
     return FinetuneResult(current(), history)
 
 
-def _make_train_step(method, reward, optimizer, mesh, shape, num_inference_steps):
+def _make_train_step(method, reward, optimizer, mesh, shape, **options):
     """The jitted step: draw a batch, estimate the gradient, update the adapter."""
     by_batch = NamedSharding(mesh, PartitionSpec("data"))
 
@@ -193,7 +206,7 @@ def _make_train_step(method, reward, optimizer, mesh, shape, num_inference_steps
             latents,
             guidance_scale,
             method_key,
-            num_inference_steps,
+            **options,
         )
         metrics = {
             "rewards": rewards,

@@ -1,5 +1,4 @@
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,14 +7,11 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._custom_types import Images, InputIds, Latents, NegativeInputIds, Prompts, Real
+from .._custom_types import InputIds, Latents, NegativeInputIds, Prompts, Real
+from ..layers import check_remat, Remat
 from ..lora import has_lora, lora_filter
 from ..pipeline import Pipeline, prepare
-from ._estimator import AbstractGradientEstimator, Episode
-
-
-# Any function of images that gives one score an image, larger is better.
-Reward: TypeAlias = Callable[[Images], Float[Array, " batch"]]
+from ._estimator import AbstractGradientEstimator, Episode, Reward
 
 
 class RewardError(ValueError):
@@ -38,6 +34,8 @@ def reward_gradient(
     negative_prompts: Prompts = None,
     num_inference_steps: int = 50,
     guidance_scale: Real = 7.5,
+    remat: Remat = "step",
+    images_at_once: int | None = None,
 ) -> tuple[Float[Array, " batch"], Pipeline]:
     """The gradient of the mean reward with respect to the adapter.
 
@@ -51,6 +49,14 @@ def reward_gradient(
         `jax.random.key(0)`.
     - `latents`, `negative_prompts`, `num_inference_steps`, `guidance_scale`: As for
         `draftx.sample`.
+    - `remat`: What the backward pass computes again instead of keeping it. `"none"`:
+        nothing, the fastest while it fits. `"ff"`: the feed-forward layers. `"block"`:
+        the inside of every residual block and transformer. `"step"`: whole sampling
+        steps, so that one latent is kept a step. The decoder and the reward are
+        computed again block by block with the last two.
+    - `images_at_once`: Decodes and rewards so many images at a time, to save memory;
+        must divide the batch, and the reward must look at every image on its own.
+        `None` is all at once.
 
     **Returns:**
 
@@ -71,6 +77,7 @@ def reward_gradient(
         guidance_scale=guidance_scale,
     )
     method.check(num_inference_steps)
+    check_memory_options(remat, images_at_once, len(latents))
     check_reward(pipeline, reward, latents.shape)
     trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
     (_, rewards), gradient = _value_and_grad(
@@ -83,7 +90,9 @@ def reward_gradient(
         latents,
         jnp.asarray(guidance_scale, jnp.float32),
         method_key,
-        num_inference_steps,
+        num_inference_steps=num_inference_steps,
+        remat=remat,
+        images_at_once=images_at_once,
     )
     check_finite(rewards)
     return rewards, gradient
@@ -99,18 +108,26 @@ def objective(
     latents: Latents,
     guidance_scale: Float[Array, ""],
     key: PRNGKeyArray,
+    *,
     num_inference_steps: int,
+    remat: Remat = "step",
+    images_at_once: int | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
     """The estimator's objective as a function of the adapter, and the rewards."""
     pipeline = eqx.combine(trainable, frozen)
+    steps = pipeline.sampler.steps(num_inference_steps)
     episode = Episode(
         pipeline=pipeline,
-        denoiser=pipeline.denoiser(input_ids, negative_ids, guidance_scale),
-        steps=pipeline.sampler.steps(num_inference_steps),
+        denoiser=pipeline.denoiser(
+            steps, input_ids, negative_ids, guidance_scale, remat=remat
+        ),
+        steps=steps,
         latents=latents,
+        reward=reward,
+        remat=remat,
+        images_at_once=images_at_once,
     )
-    scored = lambda images: reward(images).astype(jnp.float32)
-    return method(episode, scored, key)
+    return method(episode, key)
 
 
 value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
@@ -123,6 +140,19 @@ def check_trainable(pipeline: Pipeline) -> None:
         raise ValueError(
             "`pipeline` must carry a LoRA adapter to be trained; it has none. Add one "
             "with `draftx.add_lora(pipeline, rank=8, key=...)`."
+        )
+
+
+def check_memory_options(remat: str, images_at_once: int | None, batch: int) -> None:
+    """Raises unless both are possible for a batch of this size."""
+    check_remat(remat)
+    size = images_at_once
+    if size is None:
+        return
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or batch % size:
+        raise ValueError(
+            "`images_at_once` must be None or a whole number that divides the batch, "
+            f"{batch}; got {size!r}."
         )
 
 

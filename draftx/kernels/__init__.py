@@ -6,3 +6,7 @@ from ._group_norm import (
     group_norm as group_norm,
     group_norm_reference as group_norm_reference,
 )
+from ._lora_matmul import (
+    lora_matmul as lora_matmul,
+    lora_matmul_reference as lora_matmul_reference,
+)

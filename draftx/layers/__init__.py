@@ -1,6 +1,10 @@
 """Layers with parameters: linear (with LoRA), convolution, norms, attention."""
 
-from ._attention import Attention as Attention
+from ._attention import (
+    Attention as Attention,
+    KeyValue as KeyValue,
+    match_batch as match_batch,
+)
 from ._conv import Conv2d as Conv2d, upsample_nearest as upsample_nearest
 from ._embedding import (
     sinusoidal_embedding as sinusoidal_embedding,
@@ -9,4 +13,9 @@ from ._embedding import (
 from ._feed_forward import GEGLUFeedForward as GEGLUFeedForward
 from ._linear import Linear as Linear
 from ._norm import GroupNorm as GroupNorm, LayerNorm as LayerNorm
+from ._remat import (
+    check_remat as check_remat,
+    checkpoint_if as checkpoint_if,
+    Remat as Remat,
+)
 from ._resnet import ResnetBlock as ResnetBlock

@@ -10,6 +10,13 @@ from ..kernels import dot_product_attention
 from ._linear import Linear
 
 
+class KeyValue(eqx.Module):
+    """What is attended to, projected and split into heads."""
+
+    key: Float[Array, "batch tokens heads head_dim"]
+    value: Float[Array, "batch tokens heads head_dim"]
+
+
 class Attention(eqx.Module):
     """Multi-head attention with diffusers' projections: self- or cross-attention."""
 
@@ -50,18 +57,53 @@ class Attention(eqx.Module):
         self.to_out = Linear(inner, query_features, dtype=dtype, key=okey)
         self.num_heads = num_heads
 
+    def key_value(
+        self, context: Float[Array, "batch context_tokens context_features"]
+    ) -> KeyValue:
+        """Keys and values of what is attended to.
+
+        A context that stays the same from call to call needs projecting only once.
+        """
+        return KeyValue(
+            self._split(self.to_k(context)), self._split(self.to_v(context))
+        )
+
     def __call__(
         self,
         x: Float[Array, "batch tokens features"],
-        context: Float[Array, "batch context_tokens context_features"] | None = None,
-    ) -> Float[Array, "batch tokens features"]:
+        context: KeyValue | None = None,
+    ) -> Float[Array, "context_batch tokens features"]:
         """**Arguments:**
 
         - `x`: What attends.
-        - `context`: What is attended to; `x` itself if `None`.
+        - `context`: What is attended to, from `key_value`; `x` itself if `None`. Its
+            batch may be a multiple of that of `x`: every row of `x` then attends to as
+            many contexts, one after the other.
         """
-        context = x if context is None else context
-        split = lambda y: rearrange(y, "b t (n h) -> b t n h", n=self.num_heads)
-        query, key, value = self.to_q(x), self.to_k(context), self.to_v(context)
-        out = dot_product_attention(split(query), split(key), split(value))
+        context = self.key_value(x) if context is None else context
+        query = match_batch(self._split(self.to_q(x)), context.key.shape[0])
+        out = dot_product_attention(query, context.key, context.value)
         return self.to_out(rearrange(out, "b t n h -> b t (n h)"))
+
+    def _split(
+        self, x: Float[Array, "batch tokens features"]
+    ) -> Float[Array, "batch tokens heads head_dim"]:
+        return rearrange(x, "b t (n h) -> b t n h", n=self.num_heads)
+
+
+def match_batch(x: Array, batch: int) -> Array:
+    """Repeats every row of `x` so that there are `batch`, copies side by side.
+
+    What does not depend on the text is computed once for an image and its unguided
+    twin, and doubled where the text comes in.
+    """
+    if x.shape[0] == batch:
+        return x
+    if batch % x.shape[0] != 0:
+        raise ValueError(
+            f"The batch of a context, {batch}, must be a multiple of the batch of what "
+            f"attends to it; got {x.shape[0]}."
+        )
+    # Not `jnp.repeat`: this form keeps a batch that is split over devices in place.
+    shape = (x.shape[0], batch // x.shape[0], *x.shape[1:])
+    return jnp.broadcast_to(x[:, None], shape).reshape(batch, *x.shape[1:])

@@ -1,9 +1,12 @@
 import math
 
 import equinox as eqx
+import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..kernels import lora_matmul
 
 
 class Linear(eqx.Module):
@@ -16,6 +19,9 @@ class Linear(eqx.Module):
     is $\alpha / r$; `None` is 1. The update is computed in the dtype of `x`: a bfloat16
     base may carry float32 LoRA parameters.
 
+    `lora_merged` is the sum $W + \frac{\alpha}{r} U D$, for as long as a layer is used
+    many times between two updates of its adapter: see `premerged`.
+
     ??? cite
 
         [LoRA](https://arxiv.org/abs/2106.09685), equation 3.
@@ -26,6 +32,7 @@ class Linear(eqx.Module):
     lora_down: Float[Array, "rank in_features"] | None
     lora_up: Float[Array, "out_features rank"] | None
     lora_scale: Float[Array, ""] | None
+    lora_merged: Float[Array, "out_features in_features"] | None
     in_features: int = eqx.field(static=True)
     out_features: int = eqx.field(static=True)
     is_conv: bool = eqx.field(static=True)
@@ -56,6 +63,7 @@ class Linear(eqx.Module):
         self.lora_down = None
         self.lora_up = None
         self.lora_scale = None
+        self.lora_merged = None
         self.in_features = in_features
         self.out_features = out_features
         self.is_conv = is_conv
@@ -75,8 +83,14 @@ class Linear(eqx.Module):
 
         Activations with the last axis mapped to `out_features`.
         """
-        y = jnp.einsum("...i,oi->...o", x, self.weight)
-        if self.lora_down is not None and self.lora_up is not None:
+        if self.lora_down is None or self.lora_up is None:
+            y = jnp.einsum("...i,oi->...o", x, self.weight)
+        elif self.lora_merged is not None:
+            y = lora_matmul(
+                x, self.lora_merged, self.lora_down, self.lora_up, self.lora_scale
+            )
+        else:
+            y = jnp.einsum("...i,oi->...o", x, self.weight)
             down, up = self.lora_down.astype(x.dtype), self.lora_up.astype(x.dtype)
             update = jnp.einsum(
                 "...r,or->...o", jnp.einsum("...i,ri->...r", x, down), up
@@ -95,3 +109,22 @@ class Linear(eqx.Module):
             return None
         update = self.lora_up @ self.lora_down
         return update if self.lora_scale is None else self.lora_scale * update
+
+    def premerged(self) -> "Linear":
+        """The same layer with its update added to the weight once for many calls.
+
+        Values and gradients are those of the layer itself, up to one rounding to the
+        weight's dtype; a call costs one matrix product, and the backward pass reaches
+        `lora_down` and `lora_up` without ever forming the gradient of the weight. Not
+        for storing: `lora_merged` does not follow later changes of the adapter.
+        """
+        update = self.lora_update()
+        if update is None:
+            return self
+        merged = self.weight.astype(update.dtype) + lax.stop_gradient(update)
+        return eqx.tree_at(
+            lambda layer: layer.lora_merged,
+            self,
+            merged.astype(self.weight.dtype),
+            is_leaf=lambda node: node is None,
+        )

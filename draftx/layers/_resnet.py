@@ -60,15 +60,33 @@ class ResnetBlock(eqx.Module):
                 in_channels, out_channels, is_conv=True, dtype=dtype, key=keys[3]
             )
 
+    def time_shift(
+        self, time_embedding: Float[Array, "steps time_features"]
+    ) -> Float[Array, "steps out_channels"]:
+        """What the time adds to the channels between the two convolutions."""
+        if self.time_emb_proj is None:
+            raise ValueError("This block was built without `time_features`.")
+        return self.time_emb_proj(jax.nn.silu(time_embedding))
+
     def __call__(
         self,
         x: Float[Array, "batch height width in_channels"],
-        time_embedding: Float[Array, "batch time_features"] | None = None,
+        time_shift: Float[Array, "#batch out_channels"] | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
+        """**Arguments:**
+
+        - `x`: Activations.
+        - `time_shift`: From the method of that name; one row for all images, or one
+            for each.
+        """
+        if (time_shift is None) != (self.time_emb_proj is None):
+            raise ValueError(
+                "`time_shift` must be given if and only if the block was built with "
+                "`time_features`."
+            )
         hidden = self.conv1(self.norm1(x, silu=True))
-        if self.time_emb_proj is not None and time_embedding is not None:
-            shift = self.time_emb_proj(jax.nn.silu(time_embedding))
-            hidden = hidden + shift[:, None, None]
+        if time_shift is not None:
+            hidden = hidden + time_shift[:, None, None]
         hidden = self.conv2(self.norm2(hidden, silu=True))
         residual = x if self.conv_shortcut is None else self.conv_shortcut(x)
         return residual + hidden

@@ -17,6 +17,8 @@ from .clip import (
     CLIPTokenizer as CLIPTokenizer,
 )
 from .unet import (
+    TextContext as TextContext,
+    TimeShifts as TimeShifts,
     UNet2DConditionModel as UNet2DConditionModel,
     UNetConfig as UNetConfig,
 )

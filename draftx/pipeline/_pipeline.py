@@ -11,7 +11,8 @@ from .._custom_types import (
     Prompts,
     TextEmbeddings,
 )
-from ..diffusion import DDIM, Denoiser
+from ..diffusion import DDIM, DDIMSteps, Denoiser
+from ..layers import Remat
 from ..models import AutoencoderKL, CLIPTextModel, CLIPTokenizer, UNet2DConditionModel
 
 
@@ -52,27 +53,39 @@ class Pipeline(eqx.Module):
 
     def denoiser(
         self,
+        steps: DDIMSteps,
         input_ids: InputIds,
         negative_input_ids: NegativeInputIds | None,
         guidance_scale: Float[Array, ""] | None,
+        *,
+        remat: Remat = "none",
     ) -> Denoiser:
         """The UNet with its conditioning, computed once for a whole chain.
 
         **Arguments:**
 
+        - `steps`: Of the chain.
         - `input_ids`: Of the prompts.
         - `negative_input_ids`: Of the empty or the negative prompts: one row for all
             images, or one for each. `None` switches guidance off.
         - `guidance_scale`: The weight $w$; `None` switches guidance off.
+        - `remat`: What the backward pass computes again.
         """
         embeddings = self.embed(input_ids)
-        if negative_input_ids is None or guidance_scale is None:
-            return Denoiser(self.unet, embeddings, None, None)
-        negative = self.embed(negative_input_ids)
-        negative = jnp.broadcast_to(negative, embeddings.shape)
-        return Denoiser(self.unet, embeddings, negative, guidance_scale)
+        negative = None
+        if negative_input_ids is not None and guidance_scale is not None:
+            negative = self.embed(negative_input_ids)
+            negative = jnp.broadcast_to(negative, embeddings.shape)
+        return Denoiser(
+            self.unet,
+            steps.timestep,
+            embeddings,
+            negative,
+            guidance_scale,
+            remat=remat,
+        )
 
-    def decode(self, latents: Latents) -> Images:
+    def decode(self, latents: Latents, *, remat: Remat = "none") -> Images:
         """Scaled latents to images in $[0, 1]$."""
         with jax.named_scope("draftx.decode"):
-            return self.vae.decode(latents)
+            return self.vae.decode(latents, remat=remat)

@@ -83,7 +83,7 @@ def _sample(
     num_inference_steps: int,
 ) -> Images:
     steps = pipeline.sampler.steps(num_inference_steps, eta=eta)
-    denoiser = pipeline.denoiser(input_ids, negative_ids, guidance_scale)
+    denoiser = pipeline.denoiser(steps, input_ids, negative_ids, guidance_scale)
     latents = run_chain(
         pipeline.sampler, denoiser, steps, latents, truncation_steps=0, key=key
     )

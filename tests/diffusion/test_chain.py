@@ -9,7 +9,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from draftx.diffusion import DDIM, Denoiser, run_chain, SchedulerConfig, stop_gradient
+from draftx._autodiff import stop_gradient
+from draftx.diffusion import AbstractDenoiser, DDIM, run_chain, SchedulerConfig
 
 from ..helpers import assert_close
 
@@ -18,25 +19,22 @@ _SAMPLER = DDIM(SchedulerConfig())
 _TOTAL = 5
 
 
-class _ToyDenoiser(Denoiser):
-    """Depends on its weight, on the latents and on the timestep; no UNet."""
+class _ToyDenoiser(AbstractDenoiser):
+    """Depends on its weight, on the latents and on the step; no UNet."""
 
     weight: jax.Array
 
-    def __init__(self, weight):
-        self.weight = weight
-        self.unet = self.text_embeddings = None  # pyright: ignore
-        self.negative_text_embeddings = self.guidance_scale = None
-
-    def __call__(self, latents, timestep):
-        scale = 1 + timestep.astype(jnp.float32) / 1000
+    def __call__(self, latents, index):
+        scale = 2 - jnp.asarray(index).astype(jnp.float32) / 10
         return jnp.tanh(self.weight[None, None, None] * latents) * scale
 
 
-class _PerfectDenoiser(_ToyDenoiser):
+class _PerfectDenoiser(AbstractDenoiser):
     """Knows the noise."""
 
-    def __call__(self, latents, timestep):
+    weight: jax.Array
+
+    def __call__(self, latents, index):
         return self.weight
 
 
@@ -50,7 +48,7 @@ def _unrolled(denoiser, steps, latents, k, key):
     for i in range(len(steps)):
         if 0 < i == len(steps) - k:
             latents = lax.stop_gradient(latents)
-        prediction = denoiser(latents, steps.timestep[i])
+        prediction = denoiser(latents, i)
         if i < len(steps) - k:
             prediction = lax.stop_gradient(prediction)
         noise = None

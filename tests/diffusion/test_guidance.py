@@ -36,7 +36,9 @@ def unet():
 
 # Arguments, not constants: the two shapes of batches are all there is to compile.
 _call = jit_quickly(
-    lambda denoiser, latents, timestep: denoiser(latents, jnp.asarray(timestep))
+    lambda latents, timestep, unet, *texts: Denoiser(
+        unet, jnp.asarray([timestep]), *texts
+    )(latents, jnp.asarray(0))
 )
 
 
@@ -48,19 +50,18 @@ def _inputs(getkey):
 
 def test_one_batched_call_is_two(unet, getkey):
     latents, text, negative = _inputs(getkey)
-    conditional = _call(Denoiser(unet, text, None, None), latents, 501)
-    unconditional = _call(Denoiser(unet, negative, None, None), latents, 501)
+    conditional = _call(latents, 501, unet, text, None, None)
+    unconditional = _call(latents, 501, unet, negative, None, None)
     assert not jnp.allclose(conditional, unconditional, atol=1e-3)
     for scale in (0.0, 1.0, 7.5):
-        denoiser = Denoiser(unet, text, negative, jnp.asarray(scale))
-        guided = _call(denoiser, latents, 501)
+        guided = _call(latents, 501, unet, text, negative, jnp.asarray(scale))
         expected = unconditional + scale * (conditional - unconditional)
         assert_close(guided, expected, scale=max(1.0, scale))
 
 
 def test_unguided_call_hands_on_its_arguments(unet, getkey):
     latents, text, _ = _inputs(getkey)
-    actual = _call(Denoiser(unet, text, None, None), latents, 981)
+    actual = _call(latents, 981, unet, text, None, None)
     expected = jit_quickly(lambda unet, *args: unet(*args))(
         unet, latents, jnp.full(3, 981), text
     )
@@ -70,9 +71,9 @@ def test_unguided_call_hands_on_its_arguments(unet, getkey):
 def test_images_keep_their_own_text(unet, getkey):
     latents, text, negative = _inputs(getkey)
     scale = jnp.asarray(3.0)
-    before = _call(Denoiser(unet, text, negative, scale), latents, 1)
+    before = _call(latents, 1, unet, text, negative, scale)
     other = text.at[1].add(1.0)
-    after = _call(Denoiser(unet, other, negative, scale), latents, 1)
+    after = _call(latents, 1, unet, other, negative, scale)
     changed = jnp.any(before != after, axis=(1, 2, 3))
     assert changed.tolist() == [False, True, False]
 
@@ -83,7 +84,9 @@ def test_prediction_is_float32_from_bfloat16_weights(unet, getkey):
     scale = jnp.asarray(3.0)
     for args in ((text, negative, scale), (text, None, None)):
         out = eqx.filter_eval_shape(
-            lambda unet, *args: Denoiser(unet, *args)(latents, jnp.asarray(1)),
+            lambda unet, *args: Denoiser(unet, jnp.asarray([1]), *args)(
+                latents, jnp.asarray(0)
+            ),
             low,
             *args,
         )

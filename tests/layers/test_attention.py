@@ -4,7 +4,7 @@ import jax.random as jr
 import pytest
 
 from draftx.kernels import dot_product_attention
-from draftx.layers import Attention
+from draftx.layers import Attention, match_batch
 
 from ..helpers import assert_close
 
@@ -23,7 +23,8 @@ def test_heads_are_consecutive_features(is_cross, getkey):
         args = [(a @ to.weight[head].T)[:, :, None] for a, to in projections]
         heads.append(dot_product_attention(*args)[:, :, 0])
     expected = layer.to_out(jnp.concatenate(heads, axis=-1))
-    assert_close(eqx.filter_jit(layer)(x, text if is_cross else None), expected)
+    call = lambda layer, x: layer(x, layer.key_value(text) if is_cross else None)
+    assert_close(eqx.filter_jit(call)(layer, x), expected)
 
 
 def test_bias_of_the_projections_is_optional(getkey):
@@ -42,4 +43,18 @@ def test_num_heads_error_text(getkey):
 def test_wrong_context_is_caught_by_annotation(getkey):
     layer = Attention(6, 7, num_heads=2, key=getkey())
     with pytest.raises(Exception, match="(?i)type-check"):
-        layer(jnp.zeros((2, 5, 6)), jnp.zeros((2, 3, 8)))
+        layer.key_value(jnp.zeros((2, 3, 8)))
+
+
+def test_a_context_twice_as_long_is_two_calls(getkey):
+    layer = Attention(6, 7, num_heads=2, key=getkey())
+    x, text = jr.normal(getkey(), (2, 5, 6)), jr.normal(getkey(), (4, 3, 7))
+    call = eqx.filter_jit(lambda layer, x, text: layer(x, layer.key_value(text)))
+    both = call(layer, x, text).reshape(2, 2, 5, 6)
+    for i in range(2):
+        assert_close(both[:, i], call(layer, x, text[i::2]))
+
+
+def test_match_batch_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="multiple"):
+        match_batch(jnp.zeros((2, 3)), 3)

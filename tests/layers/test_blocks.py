@@ -41,7 +41,7 @@ def test_shortcut_only_where_channels_differ(getkey):
 def test_time_embedding_reaches_every_pixel_of_its_image(getkey):
     block = ResnetBlock(4, 6, time_features=8, **_KWARGS, key=getkey())
     x, emb = jr.normal(getkey(), (2, 3, 5, 4)), jr.normal(getkey(), (2, 8))
-    call = eqx.filter_jit(block)
+    call = eqx.filter_jit(lambda x, emb: block(x, block.time_shift(emb)))
     out, moved = call(x, emb), call(x, emb.at[1].add(1.0))
     np.testing.assert_array_equal(moved[0], out[0])
     assert jnp.all(moved[1] != out[1])
@@ -50,3 +50,12 @@ def test_time_embedding_reaches_every_pixel_of_its_image(getkey):
 def test_channels_must_hold_whole_groups(getkey):
     with pytest.raises(ValueError, match="num_groups=2, channels=5"):
         ResnetBlock(4, 5, time_features=None, **_KWARGS, key=getkey())
+
+
+def test_time_shift_is_given_if_and_only_if_there_is_one(getkey):
+    timed = ResnetBlock(4, 4, time_features=8, **_KWARGS, key=getkey())
+    timeless = ResnetBlock(4, 4, time_features=None, **_KWARGS, key=getkey())
+    x = jnp.zeros((1, 2, 2, 4))
+    for block, shift in ((timed, None), (timeless, jnp.zeros((1, 4)))):
+        with pytest.raises(ValueError, match="`time_shift`"):
+            block(x, shift)

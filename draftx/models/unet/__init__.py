@@ -1,2 +1,3 @@
+from ._blocks import TextContext as TextContext, TimeShifts as TimeShifts
 from ._config import UNetConfig as UNetConfig
 from ._unet import UNet2DConditionModel as UNet2DConditionModel

@@ -1,16 +1,50 @@
+from typing import NamedTuple, TypeAlias
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...layers import Conv2d, ResnetBlock, upsample_nearest
+from ...layers import (
+    checkpoint_if,
+    Conv2d,
+    KeyValue,
+    match_batch,
+    Remat,
+    ResnetBlock,
+    upsample_nearest,
+)
 from ._config import UNetConfig
 from ._transformer import Transformer2D
 
 
 _Map = Float[Array, "batch height width channels"]
-_Time = Float[Array, "batch time_features"]
-_Text = Float[Array, "batch text_tokens text_features"]
+# One row a step of the chain, or one an image; for every residual block.
+TimeShifts: TypeAlias = list[Float[Array, "rows _"]]
+# Keys and values of the text, for every transformer and every block in it.
+TextContext: TypeAlias = list[list[KeyValue]]
+
+
+class BlockConditioning(NamedTuple):
+    """What one block of the UNet is told of the time and of the text."""
+
+    time_shifts: TimeShifts
+    text_context: TextContext
+
+
+def _call_resnet(
+    resnet: ResnetBlock, x: Array, shift: Array, remat: Remat
+) -> Float[Array, "batch height width out_channels"]:
+    if shift.shape[0] > 1:
+        shift = match_batch(shift, x.shape[0])
+    return checkpoint_if(remat == "block", resnet)(x, shift)
+
+
+def _call_transformer(
+    transformer: Transformer2D, x: Array, contexts: list[KeyValue], remat: Remat
+) -> Float[Array, "batch height width channels"]:
+    call = lambda transformer, *args: transformer(*args, remat=remat)
+    return checkpoint_if(remat == "block", call)(transformer, x, contexts)
 
 
 def _resnet(
@@ -76,17 +110,18 @@ class DownBlock(eqx.Module):
             self.downsampler = Conv2d(out, out, stride=2, dtype=dtype, key=dkey)
 
     def __call__(
-        self, x: _Map, time_embedding: _Time, text_embeddings: _Text
+        self, x: _Map, conditioning: BlockConditioning, *, remat: Remat = "none"
     ) -> tuple[Array, list[Array]]:
         """**Returns:**
 
         The output, and every activation that the way up is given as a skip.
         """
+        shifts, contexts = conditioning
         skips = []
         for i, resnet in enumerate(self.resnets):
-            x = resnet(x, time_embedding)
+            x = _call_resnet(resnet, x, shifts[i], remat)
             if self.attentions is not None:
-                x = self.attentions[i](x, text_embeddings)
+                x = _call_transformer(self.attentions[i], x, contexts[i], remat)
             skips.append(x)
         if self.downsampler is not None:
             x = self.downsampler(x)
@@ -113,10 +148,13 @@ class MidBlock(eqx.Module):
         level = len(config.block_out_channels) - 1
         self.attentions = [_transformer(level, config, dtype, keys[2])]
 
-    def __call__(self, x: _Map, time_embedding: _Time, text_embeddings: _Text) -> Array:
-        x = self.resnets[0](x, time_embedding)
-        x = self.attentions[0](x, text_embeddings)
-        return self.resnets[1](x, time_embedding)
+    def __call__(
+        self, x: _Map, conditioning: BlockConditioning, *, remat: Remat = "none"
+    ) -> Array:
+        shifts, contexts = conditioning
+        x = _call_resnet(self.resnets[0], x, shifts[0], remat)
+        x = _call_transformer(self.attentions[0], x, contexts[0], remat)
+        return _call_resnet(self.resnets[1], x, shifts[1], remat)
 
 
 class UpBlock(eqx.Module):
@@ -163,17 +201,21 @@ class UpBlock(eqx.Module):
         self,
         x: _Map,
         skips: list[Array],
-        time_embedding: _Time,
-        text_embeddings: _Text,
+        conditioning: BlockConditioning,
+        *,
+        remat: Remat = "none",
     ) -> Array:
         """**Arguments:**
 
         - `skips`: One for each residual block, in the order they are used.
         """
+        shifts, contexts = conditioning
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
-            x = resnet(jnp.concatenate([x, skip], axis=-1), time_embedding)
+            # A skip from before the text came in has fewer rows.
+            x = jnp.concatenate([x, match_batch(skip, x.shape[0])], axis=-1)
+            x = _call_resnet(resnet, x, shifts[i], remat)
             if self.attentions is not None:
-                x = self.attentions[i](x, text_embeddings)
+                x = _call_transformer(self.attentions[i], x, contexts[i], remat)
         if self.upsampler is not None:
             x = self.upsampler(upsample_nearest(x))
         return x

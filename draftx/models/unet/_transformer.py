@@ -6,7 +6,17 @@ import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...layers import Attention, GEGLUFeedForward, GroupNorm, LayerNorm, Linear
+from ...layers import (
+    Attention,
+    checkpoint_if,
+    GEGLUFeedForward,
+    GroupNorm,
+    KeyValue,
+    LayerNorm,
+    Linear,
+    match_batch,
+    Remat,
+)
 
 
 class TransformerBlock(eqx.Module):
@@ -40,11 +50,25 @@ class TransformerBlock(eqx.Module):
     def __call__(
         self,
         x: Float[Array, "batch tokens features"],
-        text_embeddings: Float[Array, "batch text_tokens text_features"],
-    ) -> Float[Array, "batch tokens features"]:
+        context: KeyValue,
+        *,
+        remat: Remat = "none",
+    ) -> Float[Array, "context_batch tokens features"]:
+        """**Arguments:**
+
+        - `x`: Activations. Their batch may divide that of the context, and grows to it
+            where the text comes in: see `Attention`.
+        - `context`: The text, from `self.attn2.key_value`.
+        - `remat`: `"ff"` computes the feed-forward layer again in the backward pass.
+        """
         x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), text_embeddings)
-        return x + self.ff(self.norm3(x))
+        attended = self.attn2(self.norm2(x), context)
+        x = match_batch(x, attended.shape[0]) + attended
+        feed_forward = checkpoint_if(remat == "ff", TransformerBlock._feed_forward)
+        return x + feed_forward(self, x)
+
+    def _feed_forward(self, x: Array) -> Array:
+        return self.ff(self.norm3(x))
 
 
 class Transformer2D(eqx.Module):
@@ -94,15 +118,25 @@ class Transformer2D(eqx.Module):
         ]
         self.proj_out = Linear(channels, channels, **projection, key=okey)
 
+    def text_context(
+        self, text_embeddings: Float[Array, "batch text_tokens text_features"]
+    ) -> list[KeyValue]:
+        """Keys and values of the text, for every block."""
+        blocks = self.transformer_blocks
+        return [block.attn2.key_value(text_embeddings) for block in blocks]
+
     def __call__(
         self,
         x: Float[Array, "batch height width channels"],
-        text_embeddings: Float[Array, "batch text_tokens text_features"],
-    ) -> Float[Array, "batch height width channels"]:
+        contexts: list[KeyValue],
+        *,
+        remat: Remat = "none",
+    ) -> Float[Array, "context_batch height width channels"]:
         _, height, width, _ = x.shape
         hidden = rearrange(self.norm(x), "b h w c -> b (h w) c")
         hidden = self.proj_in(hidden)
-        for block in self.transformer_blocks:
-            hidden = block(hidden, text_embeddings)
+        for block, context in zip(self.transformer_blocks, contexts, strict=True):
+            hidden = block(hidden, context, remat=remat)
         hidden = self.proj_out(hidden)
+        x = match_batch(x, hidden.shape[0])
         return x + rearrange(hidden, "b (h w) c -> b h w c", h=height, w=width)

@@ -4,8 +4,21 @@ import jax.random as jr
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from ..._custom_types import Latents, TextEmbeddings
-from ...layers import Conv2d, GroupNorm, sinusoidal_embedding, TimestepEmbedding
-from ._blocks import DownBlock, MidBlock, UpBlock
+from ...layers import (
+    Conv2d,
+    GroupNorm,
+    Remat,
+    sinusoidal_embedding,
+    TimestepEmbedding,
+)
+from ._blocks import (
+    BlockConditioning,
+    DownBlock,
+    MidBlock,
+    TextContext,
+    TimeShifts,
+    UpBlock,
+)
 from ._config import UNetConfig
 
 
@@ -68,18 +81,33 @@ class UNet2DConditionModel(eqx.Module):
         latents: Latents,
         timesteps: Num[Array, " batch"],
         text_embeddings: TextEmbeddings,
-    ) -> Float[Array, "batch height width out_channels"]:
+        *,
+        remat: Remat = "none",
+    ) -> Float[Array, "text_batch height width out_channels"]:
         """**Arguments:**
 
         - `latents`: Noised latents; height and width multiples of
             `config.downsampling_factor`.
         - `timesteps`: Training timesteps, one for each image.
         - `text_embeddings`: Last hidden states of the text encoder.
+        - `remat`: What the backward pass computes again: see `denoise`.
 
         **Returns:**
 
         The prediction (noise, velocity or sample, as the model was trained), in the
         dtype of the weights.
+        """
+        return self.denoise(
+            latents,
+            self.time_shifts(timesteps),
+            self.text_context(text_embeddings),
+            remat=remat,
+        )
+
+    def time_shifts(self, timesteps: Num[Array, " rows"]) -> list[TimeShifts]:
+        """What every block is told of the time, a row for each timestep.
+
+        Depends on nothing else, so a chain computes it once for all of its steps.
         """
         config = self.config
         emb = sinusoidal_embedding(
@@ -89,14 +117,50 @@ class UNet2DConditionModel(eqx.Module):
             freq_shift=config.freq_shift,
         )
         emb = self.time_embedding(emb.astype(self.dtype))
+        return [[r.time_shift(emb) for r in block.resnets] for block in self._blocks]
+
+    def text_context(self, text_embeddings: TextEmbeddings) -> list[TextContext]:
+        """What every block is told of the text: the same at every step of a chain."""
         text_embeddings = text_embeddings.astype(self.dtype)
+        return [
+            [t.text_context(text_embeddings) for t in block.attentions or []]
+            for block in self._blocks
+        ]
+
+    def denoise(
+        self,
+        latents: Latents,
+        time_shifts: list[TimeShifts],
+        text_context: list[TextContext],
+        *,
+        remat: Remat = "none",
+    ) -> Float[Array, "text_batch height width out_channels"]:
+        """The prediction, from what `time_shifts` and `text_context` give.
+
+        **Arguments:**
+
+        - `latents`: Noised latents. Their batch may divide that of the text: what comes
+            before the first cross-attention is then computed once for all the texts of
+            an image, which follow one another in `text_context`.
+        - `time_shifts`: One row for all images, or one for each.
+        - `text_context`: One row for each prediction.
+        - `remat`: `"ff"` computes the feed-forward layers again in the backward pass;
+            `"block"` keeps only what residual blocks and transformers are given.
+        """
+        parts = [*map(BlockConditioning, time_shifts, text_context)]
+        down, middle = parts[: len(self.down_blocks)], parts[len(self.down_blocks)]
+        up = parts[len(self.down_blocks) + 1 :]
         x = self.conv_in(latents.astype(self.dtype))
         skips = [x]
-        for block in self.down_blocks:
-            x, new_skips = block(x, emb, text_embeddings)
+        for block, part in zip(self.down_blocks, down, strict=True):
+            x, new_skips = block(x, part, remat=remat)
             skips.extend(new_skips)
-        x = self.mid_block(x, emb, text_embeddings)
-        for block in self.up_blocks:
+        x = self.mid_block(x, middle, remat=remat)
+        for block, part in zip(self.up_blocks, up, strict=True):
             used = [skips.pop() for _ in block.resnets]
-            x = block(x, used, emb, text_embeddings)
+            x = block(x, used, part, remat=remat)
         return self.conv_out(self.conv_norm_out(x, silu=True))
+
+    @property
+    def _blocks(self) -> list[DownBlock | MidBlock | UpBlock]:
+        return [*self.down_blocks, self.mid_block, *self.up_blocks]

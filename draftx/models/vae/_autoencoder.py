@@ -6,7 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._custom_types import Latents
-from ...layers import Conv2d, GroupNorm, Linear
+from ...layers import Conv2d, GroupNorm, Linear, Remat
 from ._blocks import DownBlock, MidBlock, norm_out, UpBlock
 from ._config import AutoencoderConfig
 
@@ -68,10 +68,15 @@ class Decoder(eqx.Module):
         self.conv_norm_out = norm_out(channels[0], config, dtype)
         self.conv_out = Conv2d(channels[0], config.out_channels, dtype=dtype, key=okey)
 
-    def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
-        x = self.mid_block(self.conv_in(x))
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        *,
+        remat: Remat = "none",
+    ) -> Array:
+        x = self.mid_block(self.conv_in(x), remat=remat)
         for block in self.up_blocks:
-            x = block(x)
+            x = block(x, remat=remat)
         return self.conv_out(self.conv_norm_out(x, silu=True))
 
 
@@ -142,19 +147,21 @@ class AutoencoderKL(eqx.Module):
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
-    def decode(self, latents: Latents) -> _Pixels:
+    def decode(self, latents: Latents, *, remat: Remat = "none") -> _Pixels:
         """**Arguments:**
 
         - `latents`: Scaled latents.
+        - `remat`: With `"block"`, the backward pass is left only what each block was
+            given, and computes its inside again.
 
         **Returns:**
 
         Images, float32, in $[0, 1]$. Values outside are clipped, and pass no gradient.
         """
-        return jnp.clip(self.decode_unclipped(latents), 0.0, 1.0)
+        return jnp.clip(self.decode_unclipped(latents, remat=remat), 0.0, 1.0)
 
-    def decode_unclipped(self, latents: Latents) -> _Pixels:
+    def decode_unclipped(self, latents: Latents, *, remat: Remat = "none") -> _Pixels:
         """`decode` before clipping: what a reconstruction loss is computed on."""
         x = (latents / self.config.scaling_factor).astype(self.dtype)
-        decoded = self.decoder(self.post_quant_conv(x)).astype(jnp.float32)
-        return decoded / 2 + 0.5
+        decoded = self.decoder(self.post_quant_conv(x), remat=remat)
+        return decoded.astype(jnp.float32) / 2 + 0.5

@@ -3,7 +3,15 @@ import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...layers import Attention, Conv2d, GroupNorm, ResnetBlock, upsample_nearest
+from ...layers import (
+    Attention,
+    checkpoint_if,
+    Conv2d,
+    GroupNorm,
+    Remat,
+    ResnetBlock,
+    upsample_nearest,
+)
 from ._config import AutoencoderConfig
 
 
@@ -73,8 +81,10 @@ class MidBlock(eqx.Module):
         self.resnets = _resnets(channels, channels, 2, config, dtype, rkey)
         self.attentions = [PixelAttention(channels, config, dtype=dtype, key=akey)]
 
-    def __call__(self, x: _Map) -> _Map:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+    def __call__(self, x: _Map, *, remat: Remat = "none") -> _Map:
+        for block in (self.resnets[0], self.attentions[0], self.resnets[1]):
+            x = checkpoint_if(remat == "block", block)(x)
+        return x
 
 
 class DownBlock(eqx.Module):
@@ -138,7 +148,7 @@ class UpBlock(eqx.Module):
                 channels[index], channels[index], dtype=dtype, key=ukey
             )
 
-    def __call__(self, x: _Map) -> Array:
+    def __call__(self, x: _Map, *, remat: Remat = "none") -> Array:
         for resnet in self.resnets:
-            x = resnet(x)
+            x = checkpoint_if(remat == "block", resnet)(x)
         return x if self.upsampler is None else self.upsampler(upsample_nearest(x))

@@ -1,0 +1,121 @@
+"""A linear map whose weight already contains its low-rank update."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._dtypes import at_least_float32
+
+
+_Input = Float[Array, "*batch in_features"]
+_Output = Float[Array, "*batch out_features"]
+_Weight = Float[Array, "out_features in_features"]
+_Down = Float[Array, "rank in_features"]
+_Up = Float[Array, "out_features rank"]
+_Scale = Float[Array, ""] | None
+
+
+def lora_matmul_reference(
+    x: _Input, weight: _Weight, lora_down: _Down, lora_up: _Up, lora_scale: _Scale
+) -> _Output:
+    """The definition, for tests: `weight` is the one *without* the update."""
+    down = jnp.einsum("...i,ri->...r", x, lora_down.astype(x.dtype))
+    update = jnp.einsum("...r,or->...o", down, lora_up.astype(x.dtype))
+    if lora_scale is not None:
+        update = lora_scale.astype(x.dtype) * update
+    return jnp.einsum("...i,oi->...o", x, weight.astype(x.dtype)) + update
+
+
+def _product(x, weight):
+    return jnp.einsum("...i,oi->...o", x, weight.astype(x.dtype))
+
+
+def _sum_of_outer(left, right, dtype):
+    """Sum of outer products over every leading axis, with none of them reshaped."""
+    axes = tuple(range(left.ndim - 1))
+    return jnp.tensordot(left, right, axes=(axes, axes), preferred_element_type=dtype)
+
+
+@jax.custom_vjp
+def _lora_matmul(x, weight, lora_down, lora_up, lora_scale):
+    del lora_down, lora_up, lora_scale  # Already inside `weight`.
+    return _product(x, weight)
+
+
+def _fwd(x, weight, lora_down, lora_up, lora_scale):
+    return _product(x, weight), (x, weight, lora_down, lora_up, lora_scale)
+
+
+def _bwd(residuals, d_out):
+    x, weight, lora_down, lora_up, lora_scale = residuals
+    dtype = at_least_float32(x.dtype)
+    # The skinny products read all of `x` and `d_out`, so those stay as they are, and
+    # what is summed over tokens is summed in at least float32.
+    skinny = lambda spec, y, m: jnp.einsum(
+        spec, y, m.astype(x.dtype), preferred_element_type=dtype
+    )
+    x_down = skinny("...i,ri->...r", x, lora_down)
+    d_down = skinny("...o,or->...r", d_out, lora_up)
+    d_lora_up = _sum_of_outer(d_out, x_down.astype(x.dtype), dtype)
+    d_lora_down = _sum_of_outer(d_down.astype(x.dtype), x, dtype)
+    d_scale = None
+    if lora_scale is not None:
+        scale = lora_scale.astype(dtype)
+        d_lora_up, d_lora_down = scale * d_lora_up, scale * d_lora_down
+        d_scale = jnp.sum(d_down * x_down).astype(lora_scale.dtype)
+    # As large as a forward pass, and dead code where the base weight is frozen: under
+    # `jax.jit` nothing of it is left.
+    d_weight = _sum_of_outer(d_out, x, dtype)
+    d_x = jnp.einsum("...o,oi->...i", d_out, weight.astype(x.dtype))
+    return (
+        d_x,
+        d_weight.astype(weight.dtype),
+        d_lora_down.astype(lora_down.dtype),
+        d_lora_up.astype(lora_up.dtype),
+        d_scale,
+    )
+
+
+_lora_matmul.defvjp(_fwd, _bwd)
+
+
+def lora_matmul(
+    x: _Input,
+    weight: _Weight,
+    lora_down: _Down,
+    lora_up: _Up,
+    lora_scale: _Scale = None,
+) -> _Output:
+    r"""An adapted linear map at the price of the frozen one.
+
+    $$y = x\,(W + s\,U D)^\top$$
+
+    The sum in brackets is made by the caller, once for many calls. The forward pass is
+    then one matrix product, where $x W^\top + s\,(x D^\top)\,U^\top$ reads `x` and
+    writes `y` twice.
+
+    **Arguments:**
+
+    - `x`: Activations; every leading axis is a batch axis.
+    - `weight`: $W + s\,U D$, with the gradient of $U$, $D$ and $s$ stopped.
+    - `lora_down`, `lora_up`: $D$ and $U$, usually float32.
+    - `lora_scale`: $s$; `None` is 1.
+
+    **Returns:**
+
+    $y$, computed in the dtype of `x`.
+
+    **Backward:** saves the arguments and nothing else. Cotangents of `lora_down`,
+    `lora_up` and `lora_scale` are those of the formula, that of `weight` is the one of
+    $W$; the skinny products accumulate in at least float32.
+
+    !!! danger
+
+        That `weight` contains the update is not checked. A `weight` which lets the
+        gradient of $U$ or $D$ through counts it twice.
+
+    ??? cite
+
+        [LoRA](https://arxiv.org/abs/2106.09685), equation 3.
+    """
+    return _lora_matmul(x, weight, lora_down, lora_up, lora_scale)
