@@ -6,10 +6,8 @@ import jax.extend as jex
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 import pytest
 
-from draftx._autodiff import stop_gradient
 from draftx.diffusion import AbstractDenoiser, DDIM, run_chain, SchedulerConfig
 
 from ..helpers import assert_close
@@ -155,10 +153,61 @@ def test_the_check_of_memory_sees_what_it_looks_for(getkey):
     assert (_LONG, *latents.shape) in stacks
 
 
-def test_stop_gradient_leaves_all_but_floats_alone():
-    tree = {"a": jnp.ones(2), "b": jnp.arange(2), "c": None, "d": "text"}
-    stopped = stop_gradient(tree)
-    assert jax.tree.structure(stopped) == jax.tree.structure(tree)
-    np.testing.assert_array_equal(stopped["b"], tree["b"])
-    grad = jax.grad(lambda x: jnp.sum(stop_gradient({"a": x})["a"] ** 2))(jnp.ones(2))
-    assert jnp.all(grad == 0)
+@pytest.mark.parametrize("checkpoint_steps", [True, False])
+def test_checkpoints_do_not_change_the_gradient(checkpoint_steps, getkey):
+    denoiser, latents, cotangent = _problem(getkey)
+    steps = _SAMPLER.steps(_TOTAL)
+
+    def loss(denoiser, **kwargs):
+        out = run_chain(
+            _SAMPLER, denoiser, steps, latents, truncation_steps=3, **kwargs
+        )
+        return jnp.sum(out * cotangent)
+
+    grad = eqx.filter_jit(eqx.filter_grad(loss))
+    actual = grad(denoiser, checkpoint_steps=checkpoint_steps)
+    assert_close(actual, grad(denoiser), scale=10.0)
+
+
+class _CountingDenoiser(AbstractDenoiser):
+    """A toy that tells how often it is really evaluated."""
+
+    toy: _ToyDenoiser
+    seen: list = eqx.field(static=True)
+
+    def __call__(self, latents, index):
+        jax.debug.callback(lambda i: self.seen.append(int(i)), index)
+        return self.toy(latents, index)
+
+
+def test_traced_k_is_static_k_with_one_program(getkey):
+    toy, latents, cotangent = _problem(getkey)
+    steps, key = _SAMPLER.steps(_TOTAL, eta=0.5), getkey()
+    seen: list[int] = []
+
+    @eqx.filter_jit
+    @eqx.filter_value_and_grad
+    def traced(args, k):
+        toy, latents = args
+        denoiser = _CountingDenoiser(toy, seen)
+        return _loss((denoiser, latents), steps, cotangent, k, key, chain=run_chain)
+
+    static = eqx.filter_jit(eqx.filter_value_and_grad(_loss))
+    for k in range(1, _TOTAL + 1):
+        seen.clear()
+        value, (d_toy, d_latents) = traced((toy, latents), jnp.asarray(k))
+        jax.effects_barrier()
+        # Time in proportion to K: every step once, the last K a second time.
+        again = range(_TOTAL - k, _TOTAL)
+        assert sorted(seen) == sorted([*range(_TOTAL), *again])
+        expected, (d_static, d_latents_static) = static(
+            (toy, latents), steps, cotangent, k, key, chain=run_chain
+        )
+        assert_close(value, expected, scale=10.0)
+        assert_close(d_toy.weight, d_static.weight, scale=10.0)
+        if k < _TOTAL:
+            assert jnp.all(d_latents == 0)
+        else:
+            # A program that stops at step T - K for any K never passes it.
+            assert jnp.any(d_latents_static != 0)
+    assert traced._cached._cache_size() == 1

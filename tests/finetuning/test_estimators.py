@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import draftx
+from draftx.layers import check_remat
 
 from ..helpers import relative_error
 from ..io.tiny import random_pipeline, write_tokenizer
@@ -117,3 +118,28 @@ def test_bad_rewards_are_named(pipeline, reward, message):
 def test_pipeline_without_adapter_is_named(pipeline):
     with pytest.raises(ValueError, match="Add one with `draftx.add_lora"):
         _gradient(draftx.merge_lora(pipeline), draftx.DRaFT(1))
+
+
+@pytest.mark.parametrize("method", [draftx.DRaFT(1), draftx.DRaFTLV(num_samples=1)])
+def test_one_image_at_a_time_is_all_at_once(method, pipeline):
+    rewards, gradient = _gradient(pipeline, method, remat="block")
+    apart = _gradient(pipeline, method, remat="block", images_at_once=1)
+    np.testing.assert_allclose(apart[0], rewards, rtol=1e-5)
+    assert relative_error(apart[1], gradient) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(images_at_once=3), "divides the batch, 2; got 3"),
+        (dict(images_at_once=0), "divides the batch, 2; got 0"),
+    ],
+)
+def test_bad_memory_options_are_named(options, message, pipeline):
+    with pytest.raises(ValueError, match=message):
+        _gradient(pipeline, draftx.DRaFT(1), **options)
+
+
+def test_unknown_tier_is_named():
+    with pytest.raises(ValueError, match="one of 'none', 'ff', 'block', 'step'; got"):
+        check_remat("all")

@@ -101,3 +101,31 @@ def test_vmap_is_batching(getkey):
 def test_wrong_size_is_caught_by_annotation(getkey):
     with pytest.raises(Exception, match="(?i)type-check"):
         Linear(5, 3, key=getkey())(jnp.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("scale", [None, 2.0])
+def test_premerged_has_the_values_and_gradients_of_the_layer(scale, getkey):
+    up = jr.normal(getkey(), (3, 2))
+    layer = _adapt(Linear(5, 3, key=getkey()), getkey, scale=scale, up=up)
+    x, cotangent = jr.normal(getkey(), (2, 7, 5)), jr.normal(getkey(), (2, 7, 3))
+
+    def loss(layer, x, prepare):
+        return jnp.sum(prepare(layer)(x) * cotangent)
+
+    grad = eqx.filter_jit(eqx.filter_value_and_grad(lambda a, f: loss(*a, f)))
+    expected = grad((layer, x), lambda layer: layer)
+    actual = grad((layer, x), lambda layer: layer.premerged())
+    assert_close(actual, expected)
+
+
+def test_premerged_without_adapter_is_the_layer(getkey):
+    layer = Linear(5, 3, key=getkey())
+    assert layer.premerged() is layer
+
+
+def test_premerged_rounds_once_to_the_dtype_of_the_weight(getkey):
+    up = 0.1 * jr.normal(getkey(), (3, 2))
+    layer = _adapt(Linear(5, 3, dtype=jnp.bfloat16, key=getkey()), getkey, up=up)
+    merged = layer.premerged().lora_merged
+    exact = layer.weight.astype(jnp.float32) + layer.lora_update()
+    np.testing.assert_array_equal(merged, exact.astype(jnp.bfloat16))

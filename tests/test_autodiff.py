@@ -1,0 +1,137 @@
+"""Gradients taken early, attached, and through loops with a traced start."""
+
+import jax
+import jax.extend as jex
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.test_util
+import numpy as np
+import pytest
+
+from draftx._autodiff import (
+    attach_gradient,
+    checkpointed_fori_loop,
+    eager_gradient,
+    stop_gradient,
+)
+
+from .helpers import assert_close
+
+
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jex.core.jaxprs_in_params(equation.params):
+            yield from _equations(inner)
+
+
+def _count(fn, *args, primitive):
+    closed = jax.make_jaxpr(fn)(*args)
+    return sum(e.primitive.name == primitive for e in _equations(closed.jaxpr))
+
+
+def test_stop_gradient_leaves_all_but_floats_alone():
+    tree = {"a": jnp.ones(2), "b": jnp.arange(2), "c": None, "d": "text"}
+    stopped = stop_gradient(tree)
+    assert jax.tree.structure(stopped) == jax.tree.structure(tree)
+    np.testing.assert_array_equal(stopped["b"], tree["b"])
+    grad = jax.grad(lambda x: jnp.sum(stop_gradient({"a": x})["a"] ** 2))(jnp.ones(2))
+    assert jnp.all(grad == 0)
+
+
+def _term(weights, x):
+    y = jnp.tanh(weights["trained"] @ x) @ weights["frozen"]
+    return jnp.sum(y**2), y
+
+
+def _sum_of_terms(trained, frozen, xs, *, eager):
+    def one(x):
+        args = ({"trained": trained, "frozen": frozen}, x)
+        value, _ = eager_gradient(_term, *args) if eager else _term(*args)
+        return value
+
+    return 3 * jnp.sum(lax.map(one, xs))
+
+
+def test_eager_gradient_is_the_gradient(getkey):
+    trained, frozen = jr.normal(getkey(), (2, 4, 4))
+    xs = jr.normal(getkey(), (5, 4))
+    grad = lambda eager: jax.jit(
+        jax.value_and_grad(lambda w: _sum_of_terms(w, frozen, xs, eager=eager))
+    )(trained)
+    assert_close(grad(eager=True), grad(eager=False), scale=10.0)
+
+
+def test_eager_gradient_computes_each_term_once(getkey):
+    trained, frozen = jr.normal(getkey(), (2, 4, 4))
+    xs = jr.normal(getkey(), (5, 4))
+    grad = lambda w: jax.grad(lambda w: _sum_of_terms(w, frozen, xs, eager=True))(w)
+    # Two products forward, two backward: none again, none for the frozen weight.
+    assert _count(grad, trained, primitive="dot_general") == 4
+    assert _count(grad, trained, primitive="tanh") == 1
+
+
+def test_eager_gradient_takes_none_where_nobody_asks(getkey):
+    trained, frozen = jr.normal(getkey(), (2, 4, 4))
+    xs = jr.normal(getkey(), (5, 4))
+    value = lambda w: _sum_of_terms(w, frozen, xs, eager=True)
+    assert _count(value, trained, primitive="dot_general") == 2
+
+
+def test_eager_gradient_of_an_unused_value_is_zero(getkey):
+    def fn(w):
+        _, aux = eager_gradient(_term, {"trained": w, "frozen": w}, w[0])
+        return jnp.sum(aux)
+
+    assert jnp.all(jax.grad(fn)(jr.normal(getkey(), (4, 4))) == 0)
+
+
+def test_attached_gradient_weighs_each_row(getkey):
+    at, gradient = jr.normal(getkey(), (2, 3, 2, 2))
+    weights = jnp.asarray([1.0, -2.0, 0.0])
+    loss = lambda at: jnp.sum(weights * attach_gradient(jnp.ones(3), at, gradient))
+    value, d_at = jax.value_and_grad(loss)(at)
+    assert value == -1
+    assert_close(d_at, weights[:, None, None] * gradient)
+
+
+def _body(index, state, weight, rows):
+    return jnp.tanh(weight * state) + rows[index]
+
+
+def _by_scan(lower, upper, state, weight, rows):
+    for index in range(lower, upper):
+        state = _body(index, state, weight, rows)
+    return state
+
+
+@pytest.mark.parametrize("lower", [0, 2, 4, 5])
+def test_loop_with_a_traced_start_is_the_loop(lower, getkey):
+    state, cotangent = jr.normal(getkey(), (2, 3))
+    weight, rows = jr.normal(getkey(), (3,)), jr.normal(getkey(), (5, 3))
+
+    def loss(state, weight, rows, lower, loop):
+        return jnp.sum(cotangent * loop(lower, 5, state, weight, rows))
+
+    loop = lambda lower, upper, *args: checkpointed_fori_loop(
+        lower, upper, _body, *args
+    )
+    grad = jax.jit(
+        jax.value_and_grad(lambda *a: loss(*a, loop=loop), argnums=(0, 1, 2))
+    )
+    expected = jax.value_and_grad(
+        lambda *a: loss(*a, lower, _by_scan), argnums=(0, 1, 2)
+    )(state, weight, rows)
+    assert_close(grad(state, weight, rows, jnp.asarray(lower)), expected)
+
+
+def test_loop_in_float64_meets_finite_differences(getkey):
+    with jax.enable_x64(True):
+        state, weight = jnp.linspace(-1.0, 1.0, 3), jnp.asarray([0.5, -0.3, 0.9])
+        rows = jnp.linspace(0.0, 1.0, 15).reshape(5, 3)
+        # Jitted: the check hands numpy arrays in.
+        loop = jax.jit(
+            lambda *args: checkpointed_fori_loop(jnp.asarray(1), 5, _body, *args)
+        )
+        jax.test_util.check_grads(loop, (state, weight, rows), 1, modes=["rev"])
