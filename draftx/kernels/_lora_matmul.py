@@ -1,6 +1,7 @@
 """A linear map whose weight already contains its low-rank update."""
 
 import jax
+import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -67,6 +68,11 @@ def _bwd(residuals, d_out):
     # `jax.jit` nothing of it is left.
     d_weight = _sum_of_outer(d_out, x, dtype)
     d_x = jnp.einsum("...o,oi->...i", d_out, weight.astype(x.dtype))
+    # Nothing else waits for the gradient of the factors, so that a compiler puts it
+    # off to the end of the program and keeps `x` and `d_out` of every layer until then.
+    d_x, d_lora_down, d_lora_up = lax.optimization_barrier(
+        (d_x, d_lora_down, d_lora_up)
+    )
     return (
         d_x,
         d_weight.astype(weight.dtype),

@@ -1,9 +1,8 @@
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..kernels import at_least_float32, group_norm
+from ..kernels import group_norm, layer_norm
 
 
 class GroupNorm(eqx.Module):
@@ -71,13 +70,4 @@ class LayerNorm(eqx.Module):
     def __call__(
         self, x: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
-        dtype = at_least_float32(x.dtype)
-        x32 = x.astype(dtype)
-        mean = jnp.mean(x32, axis=-1, keepdims=True)
-        centered = x32 - mean
-        var = jnp.mean(centered * centered, axis=-1, keepdims=True)
-        axes = tuple(range(x.ndim - 1))
-        weight = jnp.expand_dims(self.weight.astype(dtype), axes)
-        bias = jnp.expand_dims(self.bias.astype(dtype), axes)
-        y = centered * jax.lax.rsqrt(var + self.epsilon) * weight + bias
-        return y.astype(x.dtype)
+        return layer_norm(x, self.weight, self.bias, epsilon=self.epsilon)

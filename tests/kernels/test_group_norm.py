@@ -86,16 +86,16 @@ def test_offset_far_above_the_spread_loses_no_digits(getkey):
 def test_vmap_is_batching(getkey):
     x, weight, bias = _problem(getkey, (3, 2, 4, 6), jnp.float32)
     op = ft.partial(group_norm, num_groups=3, epsilon=1e-5, silu=True)
-    one_at_a_time = jax.vmap(lambda xi: op(xi[None], weight, bias)[0])(x)
-    assert_close(one_at_a_time, op(x, weight, bias))
+    one_at_a_time = jax.jit(jax.vmap(lambda xi: op(xi[None], weight, bias)[0]))(x)
+    assert_close(one_at_a_time, jax.jit(op)(x, weight, bias))
 
 
 def test_constant_group_is_its_bias_with_finite_gradient():
     x, bias = jnp.full((1, 2, 2, 4), 7.0), jnp.arange(4.0)
     op = lambda x: group_norm(x, jnp.ones(4), bias, num_groups=2, epsilon=1e-5)
-    out, vjp = jax.vjp(op, x)
+    out, (d_x,) = _value_and_vjp(op, (x,), jnp.ones_like(x))
     assert_close(out, jnp.broadcast_to(bias, x.shape))
-    assert jnp.all(jnp.isfinite(vjp(jnp.ones_like(x))[0]))
+    assert jnp.all(jnp.isfinite(d_x))
 
 
 def test_bad_num_groups_names_both_numbers(getkey):
@@ -103,3 +103,14 @@ def test_bad_num_groups_names_both_numbers(getkey):
     text = "`num_groups` must divide .* num_groups=32, channels=30"
     with pytest.raises(ValueError, match=text):
         group_norm(*args, num_groups=32, epsilon=1e-5)
+
+
+def test_keeps_its_arguments_and_two_scalars_a_group(getkey):
+    args = _problem(getkey, (2, 3, 5, 6), jnp.bfloat16)
+    op = ft.partial(group_norm, num_groups=2, epsilon=1e-5, silu=True)
+    kept = jax.eval_shape(lambda *args: jax.vjp(op, *args)[1], *args)
+    shapes = [(k.shape, k.dtype.name) for k in jax.tree.leaves(kept)]
+    param, stat = ((6,), "bfloat16"), ((2, 2), "float32")
+    assert sorted(shapes) == sorted(
+        [((2, 3, 5, 6), "bfloat16"), param, param, stat, stat]
+    )

@@ -1,30 +1,20 @@
+"""The definition every other backend is tested against. Never optimized."""
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._dtypes import at_least_float32
+from .._dtypes import at_least_float32
 
 
-def dot_product_attention(
+def attention_reference(
     query: Float[Array, "batch q_len heads head_dim"],
     key: Float[Array, "batch kv_len heads head_dim"],
     value: Float[Array, "batch kv_len heads head_dim"],
     *,
     is_causal: bool = False,
 ) -> Float[Array, "batch q_len heads head_dim"]:
-    r"""Scaled dot-product attention over an explicit batch axis.
-
-    $$\mathrm{softmax}\big(Q K^\top / \sqrt{d}\big) V$$
-
-    **Arguments:**
-
-    - `query`, `key`, `value`: Heads already split.
-    - `is_causal`: Whether position `i` sees only positions `<= i`.
-
-    **Returns:**
-
-    An array like `query`. The softmax is computed in at least float32.
-    """
+    """`dot_product_attention`, with the derivative that autodiff gives."""
     dtype = at_least_float32(query.dtype)
     scores = jnp.einsum("btnh,bsnh->bnts", query, key, preferred_element_type=dtype)
     scores = scores * jnp.asarray(query.shape[-1] ** -0.5, dtype)

@@ -1,0 +1,109 @@
+"""A few rows of the score matrix at a time, forward and backward."""
+
+import functools as ft
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._dtypes import at_least_float32
+from ._rows import rows_vjp, softmax_rows, weighted_sum
+
+
+# Scores of one chunk: 16 MiB of float32, about what the caches of a CPU hold. More
+# rows make the matrix products larger and were slower at 4096 tokens.
+CHUNK_SCORES = 2**22
+# Fewer rows than this leave matrix products too thin, whatever the batch.
+_MIN_CHUNK = 128
+
+
+def chunk_length(batch: int, heads: int, q_len: int, kv_len: int) -> int:
+    """Queries in a chunk: as many as `CHUNK_SCORES` allows, spread evenly."""
+    longest = max(CHUNK_SCORES // (batch * heads * kv_len), _MIN_CHUNK)
+    return math.ceil(q_len / math.ceil(q_len / longest))
+
+
+def _split(x, length):
+    """`[batch, tokens, ...]` to `[chunks, batch, length, ...]`, padded with zeros."""
+    batch, tokens = x.shape[:2]
+    num_chunks = math.ceil(tokens / length)
+    x = jnp.pad(x, ((0, 0), (0, num_chunks * length - tokens), (0, 0), (0, 0)))
+    return jnp.moveaxis(x.reshape(batch, num_chunks, length, *x.shape[2:]), 1, 0)
+
+
+def _join(x, tokens):
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :tokens]
+
+
+def _first_rows(q_len, length):
+    return jnp.arange(0, q_len, length)
+
+
+@ft.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _attention(query, key, value, is_causal, length):
+    def chunk(args):
+        rows, first_row = args
+        weights = softmax_rows(rows, key, is_causal=is_causal, first_row=first_row)
+        return weighted_sum(weights, value)
+
+    q_len = query.shape[1]
+    out = jax.lax.map(chunk, (_split(query, length), _first_rows(q_len, length)))
+    return _join(out, q_len)
+
+
+def _fwd(query, key, value, is_causal, length):
+    out = _attention(query, key, value, is_causal, length)
+    return out, (query, key, value)
+
+
+def _bwd(is_causal, length, residuals, d_out):
+    query, key, value = residuals
+    q_len = query.shape[1]
+
+    def chunk(sums, args):
+        rows, d_rows, first_row = args
+        weights = softmax_rows(rows, key, is_causal=is_causal, first_row=first_row)
+        # Rows of padding have a cotangent of zero and add nothing.
+        d_query, *d_key_value = rows_vjp(weights, rows, key, value, d_rows)
+        sums = tuple(s + d for s, d in zip(sums, d_key_value, strict=True))
+        return sums, d_query.astype(query.dtype)
+
+    zeros = jnp.zeros(key.shape, at_least_float32(key.dtype))
+    chunks = (_split(query, length), _split(d_out, length), _first_rows(q_len, length))
+    (d_key, d_value), d_query = jax.lax.scan(chunk, (zeros, zeros), chunks)
+    d_query = _join(d_query, q_len)
+    return d_query, d_key.astype(key.dtype), d_value.astype(value.dtype)
+
+
+_attention.defvjp(_fwd, _bwd)
+
+
+def attention_chunked(
+    query: Float[Array, "batch q_len heads head_dim"],
+    key: Float[Array, "batch kv_len heads head_dim"],
+    value: Float[Array, "batch kv_len heads head_dim"],
+    *,
+    is_causal: bool = False,
+    length: int | None = None,
+) -> Float[Array, "batch q_len heads head_dim"]:
+    """Attention in bounded memory, for any device, dtype and size.
+
+    **Arguments:**
+
+    - `query`, `key`, `value`, `is_causal`: As in `dot_product_attention`.
+    - `length`: Queries in a chunk, `chunk_length` of the shapes if `None`. They need
+        not divide `q_len`.
+
+    **Returns:**
+
+    An array like `query`.
+
+    **Backward:** saves `query`, `key` and `value`. Neither pass has more than `length`
+    rows of the score matrix at a time.
+    """
+    if length is None:
+        batch, q_len, heads, _ = query.shape
+        length = chunk_length(batch, heads, q_len, key.shape[1])
+    return _attention(query, key, value, is_causal, length)

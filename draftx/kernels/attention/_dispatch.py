@@ -1,0 +1,126 @@
+"""Which backend computes an attention: the rules, as functions of plain values."""
+
+import re
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from ._chunked import CHUNK_SCORES
+
+
+Implementation: TypeAlias = Literal[
+    "cudnn", "pallas_tpu", "xla", "chunked", "reference"
+]
+IMPLEMENTATIONS: tuple[Implementation, ...] = (
+    "cudnn",
+    "pallas_tpu",
+    "xla",
+    "chunked",
+    "reference",
+)
+
+# Above so many scores `"chunked"` is chosen over `"xla"`, which keeps them all for the
+# backward pass. On a CPU it is then the faster of the two as well. An accelerator is
+# better off with larger matrix products; its figure is not measured.
+_MAX_SCORES_CPU = CHUNK_SCORES
+_MAX_SCORES_ACCELERATOR = 2**24
+# Shorter than this the score matrix is too small for a flash kernel to pay on a TPU.
+_MIN_TOKENS_TPU = 1024
+
+
+class Device(NamedTuple):
+    """What of a device the rules depend on.
+
+    **Fields:**
+
+    - `platform`: `"cpu"`, `"cuda"`, `"rocm"`, `"tpu"` or another name of JAX's.
+    - `compute_capability`: Of a CUDA device, such as `(9, 0)`; otherwise `None`.
+    """
+
+    platform: str
+    compute_capability: tuple[int, int] | None = None
+
+
+class Shape(NamedTuple):
+    """The sizes of an attention."""
+
+    batch: int
+    heads: int
+    q_len: int
+    kv_len: int
+    head_dim: int
+
+
+def current_device() -> Device:
+    """Where JAX puts what is not told otherwise: `jax.default_device`, if it is set."""
+    # A device, the name of a platform, or None.
+    default: Any = getattr(jax.config, "jax_default_device", None)
+    if not isinstance(default, jax.Device):
+        default = jax.local_devices(backend=default)[0]
+    if default.platform != "gpu":
+        return Device(default.platform)
+    # CUDA devices say "9.0" here and ROCm devices "gfx942", if anything.
+    text = str(getattr(default, "compute_capability", ""))
+    match = re.fullmatch(r"(\d+)\.(\d+)", text)
+    if match is None:
+        return Device("rocm")
+    return Device("cuda", (int(match[1]), int(match[2])))
+
+
+def refusal(
+    implementation: Implementation,
+    *,
+    device: Device,
+    dtype: jnp.dtype,
+    shape: Shape,
+    is_causal: bool,
+) -> str | None:
+    """Why a backend cannot compute this: a rule and the value that breaks it, or `None`
+    if it can."""
+    if implementation in ("xla", "chunked", "reference"):
+        return None
+    if implementation == "cudnn":
+        platform, dtypes = "cuda", ("float16", "bfloat16")
+        # cuDNN's own limit before Hopper and from it on.
+        is_hopper = (device.compute_capability or (0, 0)) >= (9, 0)
+        max_head_dim, multiple = (256 if is_hopper else 128), 8
+    else:
+        platform, dtypes = "tpu", ("float32", "bfloat16")
+        max_head_dim, multiple = 256, 1
+    if device.platform != platform:
+        return f"runs on {platform} devices only; got {device.platform!r}"
+    if dtype.name not in dtypes:
+        return f"takes {' and '.join(dtypes)} arrays only; got {dtype.name}"
+    if shape.head_dim > max_head_dim or shape.head_dim % multiple != 0:
+        of = "" if multiple == 1 else f"a multiple of {multiple} and "
+        return f"needs `head_dim` to be {of}<= {max_head_dim}; got {shape.head_dim}"
+    if is_causal and shape.q_len != shape.kv_len:
+        return (
+            "needs as many queries as keys if `is_causal`; got "
+            f"q_len={shape.q_len}, kv_len={shape.kv_len}"
+        )
+    return None
+
+
+def choose_implementation(
+    *, device: Device, dtype: jnp.dtype, shape: Shape, is_causal: bool
+) -> Implementation:
+    """What `dot_product_attention` uses if no backend is named.
+
+    cuDNN wherever it can be, a Pallas kernel for long sequences on a TPU, else the
+    score matrix in one piece or, where it is large, in chunks.
+    """
+    can = lambda name: (
+        refusal(name, device=device, dtype=dtype, shape=shape, is_causal=is_causal)
+        is None
+    )
+    if can("cudnn"):
+        return "cudnn"
+    is_long = min(shape.q_len, shape.kv_len) >= _MIN_TOKENS_TPU
+    if is_long and can("pallas_tpu"):
+        return "pallas_tpu"
+    num_scores = shape.batch * shape.heads * shape.q_len * shape.kv_len
+    is_cpu = device.platform == "cpu"
+    limit = _MAX_SCORES_CPU if is_cpu else _MAX_SCORES_ACCELERATOR
+    return "xla" if num_scores <= limit else "chunked"
