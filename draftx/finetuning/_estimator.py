@@ -1,6 +1,6 @@
 import abc
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -15,14 +15,16 @@ from ..layers import checkpoint_if, Remat
 from ..pipeline import Pipeline
 
 
-# Any function of images that gives one score an image, larger is better.
-Reward: TypeAlias = Callable[[Images], Float[Array, " batch"]]
+# Gives one score an image, larger is better: any function of images, or of images and
+# what an `AbstractReward` prepared of the prompts.
+Reward: TypeAlias = Callable[..., Float[Array, " batch"]]
 
 
 class Episode(eqx.Module):
     """One batch of prompts and starting noise, the model that will turn it into images
     and the reward that they will get: what a gradient estimator is given to work with.
 
+    `prompts` is what the reward prepared of the prompts, one row for each image.
     `remat` says what the backward pass computes again instead of keeping it, and
     `images_at_once` how many images are decoded and rewarded at a time (`None`: all).
     """
@@ -32,6 +34,7 @@ class Episode(eqx.Module):
     steps: DDIMSteps
     latents: Latents
     reward: Reward
+    prompts: Any
     remat: Remat = eqx.field(static=True)
     images_at_once: int | None = eqx.field(static=True)
 
@@ -47,7 +50,7 @@ class Episode(eqx.Module):
             self.steps,
             self.latents,
             truncation_steps=truncation_steps,
-            checkpoint_steps=self.remat == "step",
+            checkpoint_steps=self.remat in ("step", "nested"),
         )
 
     def score(self, latents: Latents) -> Float[Array, " batch"]:
@@ -59,28 +62,33 @@ class Episode(eqx.Module):
         """
         size = self.images_at_once
         if size is None or size == latents.shape[0]:
-            return _score(latents, self.pipeline, self.reward, self.remat)
+            return self._score(latents, self.prompts)
         # Neighbors go to different groups: a batch that is split over as many devices
         # as there are images in a group then keeps all of them busy.
         split = lambda x: x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
         join = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
-        def total(group):
-            rewards = _score(group, self.pipeline, self.reward, self.remat)
+        def total(latents, prompts):
+            rewards = self._score(latents, prompts)
             return jnp.sum(rewards), rewards
 
         def body(_, group):
-            return None, jax.grad(total, has_aux=True)(group)
+            return None, jax.grad(total, has_aux=True)(*group)
 
-        groups = lax.stop_gradient(split(latents))
+        groups = jax.tree.map(split, (lax.stop_gradient(latents), self.prompts))
         _, (gradient, rewards) = lax.scan(body, None, groups)
         return attach_gradient(join(rewards), latents, join(gradient))
 
+    def _score(self, latents: Latents, prompts: Any) -> Float[Array, " batch"]:
+        again = self.remat in ("block", "step", "nested")
+        images = self.pipeline.decode(latents, remat="block" if again else "none")
+        call = checkpoint_if(again, call_reward)
+        return call(self.reward, images, prompts).astype(jnp.float32)
 
-def _score(latents, pipeline, reward, remat) -> Float[Array, " batch"]:
-    again = remat in ("block", "step")
-    images = pipeline.decode(latents, remat="block" if again else "none")
-    return checkpoint_if(again, reward)(images).astype(jnp.float32)
+
+def call_reward(reward: Reward, images: Images, prompts: Any) -> Array:
+    """A reward that prepared nothing may be a function of the images alone."""
+    return reward(images) if prompts is None else reward(images, prompts)
 
 
 class AbstractGradientEstimator(eqx.Module):

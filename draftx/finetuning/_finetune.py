@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
-from .._custom_types import InputIds, Prompts, Real
+from .._custom_types import Prompts, Real
 from ..layers import Remat
 from ..lora import lora_filter
 from ..models import check_prompts
@@ -26,6 +26,7 @@ from ._reward_gradient import (
     check_memory_options,
     check_reward,
     check_trainable,
+    prepare_prompts,
     RewardError,
     value_and_grad,
 )
@@ -125,7 +126,9 @@ def finetune(
     check_memory_options(remat, images_at_once, batch_size)
     if optimizer is None:
         optimizer = _adamw(learning_rate, weight_decay, max_gradient_norm)
-    check_reward(pipeline, reward, (batch_size, *pipeline.latent_shape))
+    prompt_features = prepare_prompts(reward, prompts)
+    shape = (batch_size, *pipeline.latent_shape)
+    check_reward(pipeline, reward, shape, prompt_features)
     negative_ids = None
     if guidance_scale != 1:
         negative_ids = negative_input_ids(pipeline, negative_prompts, 1)
@@ -134,7 +137,7 @@ def finetune(
     trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
     constants = (
         frozen,
-        pipeline.tokenize(prompts),
+        (pipeline.tokenize(prompts), prompt_features),
         negative_ids,
         jnp.asarray(guidance_scale, jnp.float32),
         key,
@@ -142,7 +145,6 @@ def finetune(
     constants = eqx.filter_shard(constants, everywhere)
     state = (trainable, optimizer.init(eqx.filter(trainable, eqx.is_array)))
     state = eqx.filter_shard(state, everywhere)
-    shape = (batch_size, *pipeline.latent_shape)
     train_step = _make_train_step(
         method,
         reward,
@@ -188,10 +190,11 @@ def _make_train_step(method, reward, optimizer, mesh, shape, **options):
     @eqx.filter_jit
     def train_step(state, constants, step: Int[Array, ""]):
         trainable, opt_state = state
-        frozen, prompt_ids, negative_ids, guidance_scale, key = constants
+        frozen, prompts, negative_ids, guidance_scale, key = constants
         prompt_key, latents_key, method_key = jr.split(jr.fold_in(key, step), 3)
-        rows = jr.randint(prompt_key, shape[:1], 0, prompt_ids.shape[0])
-        input_ids: InputIds = lax.with_sharding_constraint(prompt_ids[rows], by_batch)
+        rows = jr.randint(prompt_key, shape[:1], 0, len(prompts[0]))
+        drawn = jax.tree.map(lambda x: x[rows], prompts)
+        input_ids, features = lax.with_sharding_constraint(drawn, by_batch)
         latents: Float[Array, "batch height width channels"] = jr.normal(
             latents_key, shape, jnp.float32
         )
@@ -206,6 +209,7 @@ def _make_train_step(method, reward, optimizer, mesh, shape, **options):
             latents,
             guidance_scale,
             method_key,
+            features,
             **options,
         )
         metrics = {

@@ -11,7 +11,8 @@ from .._custom_types import InputIds, Latents, NegativeInputIds, Prompts, Real
 from ..layers import check_remat, Remat
 from ..lora import has_lora, lora_filter
 from ..pipeline import Pipeline, prepare
-from ._estimator import AbstractGradientEstimator, Episode, Reward
+from ..rewards import AbstractReward
+from ._estimator import AbstractGradientEstimator, call_reward, Episode, Reward
 
 
 class RewardError(ValueError):
@@ -42,7 +43,8 @@ def reward_gradient(
     **Arguments:**
 
     - `pipeline`: With an adapter (`draftx.add_lora`). Everything else is frozen.
-    - `reward`: Images `[batch, height, width, 3]` in $[0, 1]$ to scores `[batch]`.
+    - `reward`: Images `[batch, height, width, 3]` in $[0, 1]$ to scores `[batch]`; a
+        function, or a `draftx.rewards.AbstractReward`, which may look at the prompts.
     - `prompts`: One for each image.
     - `method`: `draftx.DRaFT(...)`, `draftx.DRaFTLV(...)` or another estimator.
     - `key`: Draws the starting noise and what noise the method needs. `None` is
@@ -52,8 +54,9 @@ def reward_gradient(
     - `remat`: What the backward pass computes again instead of keeping it. `"none"`:
         nothing, the fastest while it fits. `"ff"`: the feed-forward layers. `"block"`:
         the inside of every residual block and transformer. `"step"`: whole sampling
-        steps, so that one latent is kept a step. The decoder and the reward are
-        computed again block by block with the last two.
+        steps, so that one latent is kept a step. `"nested"`: steps, and while that is
+        done their blocks, the least memory. The decoder and the reward are computed
+        again block by block with the last three.
     - `images_at_once`: Decodes and rewards so many images at a time, to save memory;
         must divide the batch, and the reward must look at every image on its own.
         `None` is all at once.
@@ -78,7 +81,8 @@ def reward_gradient(
     )
     method.check(num_inference_steps)
     check_memory_options(remat, images_at_once, len(latents))
-    check_reward(pipeline, reward, latents.shape)
+    prompt_features = prepare_prompts(reward, prompts)
+    check_reward(pipeline, reward, latents.shape, prompt_features)
     trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
     (_, rewards), gradient = _value_and_grad(
         trainable,
@@ -90,6 +94,7 @@ def reward_gradient(
         latents,
         jnp.asarray(guidance_scale, jnp.float32),
         method_key,
+        prompt_features,
         num_inference_steps=num_inference_steps,
         remat=remat,
         images_at_once=images_at_once,
@@ -108,6 +113,7 @@ def objective(
     latents: Latents,
     guidance_scale: Float[Array, ""],
     key: PRNGKeyArray,
+    prompt_features: Any = None,
     *,
     num_inference_steps: int,
     remat: Remat = "step",
@@ -119,11 +125,16 @@ def objective(
     episode = Episode(
         pipeline=pipeline,
         denoiser=pipeline.denoiser(
-            steps, input_ids, negative_ids, guidance_scale, remat=remat
+            steps,
+            input_ids,
+            negative_ids,
+            guidance_scale,
+            remat="block" if remat == "nested" else remat,
         ),
         steps=steps,
         latents=latents,
         reward=reward,
+        prompts=prompt_features,
         remat=remat,
         images_at_once=images_at_once,
     )
@@ -156,11 +167,20 @@ def check_memory_options(remat: str, images_at_once: int | None, batch: int) -> 
         )
 
 
-def check_reward(pipeline: Pipeline, reward: Reward, shape: tuple[int, ...]) -> None:
+def prepare_prompts(reward: Reward, prompts: Prompts) -> Any:
+    """What the reward wants to be given of the prompts, one row for each."""
+    return reward.prepare(prompts) if isinstance(reward, AbstractReward) else None
+
+
+def check_reward(
+    pipeline: Pipeline, reward: Reward, shape: tuple[int, ...], prompt_features: Any
+) -> None:
     """Traces the reward, without running it, and raises unless it gives `[batch]`."""
     latents = jax.ShapeDtypeStruct(shape, jnp.float32)
     images = eqx.filter_eval_shape(pipeline.decode, latents)
-    scores = eqx.filter_eval_shape(reward, images)
+    rows = lambda x: jax.ShapeDtypeStruct((shape[0], *x.shape[1:]), x.dtype)
+    prompt_features = jax.tree.map(rows, prompt_features)
+    scores = eqx.filter_eval_shape(call_reward, reward, images, prompt_features)
     got = getattr(scores, "shape", type(scores).__name__)
     if got != (shape[0],):
         raise RewardError(

@@ -5,7 +5,7 @@ import equinox as eqx
 
 
 # What the backward pass computes again instead of keeping it, from nothing to most.
-Remat: TypeAlias = Literal["none", "ff", "block", "step"]
+Remat: TypeAlias = Literal["none", "ff", "block", "step", "nested"]
 _Call: TypeAlias = Callable[..., Any]
 
 

@@ -141,5 +141,5 @@ def test_bad_memory_options_are_named(options, message, pipeline):
 
 
 def test_unknown_tier_is_named():
-    with pytest.raises(ValueError, match="one of 'none', 'ff', 'block', 'step'; got"):
+    with pytest.raises(ValueError, match="'block', 'step', 'nested'; got"):
         check_remat("all")
