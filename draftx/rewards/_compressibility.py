@@ -1,6 +1,6 @@
 """Images that JPEG leaves alone, or spoils: the paper's first two rewards."""
 
-from typing import get_args, Literal, TypeAlias
+from typing import Any, get_args, Literal, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -72,7 +72,8 @@ class JPEGCompressibility(AbstractReward):
         self.rounding = rounding
         self.norm = norm
 
-    def __call__(self, images: Images) -> Float[Array, " batch"]:
+    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+        del prompts
         decoded = jpeg_roundtrip(
             images, self.quality, self.subsampling, rounding=self.rounding
         )
@@ -108,7 +109,8 @@ class JPEGIncompressibility(AbstractReward):
             quality=quality, subsampling=subsampling, rounding=rounding, norm=norm
         )
 
-    def __call__(self, images: Images) -> Float[Array, " batch"]:
+    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+        del prompts
         return -self.compressibility(images)
 
 

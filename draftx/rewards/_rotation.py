@@ -1,6 +1,6 @@
 """Images unlike themselves turned around."""
 
-from typing import get_args, Literal, TypeAlias
+from typing import Any, get_args, Literal, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -84,7 +84,8 @@ class RotationAntiCorrelation(AbstractReward):
         self.form = form
         self.epsilon = epsilon
 
-    def __call__(self, images: Images) -> Float[Array, " batch"]:
+    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+        del prompts
         _, height, width, _ = images.shape
         if height != width and self.angles != (180,):
             raise ValueError(
