@@ -9,6 +9,7 @@ from . import (
     models as models,
     rewards as rewards,
 )
+from ._compilation import enable_compilation_cache as enable_compilation_cache
 from .finetuning import (
     AbstractGradientEstimator as AbstractGradientEstimator,
     DRaFT as DRaFT,

@@ -1,0 +1,96 @@
+"""What a gradient costs beside sampling, counted in the operations of its program."""
+
+import importlib.util
+import pathlib
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+
+import draftx
+from draftx.diffusion import DDIM, Denoiser, run_chain, SchedulerConfig
+from draftx.lora import lora_filter
+from draftx.models import UNet2DConditionModel, UNetConfig
+
+
+_PATH = pathlib.Path(__file__).parents[2] / "benchmarks" / "_flops.py"
+_SPEC = importlib.util.spec_from_file_location("_flops", _PATH)
+assert _SPEC is not None
+assert _SPEC.loader is not None
+_FLOPS = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_FLOPS)
+
+_STEPS = DDIM(SchedulerConfig()).steps(6)
+
+
+class _Latent(eqx.Module):
+    """The part of a pipeline that carries an adapter."""
+
+    unet: UNet2DConditionModel
+
+
+def _shapes():
+    """Shapes are enough: nothing is computed."""
+
+    def build():
+        unet = UNet2DConditionModel(UNetConfig(), key=jr.key(0))
+        model = draftx.add_lora(_Latent(unet), rank=4, key=jr.key(1))
+        text = jnp.zeros((2, 77, 768))
+        return model, jnp.zeros((2, 32, 32, 4)), text
+
+    return eqx.filter_eval_shape(build)
+
+
+def _chain(model, latents, text, **kwargs):
+    denoiser = Denoiser(
+        model.unet,
+        _STEPS.timestep,
+        text,
+        text,
+        jnp.asarray(7.5),
+        remat=kwargs.pop("remat", "none"),
+    )
+    return run_chain(DDIM(SchedulerConfig()), denoiser, _STEPS, latents, **kwargs)
+
+
+def _gradient(k, *, remat="none"):
+    model, latents, text = _shapes()
+    spec = lora_filter(model)
+    trained, frozen = eqx.filter(model, spec), eqx.filter(model, spec, inverse=True)
+
+    def loss(trained, frozen, latents, text):
+        chain = _chain(
+            eqx.combine(trained, frozen),
+            latents,
+            text,
+            truncation_steps=k,
+            remat=remat,
+            checkpoint_steps=remat == "step",
+        )
+        return jnp.sum(chain)
+
+    gradient = lambda *args: eqx.filter_grad(loss)(*args)
+    return _FLOPS.count_flops(gradient, trained, frozen, latents, text)
+
+
+@pytest.fixture(scope="module")
+def sampling():
+    flops = _FLOPS.count_flops(lambda *a: _chain(*a, truncation_steps=0), *_shapes())
+    return flops, flops / len(_STEPS)
+
+
+def test_backward_pass_is_about_one_forward_pass_a_step(sampling):
+    # One product for each frozen layer's input, none for its weight; twice for
+    # attention, whose scores and values are both differentiated; little for LoRA.
+    total, step = sampling
+    with _FLOPS.plain_attention():
+        assert (_gradient(1) - total) / step < 1.25
+        assert (_gradient(3) - total) / step < 3 * 1.25
+
+
+def test_step_remat_costs_one_more_forward_pass(sampling):
+    total, step = sampling
+    with _FLOPS.plain_attention():
+        extra = (_gradient(3, remat="step") - _gradient(3)) / step
+    assert 2.9 < extra < 3.1
