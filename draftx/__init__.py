@@ -12,10 +12,13 @@ from . import (
 from ._compilation import enable_compilation_cache as enable_compilation_cache
 from .finetuning import (
     AbstractGradientEstimator as AbstractGradientEstimator,
+    AlignProp as AlignProp,
     DRaFT as DRaFT,
     DRaFTLV as DRaFTLV,
+    DRTune as DRTune,
     finetune as finetune,
     FinetuneResult as FinetuneResult,
+    ReFL as ReFL,
     Reward as Reward,
     reward_gradient as reward_gradient,
     RewardError as RewardError,

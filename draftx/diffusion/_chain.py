@@ -50,25 +50,15 @@ def run_chain(
     k = total if truncation_steps is None else truncation_steps
 
     def step(index: Int[Array, ""], latents: Latents, denoiser, steps, key) -> Latents:
-        prediction = denoiser(latents, index)
-        noise = None
-        if key is not None:
-            noise = jr.normal(jr.fold_in(key, index), latents.shape, latents.dtype)
-        return sampler.step(latents, prediction, steps[index], noise)
+        return _step(sampler, index, latents, denoiser, steps, key)
 
-    # Stopping the gradient of what goes in, not of what comes out: nothing of these
-    # steps is then linearized, let alone kept.
-    frozen = stop_gradient(denoiser)
-    frozen_step = lambda i, x: step(i, x, frozen, steps, key)
     if not isinstance(k, int):
         first = total - k
-        latents = lax.fori_loop(0, first, frozen_step, lax.stop_gradient(latents))
-        latents = lax.stop_gradient(latents)
+        latents = run_frozen(sampler, denoiser, steps, latents, 0, first, key=key)
         return checkpointed_fori_loop(first, total, step, latents, denoiser, steps, key)
     first = total - k
     if k < total:
-        latents = lax.fori_loop(0, first, frozen_step, lax.stop_gradient(latents))
-        latents = lax.stop_gradient(latents)
+        latents = run_frozen(sampler, denoiser, steps, latents, 0, first, key=key)
     if k == 1:
         # Without a loop, nothing before the first adapted layer is differentiated.
         if checkpoint_steps:
@@ -84,3 +74,32 @@ def run_chain(
             jnp.arange(first, total),
         )
     return latents
+
+
+def run_frozen(
+    sampler: DDIM,
+    denoiser: AbstractDenoiser,
+    steps: DDIMSteps,
+    latents: Latents,
+    start: int | Int[Array, ""],
+    stop: int | Int[Array, ""],
+    *,
+    key: PRNGKeyArray | None = None,
+) -> Latents:
+    """The steps from `start` to before `stop` of a chain, as a constant.
+
+    The other arguments are those of `run_chain`.
+    """
+    # Stopping the gradient of what goes in, not of what comes out: nothing of these
+    # steps is then linearized, let alone kept.
+    denoiser, steps, latents = stop_gradient((denoiser, steps, latents))
+    step = lambda index, x: _step(sampler, index, x, denoiser, steps, key)
+    return lax.stop_gradient(lax.fori_loop(start, stop, step, latents))
+
+
+def _step(sampler, index, latents, denoiser, steps, key) -> Latents:
+    prediction = denoiser(latents, index)
+    noise = None
+    if key is not None:
+        noise = jr.normal(jr.fold_in(key, index), latents.shape, latents.dtype)
+    return sampler.step(latents, prediction, steps[index], noise)

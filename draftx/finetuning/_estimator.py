@@ -8,11 +8,11 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._autodiff import attach_gradient
+from .._autodiff import attach_gradient, stop_gradient
 from .._custom_types import Images, Latents
-from ..diffusion import DDIM, DDIMSteps, Denoiser, run_chain
+from ..diffusion import AbstractDenoiser, DDIM, DDIMSteps, run_chain, run_frozen
+from ..kernels import at_least_float32
 from ..layers import checkpoint_if, Remat
-from ..pipeline import Pipeline
 
 
 # Gives one score an image, larger is better: any function of images, or of images and
@@ -24,13 +24,15 @@ class Episode(eqx.Module):
     """One batch of prompts and starting noise, the model that will turn it into images
     and the reward that they will get: what a gradient estimator is given to work with.
 
-    `prompts` is what the reward prepared of the prompts, one row for each image.
-    `remat` says what the backward pass computes again instead of keeping it, and
-    `images_at_once` how many images are decoded and rewarded at a time (`None`: all).
+    `decoder` turns latents into images, and is told `remat`. `prompts` is what the
+    reward prepared of the prompts, one row for each image. `remat` says what the
+    backward pass computes again instead of keeping it, and `images_at_once` how many
+    images are decoded and rewarded at a time (`None`: all).
     """
 
-    pipeline: Pipeline
-    denoiser: Denoiser
+    sampler: DDIM
+    denoiser: AbstractDenoiser
+    decoder: Callable[..., Images]
     steps: DDIMSteps
     latents: Latents
     reward: Reward
@@ -38,9 +40,14 @@ class Episode(eqx.Module):
     remat: Remat = eqx.field(static=True)
     images_at_once: int | None = eqx.field(static=True)
 
-    @property
-    def sampler(self) -> DDIM:
-        return self.pipeline.sampler
+    def frozen_denoiser(self) -> AbstractDenoiser:
+        """The denoiser as a constant."""
+        return stop_gradient(self.denoiser)
+
+    def run_frozen(self, stop: int | Int[Array, ""]) -> Latents:
+        """The latents before step `stop`, a constant."""
+        steps, latents = self.steps, self.latents
+        return run_frozen(self.sampler, self.denoiser, steps, latents, 0, stop)
 
     def run(self, truncation_steps: int | Int[Array, ""] | None) -> Latents:
         """Clean latents, differentiable through the last `truncation_steps` steps."""
@@ -81,14 +88,28 @@ class Episode(eqx.Module):
 
     def _score(self, latents: Latents, prompts: Any) -> Float[Array, " batch"]:
         again = self.remat in ("block", "step", "nested")
-        images = self.pipeline.decode(latents, remat="block" if again else "none")
+        images = self.decoder(latents, remat="block" if again else "none")
         call = checkpoint_if(again, call_reward)
-        return call(self.reward, images, prompts).astype(jnp.float32)
+        rewards = call(self.reward, images, prompts)
+        return rewards.astype(at_least_float32(rewards.dtype))
 
 
 def call_reward(reward: Reward, images: Images, prompts: Any) -> Array:
     """A reward that prepared nothing may be a function of the images alone."""
     return reward(images) if prompts is None else reward(images, prompts)
+
+
+def check_steps(
+    name: str, value: Any, *, least: int = 1, most: int | None = None
+) -> None:
+    """Raises unless a number of sampling steps is a whole one in its range."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and value >= least and (most is None or value <= most):
+        return
+    of_chain = "" if most is None else f" and at most {most}, the number of steps"
+    raise ValueError(
+        f"`{name}` must be a whole number of at least {least}{of_chain}; got {value!r}."
+    )
 
 
 class AbstractGradientEstimator(eqx.Module):

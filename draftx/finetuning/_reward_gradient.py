@@ -123,7 +123,8 @@ def objective(
     pipeline = eqx.combine(trainable, frozen)
     steps = pipeline.sampler.steps(num_inference_steps)
     episode = Episode(
-        pipeline=pipeline,
+        sampler=pipeline.sampler,
+        decoder=pipeline.decode,
         denoiser=pipeline.denoiser(
             steps,
             input_ids,

@@ -1,0 +1,75 @@
+from typing import get_args, Literal, TypeAlias
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._custom_types import Real
+from ._estimator import AbstractGradientEstimator, check_steps, Episode
+
+
+Distribution: TypeAlias = Literal["uniform", "gaussian"]
+
+
+class AlignProp(AbstractGradientEstimator):
+    r"""DRaFT-K with $K$ drawn anew for every batch.
+
+    `distribution="uniform"` draws $K$ from `min_steps` to `max_steps`, and `"gaussian"`
+    rounds $\mathcal N(\mu, \sigma^2)$ to a whole number in that range. The published
+    settings for 50 steps are $K \sim \mathrm{Unif}\{1 \ldots 50\}$ and, counted from
+    the end of the chain, $\mathcal N(8, 5^2)$.
+
+    $K$ is one number for the whole chain. Some trainers draw inside the loop over steps
+    instead, so that every step is cut off or not on its own; the gradient of a step
+    then passes only if no later one was cut, and long chains are hardly ever trained.
+
+    One program serves every $K$, in time proportional to it.
+
+    ??? cite
+
+        [AlignProp](https://arxiv.org/abs/2310.03739), section 4.
+    """
+
+    distribution: Distribution = eqx.field(static=True, default="uniform")
+    min_steps: int = eqx.field(static=True, default=1)
+    max_steps: int | None = eqx.field(static=True, default=None)
+    mean: Real = eqx.field(static=True, default=8)
+    std: Real = eqx.field(static=True, default=5)
+
+    def __check_init__(self):
+        """**Arguments:**
+
+        - `min_steps`, `max_steps`: The range of $K$; `None` is all steps of the chain.
+        - `mean`, `std`: $\\mu$ and $\\sigma$ of `"gaussian"`.
+        """
+        if self.distribution not in get_args(Distribution):
+            raise ValueError(
+                "`distribution` must be 'uniform' or 'gaussian'; got "
+                f"{self.distribution!r}."
+            )
+        check_steps("min_steps", self.min_steps)
+        if self.max_steps is not None:
+            check_steps("max_steps", self.max_steps, least=self.min_steps)
+        if not self.std > 0:
+            raise ValueError(f"`std` must be positive; got {self.std}.")
+
+    def check(self, num_inference_steps: int) -> None:
+        most = self.min_steps if self.max_steps is None else self.max_steps
+        name = "min_steps" if self.max_steps is None else "max_steps"
+        check_steps(name, most, most=num_inference_steps)
+
+    def draw(self, total: int, key: PRNGKeyArray) -> Array:
+        """$K$, for a chain of `total` steps."""
+        most = total if self.max_steps is None else self.max_steps
+        if self.distribution == "uniform":
+            return jr.randint(key, (), self.min_steps, most + 1)
+        drawn = jnp.round(self.mean + self.std * jr.normal(key))
+        return jnp.clip(drawn, self.min_steps, most).astype(jnp.int32)
+
+    def __call__(
+        self, episode: Episode, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+        k = self.draw(len(episode.steps), key)
+        rewards = episode.score(episode.run(k))
+        return jnp.mean(rewards), rewards

@@ -1,0 +1,51 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._estimator import AbstractGradientEstimator, check_steps, Episode
+
+
+class ReFL(AbstractGradientEstimator):
+    r"""Reward feedback learning: the chain is left early, the rest is one jump.
+
+    With $t \sim \mathrm{Unif}\{t_{\min} \ldots t_{\max}\}$ steps still to go, the
+    clean latents are predicted at once,
+
+    $$\hat x_0 = \frac{x_t - \sqrt{1 - \bar\alpha_t}\,
+      \epsilon_\theta(\mathrm{sg}(x_t), t)}{\sqrt{\bar\alpha_t}},$$
+
+    and rewarded: one differentiated step, on pictures that are the blurrier the larger
+    $t$ is. With $t_{\max} = 1$ this is DRaFT-1, exactly so where the chain ends without
+    noise (`set_alpha_to_one`).
+
+    One $t$ is drawn for the batch. The rewards it gives are those of the predicted
+    pictures. The original is unguided: use `guidance_scale=1` for that.
+
+    ??? cite
+
+        [ImageReward](https://arxiv.org/abs/2304.05977), algorithm 1;
+        [DRaFT](https://arxiv.org/abs/2309.17400), Algorithm 1, where $t_{\max}$ is $m$.
+    """
+
+    max_steps: int = eqx.field(static=True, default=20)
+    min_steps: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        check_steps("min_steps", self.min_steps)
+        check_steps("max_steps", self.max_steps, least=self.min_steps)
+
+    def check(self, num_inference_steps: int) -> None:
+        check_steps("max_steps", self.max_steps, most=num_inference_steps)
+
+    def __call__(
+        self, episode: Episode, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+        left = jr.randint(key, (), self.min_steps, self.max_steps + 1)
+        index = len(episode.steps) - left
+        latents = episode.run_frozen(index)
+        prediction = episode.denoiser(latents, index)
+        step = episode.steps[index]
+        pred_x0, _ = episode.sampler.predict(latents, prediction, step)
+        rewards = episode.score(pred_x0)
+        return jnp.mean(rewards), rewards
