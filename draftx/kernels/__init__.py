@@ -1,5 +1,6 @@
 """Functions on arrays: the arithmetic that layers are made of."""
 
+from ._conv import conv2d as conv2d, conv2d_reference as conv2d_reference
 from ._dtypes import at_least_float32 as at_least_float32
 from ._geglu import geglu as geglu, geglu_reference as geglu_reference
 from ._group_norm import (

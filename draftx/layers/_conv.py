@@ -1,10 +1,11 @@
 import math
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..kernels import conv2d
 
 
 class Conv2d(eqx.Module):
@@ -54,13 +55,7 @@ class Conv2d(eqx.Module):
     def __call__(
         self, x: Float[Array, "batch height width {self.in_channels}"]
     ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
-        y = jax.lax.conv_general_dilated(
-            x,
-            self.weight,
-            window_strides=(self.stride, self.stride),
-            padding=(self.padding, self.padding),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        y = conv2d(x, self.weight, stride=self.stride, padding=self.padding)
         return y + self.bias[None, None, None]
 
 
