@@ -7,4 +7,6 @@ from ._components import (
 from ._errors import ModelFileError as ModelFileError
 from ._load import load as load
 from ._lora import load_lora as load_lora, save_lora as save_lora
+from ._pickle import read_torch_file as read_torch_file
+from ._rewards import load_reward as load_reward
 from ._save import save as save

@@ -10,11 +10,22 @@ from ._keys import (
     Parameter as Parameter,
     replace_parameters as replace_parameters,
 )
+from .classifiers import (
+    EfficientNetLite as EfficientNetLite,
+    PerceptualTrunk as PerceptualTrunk,
+    ResNet as ResNet,
+)
 from .clip import (
     check_prompts as check_prompts,
+    CLIPConfig as CLIPConfig,
+    CLIPModel as CLIPModel,
     CLIPTextConfig as CLIPTextConfig,
     CLIPTextModel as CLIPTextModel,
     CLIPTokenizer as CLIPTokenizer,
+    CLIPVisionConfig as CLIPVisionConfig,
+    CLIPVisionModel as CLIPVisionModel,
+    CLIPVisionModelWithProjection as CLIPVisionModelWithProjection,
+    from_open_clip as from_open_clip,
 )
 from .unet import (
     TextContext as TextContext,

@@ -32,6 +32,13 @@ _RENAMED = (
     ),
     (r"^(text_encoder\.)?layers\b", r"\1text_model.encoder.layers"),
     (r"^(text_encoder\.)?final_layer_norm\b", r"\1text_model.final_layer_norm"),
+    # Both towers of a whole CLIP.
+    (
+        r"^(text|vision)_model\.(token|position|patch)_embedding$",
+        r"\1_model.embeddings.\2_embedding.weight",
+    ),
+    (r"^vision_model\.class_embedding$", "vision_model.embeddings.class_embedding"),
+    (r"^(text|vision)_model\.layers\b", r"\1_model.encoder.layers"),
 )
 _Layout: TypeAlias = Literal["plain", "conv", "pointwise"]
 

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._custom_types import Real
-from .._config import check_fixed, known_fields
+from .._config import check_fixed, ConfigError, known_fields
 
 
 _FIXED = {
@@ -34,3 +34,87 @@ class CLIPTextConfig:
         """Reads a parsed `config.json`; a field with another meaning is an error."""
         check_fixed(config, _FIXED, "the text encoder")
         return cls(**known_fields(cls, config))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIPVisionConfig:
+    """The architecture of CLIP's vision tower, as in transformers' `config.json`.
+
+    The defaults are CLIP ViT-L/14's.
+    """
+
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    image_size: int = 224
+    patch_size: int = 14
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: Real = 1e-5
+
+    def __post_init__(self):
+        if self.image_size % self.patch_size != 0:
+            raise ConfigError(
+                "`image_size` must be a multiple of `patch_size`; got "
+                f"{self.image_size} and {self.patch_size}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIPConfig:
+    """The architecture of both towers and what joins them.
+
+    The defaults are CLIP ViT-L/14's. `eos_token_id` says where a prompt's embedding is
+    read: at the first such token, or, if it is 2, at the token with the highest id.
+    The first published configs say 2, which is not the id of the end token; for CLIP's
+    own vocabulary both rules find the same place.
+    """
+
+    text: CLIPTextConfig = CLIPTextConfig()
+    vision: CLIPVisionConfig = CLIPVisionConfig()
+    projection_dim: int = 768
+    eos_token_id: int = 2
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "CLIPConfig":
+        """Reads the parsed `config.json` of a `CLIPModel`.
+
+        What it leaves out has the defaults of transformers, which are ViT-B/32's.
+        """
+        text = _TEXT_DEFAULTS | _tower(config, "text")
+        vision = _VISION_DEFAULTS | _tower(config, "vision")
+        return cls(
+            text=CLIPTextConfig(**known_fields(CLIPTextConfig, text)),
+            vision=CLIPVisionConfig(**known_fields(CLIPVisionConfig, vision)),
+            projection_dim=config.get("projection_dim", 512),
+            eos_token_id=text["eos_token_id"],
+        )
+
+
+_TEXT_DEFAULTS = dict(
+    hidden_size=512, intermediate_size=2048, num_attention_heads=8, eos_token_id=49407
+)
+_VISION_DEFAULTS = dict(
+    hidden_size=768,
+    intermediate_size=3072,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    patch_size=32,
+)
+_TOWER_FIXED = {"hidden_act": ("quick_gelu", "gelu"), "num_channels": (3,)}
+
+
+def _tower(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    part = config.get(f"{name}_config")
+    if not isinstance(part, Mapping):
+        raise ConfigError(
+            f"`{name}_config` must be there, as in the config.json of a CLIPModel; "
+            f"got {part!r}."
+        )
+    for field, accepted in _TOWER_FIXED.items():
+        if part.get(field, accepted[0]) not in accepted:
+            raise ConfigError(
+                f"`{field}` of CLIP's {name} tower must be one of {list(accepted)}; "
+                f"got {part[field]!r}, which is not implemented."
+            )
+    return {key: value for key, value in part.items() if value is not None}

@@ -1,0 +1,226 @@
+"""The pickle inside a file of `torch.save`, read without running what it names.
+
+A pickle is a program: it may name any function of any installed package and have it
+called. Here the names that describe tensors become inert records, and any other name is
+an error before anything happens.
+"""
+
+import collections
+import io
+import math
+from pickle import Unpickler as AbstractUnpickler
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from ._errors import ModelFileError
+
+
+class StorageType(NamedTuple):
+    """A dtype, as a storage's class or a `torch.dtype` says it."""
+
+    dtype: str
+
+
+class Storage(NamedTuple):
+    """A flat piece of memory, known by its key in the file."""
+
+    key: str
+    dtype: str
+    size: int
+
+
+class Tensor(NamedTuple):
+    """A view of a storage; offset and strides count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str
+
+    def read(self, data: np.ndarray) -> np.ndarray:
+        """The tensor, given the bytes of its storage; contiguous."""
+        dtype = jnp.dtype(self.dtype)
+        size = len(data) // dtype.itemsize
+        if 0 in self.shape:
+            return np.zeros(self.shape, dtype)
+        last = self.offset + sum(
+            (n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True)
+        )
+        if last >= size:
+            raise ValueError(f"it ends at {last + 1} of {size} elements")
+        # Strides of zero could make a small file fill a memory.
+        if math.prod(self.shape) > max(size, 2**28):
+            raise ValueError(f"shape {self.shape} of {size} elements")
+        flat = data[: size * dtype.itemsize].view(dtype)[self.offset :]
+        strides = [stride * dtype.itemsize for stride in self.strides]
+        view = np.lib.stride_tricks.as_strided(
+            flat, self.shape, strides, writeable=False
+        )
+        return np.ascontiguousarray(view).reshape(self.shape)
+
+
+class _RebuildTensor:
+    """What stands for `_rebuild_tensor` and its later versions.
+
+    In the third, the seventh argument is a dtype.
+    """
+
+    # Nothing can be stored on it.
+    __slots__ = ()
+
+    def __call__(self, *args: Any) -> Tensor:
+        storage, offset, shape, strides = args[:4]
+        dtype = args[6] if len(args) > 6 else None
+        if not isinstance(storage, Storage):
+            raise TypeError("a tensor without a storage")
+        numbers = (offset, *shape, *strides)
+        is_count = lambda n: isinstance(n, int) and n >= 0
+        if len(shape) != len(strides) or not all(map(is_count, numbers)):
+            raise ValueError(f"a tensor of shape {shape!r} with strides {strides!r}")
+        name = dtype.dtype if isinstance(dtype, StorageType) else storage.dtype
+        return Tensor(storage, offset, tuple(shape), tuple(strides), name)
+
+
+class _First:
+    """A parameter is its tensor; a `torch.Size` is its tuple."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any) -> Any:
+        return args[0]
+
+
+_STORAGES = dict(
+    BFloat16Storage="bfloat16",
+    BoolStorage="bool",
+    ByteStorage="uint8",
+    CharStorage="int8",
+    DoubleStorage="float64",
+    FloatStorage="float32",
+    HalfStorage="float16",
+    IntStorage="int32",
+    LongStorage="int64",
+    ShortStorage="int16",
+)
+_DTYPES = dict(
+    bfloat16="bfloat16",
+    bool="bool",
+    double="float64",
+    float="float32",
+    float16="float16",
+    float32="float32",
+    float64="float64",
+    half="float16",
+    int="int32",
+    int16="int16",
+    int32="int32",
+    int64="int64",
+    int8="int8",
+    long="int64",
+    uint8="uint8",
+)
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "Size"): _First(),
+    ("torch._utils", "_rebuild_parameter"): _First(),
+    ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_tensor_v3"): _RebuildTensor(),
+    ("torch.storage", "UntypedStorage"): StorageType("uint8"),
+    **{("torch", name): StorageType(dtype) for name, dtype in _STORAGES.items()},
+    **{("torch", name): StorageType(dtype) for name, dtype in _DTYPES.items()},
+}
+
+
+class _Unpickler(AbstractUnpickler):
+    def __init__(
+        self, file: io.BufferedIOBase, name: str, storages: dict[str, Storage]
+    ):
+        # Files of Python 2 have byte strings for names.
+        super().__init__(file, encoding="utf-8")
+        self._name = name
+        self._storages = storages
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        try:
+            return _ALLOWED[module_name, global_name]
+        except KeyError:
+            raise ModelFileError(
+                f"{self._name!r} must hold tensors in dictionaries and nothing else; "
+                f"its pickle names `{module_name}.{global_name}`, which was not run. "
+                "If you trust the file, convert it with PyTorch: `torch.save("
+                'torch.load("old.pt", weights_only=False)["state_dict"], "new.pt")`.'
+            ) from None
+
+    def persistent_load(self, pid: Any, /) -> Storage:
+        kind, storage_type, key, _, size, *view = pid
+        if kind != "storage" or not isinstance(storage_type, StorageType):
+            raise ValueError(f"a persistent object {kind!r}")
+        if any(part is not None for part in view):
+            raise ValueError("a storage that is a part of another one")
+        if type(size) is not int or size < 0:
+            raise ValueError(f"a storage of size {size!r}")
+        storage = Storage(str(key), storage_type.dtype, size)
+        if self._storages.setdefault(storage.key, storage) != storage:
+            raise ValueError(f"two storages called {storage.key!r}")
+        return storage
+
+
+def unpickle(file: io.BufferedIOBase, name: str, storages: dict[str, Storage]) -> Any:
+    """Reads one pickle: dictionaries, lists, numbers, strings and `Tensor` records.
+
+    **Arguments:**
+
+    - `file`: Left at the byte after the pickle.
+    - `name`: Of the file, for the error text.
+    - `storages`: Gets the storages that the pickle mentions, by key.
+    """
+    try:
+        return _Unpickler(file, name, storages).load()
+    except ModelFileError:
+        raise
+    # A damaged pickle can make the interpreter raise nearly anything.
+    except Exception as e:
+        raise ModelFileError(
+            f"{name!r} cannot be read as a pickle of tensors: {type(e).__name__}: {e}. "
+            "The file is damaged or only partly there; download or copy it again."
+        ) from e
+
+
+def flatten(tree: Any, name: str) -> dict[str, Tensor]:
+    """Every tensor of nested dictionaries and lists, by its keys joined with dots.
+
+    A dictionary with an entry `"state_dict"` stands for that entry alone: what trainers
+    put beside it (optimizers, counters) is left out. Numbers and strings are left out
+    too.
+    """
+    while isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
+        tree = tree["state_dict"]
+    tensors: dict[str, Tensor] = {}
+    pending, visited = [("", tree, 0)], 0
+    while pending:
+        prefix, node, depth = pending.pop()
+        visited += 1
+        # A pickle can refer to a dictionary twice, or from within itself.
+        if depth > 16 or visited > 1_000_000:
+            raise ModelFileError(
+                f"{name!r} must hold dictionaries at most 16 deep with at most a "
+                "million entries."
+            )
+        if isinstance(node, Tensor):
+            tensors[prefix] = node
+        elif isinstance(node, dict | list) or type(node) is tuple:
+            items = node.items() if isinstance(node, dict) else enumerate(node)
+            join = f"{prefix}." if prefix else ""
+            # The last is taken first: this keeps the order of the file.
+            found = [(f"{join}{key}", value, depth + 1) for key, value in items]
+            pending.extend(reversed(found))
+    if not tensors or "" in tensors:
+        raise ModelFileError(
+            f"{name!r} must hold a dictionary of tensors; it holds a "
+            f"{type(tree).__name__}{'' if tensors else ' without any'}."
+        )
+    return tensors

@@ -1,0 +1,110 @@
+"""How much people like an image, whatever it shows."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._custom_types import Images
+from ..layers import Linear
+from ..models import CLIPVisionModelWithProjection
+from ._base import AbstractReward
+from ._preprocess import clip_preprocess
+from ._similarity import image_embeddings
+
+
+class AestheticHead(eqx.Module):
+    """Five linear layers one after the other, nothing in between.
+
+    Dropout was, in training. The published weights were trained so, and only so do they
+    give their scores; an activation would change them.
+    """
+
+    linears: list[Linear]
+
+    def __init__(
+        self,
+        features: int = 768,
+        *,
+        widths: tuple[int, ...] = (1024, 128, 64, 16),
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `features`: Size of an embedding.
+        - `widths`: Sizes between the layers.
+        - `dtype`: Of the weights.
+        - `key`: Used to initialize the weights.
+        """
+        sizes = (features, *widths, 1)
+        self.linears = [
+            Linear(inputs, outputs, dtype=dtype, key=k)
+            for inputs, outputs, k in zip(
+                sizes[:-1], sizes[1:], jr.split(key, len(sizes) - 1), strict=True
+            )
+        ]
+
+    def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, " batch"]:
+        for linear in self.linears:
+            x = linear(x)
+        return x[:, 0]
+
+
+class AestheticScore(AbstractReward):
+    """The LAION aesthetic predictor: a rating from about 1 to 10, not bounded.
+
+    A linear function of the unit embedding that CLIP ViT-L/14 has of the image; most
+    pictures rate 4 to 7. It looks at no prompt.
+
+    Images are preprocessed as for [`draftx.rewards.CLIPScore`][].
+
+    !!! info
+
+        `draftx.load_reward("aesthetic")` reads the image half of CLIP as
+        [`draftx.rewards.CLIPScore`][] does, and `aesthetic-model.pth` of
+        `trl-lib/ddpo-aesthetic-predictor` at revision `cf4bd1034561`, which is
+        `sac+logos+ava1-l14-linearMSE.pth` of LAION. License: Apache 2.0; CLIP's: MIT.
+
+    ??? cite
+
+        [LAION-5B](https://arxiv.org/abs/2210.08402), appendix on aesthetics; as a
+        reward in [DDPO](https://arxiv.org/abs/2305.13301), section 5.1.
+    """
+
+    encoder: CLIPVisionModelWithProjection
+    head: AestheticHead
+    remat: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        encoder: CLIPVisionModelWithProjection,
+        head: AestheticHead,
+        *,
+        remat: bool = True,
+    ):
+        """**Arguments:**
+
+        - `encoder`: The image half of CLIP ViT-L/14.
+        - `head`: Trained on its embeddings; float32.
+        - `remat`: As in [`draftx.models.CLIPVisionModel`][].
+        """
+        features = head.linears[0].in_features
+        if features != encoder.config.projection_dim:
+            raise ValueError(
+                "`head` must take the encoder's embeddings, of size "
+                f"{encoder.config.projection_dim}; got a head for size {features}. The "
+                "published one is for CLIP ViT-L/14."
+            )
+        self.encoder = encoder
+        self.head = head
+        self.remat = remat
+
+    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+        del prompts
+        pixels = clip_preprocess(images, self.encoder.config.vision.image_size)
+        embeddings = image_embeddings(self.encoder, pixels, remat=self.remat)
+        dtype = self.head.linears[0].weight.dtype
+        return self.head(embeddings.astype(dtype)).astype(jnp.float32)
