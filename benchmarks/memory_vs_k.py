@@ -1,197 +1,166 @@
-"""What a gradient of the reward costs in memory and time, for each K.
+"""What a gradient of the reward costs in memory and time, by K and by remat tier.
 
 python benchmarks/memory_vs_k.py                                 # embedded model
 python benchmarks/memory_vs_k.py --model sd14-shape --aot-only   # real shapes, not run
 
-Memory is XLA's own analysis of the compiled program: arguments, results and temporary
-buffers together at their peak. Figures go to a table, a JSON file and a plot.
+Memory is XLA's own analysis of the compiled program (`_measure.py`): the weights and
+other inputs, and what is "beyond weights": the results and all temporaries at their
+peak. On a GPU the device's own count of its peak stands beside it.
+
+`--aot-only` compiles for shapes alone: a machine that could not hold or run the model
+shows what it would need. On a CPU the compiler widens bfloat16 convolutions and matrix
+products to float32: what it says of a bfloat16 program is an upper bound.
+
+FLOP/s are of the model, without recomputation (`_flops.py`). The first row's
+compilation is timed a second time, in a new process with a warm compilation cache. With
+`--cache` no compilation is cold but the first that uses the folder. Figures go to a
+table, to a JSON file after every row, and to a plot.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import time
+import sys
+import tempfile
+from typing import Any, get_args
 
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
-)
-
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import jax.random as jr
-import matplotlib
-import numpy as np
-
-import draftx
-from draftx.diffusion import DDIM, SchedulerConfig
-from draftx.finetuning import value_and_grad
-from draftx.lora import lora_filter
-from draftx.models import (
-    AutoencoderConfig,
-    AutoencoderKL,
-    CLIPTextConfig,
-    CLIPTextModel,
-    UNet2DConditionModel,
-    UNetConfig,
-)
-
-
-MIB = 2**20
-
-
-def sd14_pipeline(dtype, key) -> draftx.Pipeline:
-    """Stable Diffusion 1.4 with random weights; the tokenizer is not used."""
-    unet_key, vae_key, text_key = jr.split(key, 3)
-    return draftx.Pipeline(
-        unet=UNet2DConditionModel(UNetConfig(), dtype=dtype, key=unet_key),
-        vae=AutoencoderKL(AutoencoderConfig(), dtype=dtype, key=vae_key),
-        text_encoder=CLIPTextModel(CLIPTextConfig(), dtype=dtype, key=text_key),
-        sampler=DDIM(SchedulerConfig()),
-        tokenizer=draftx.load("tiny").tokenizer,
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+if "xla_cpu_multi_thread_eigen" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
     )
 
+import jax
+from _measure import use_cache
+from _models import RANDOM_MODELS
+from _plots import plot_memory
+from _rows import growth, inputs_of, measure, measure_all
 
-def arguments(args):
-    """The inputs of a gradient: arrays, or only shapes with `--aot-only`."""
-    dtype = jnp.dtype(args.dtype)
-
-    def build():
-        if args.model == "sd14-shape":
-            pipeline = sd14_pipeline(dtype, jr.key(0))
-        else:
-            pipeline = draftx.load(args.model, dtype=dtype)
-        pipeline = draftx.add_lora(pipeline, rank=args.rank, key=jr.key(1))
-        tokens = pipeline.text_encoder.config.max_position_embeddings
-        ids = jnp.zeros((args.batch, tokens), jnp.int32)
-        latents = jr.normal(jr.key(2), (args.batch, *pipeline.latent_shape))
-        return pipeline, ids, ids[:1], latents, jnp.asarray(7.5), jr.key(3)
-
-    return eqx.filter_eval_shape(build) if args.aot_only else build()
+import draftx
+from draftx.layers import Remat
 
 
-def measure(k: int, inputs, args) -> dict[str, float]:
-    """Compile time, memory and, unless `--aot-only`, seconds of one gradient."""
-    pipeline, ids, negative_ids, latents, guidance, key = inputs
-    total = args.num_inference_steps
-    method = draftx.DRaFT(truncation_steps=k) if args.method == "draft" else None
-    method = method or draftx.DRaFTLV()
-    reward = draftx.rewards.JPEGCompressibility()
-    is_array = lambda x: isinstance(x, jax.Array | jax.ShapeDtypeStruct)
-    spec = lora_filter(pipeline)
-    trainable = eqx.filter(pipeline, spec)
-    frozen = eqx.filter(pipeline, spec, inverse=True)
-    operands = (trainable, frozen, ids, negative_ids, latents, guidance, key)
-    arrays, static = eqx.partition(operands, is_array)
-
-    @jax.jit
-    def gradient(arrays):
-        trainable, frozen, ids, negative_ids, latents, guidance, key = eqx.combine(
-            arrays, static
-        )
-        (_, rewards), gradient = value_and_grad(
-            trainable,
-            frozen,
-            method,
-            reward,
-            ids,
-            negative_ids,
-            latents,
-            guidance,
-            key,
-            total,
-        )
-        return rewards, eqx.filter(gradient, eqx.is_array)
-
-    start = time.perf_counter()
-    compiled = gradient.lower(arrays).compile()
-    row = {"k": k, "compile_s": time.perf_counter() - start}
-    memory = compiled.memory_analysis()
-    row["temp_mib"] = memory.temp_size_in_bytes / MIB
-    row["arguments_mib"] = memory.argument_size_in_bytes / MIB
-    row["peak_mib"] = (
-        memory.temp_size_in_bytes
-        + memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-    ) / MIB
-    if not args.aot_only:
-        jax.block_until_ready(compiled(arrays))
-        times = []
-        for _ in range(args.repeats):
-            start = time.perf_counter()
-            jax.block_until_ready(compiled(arrays))
-            times.append(time.perf_counter() - start)
-        row["seconds"] = float(np.median(times))
-        row["images_per_s"] = args.batch / row["seconds"]
-    return row
-
-
-def plot(path: pathlib.Path, rows, title: str) -> None:
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    ks = [row["k"] for row in rows]
-    timed = "seconds" in rows[0]
-    figure, axes = plt.subplots(1, 1 + timed, figsize=(4.5 * (1 + timed), 3.4))
-    axes = np.atleast_1d(axes)
-    axes[0].plot(ks, [row["peak_mib"] for row in rows], "o-")
-    axes[0].set(xlabel="K", ylabel="peak memory, MiB", ylim=(0, None))
-    if timed:
-        axes[1].plot(ks, [row["seconds"] for row in rows], "o-", color="C1")
-        axes[1].set(xlabel="K", ylabel="seconds a gradient", ylim=(0, None))
-    figure.suptitle(title, fontsize=9)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
-
-
-def main() -> None:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options, completed and possible; exits with a message if they are not."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="tiny", help="or 'sd14-shape'")
+    parser.add_argument(
+        "--model",
+        default="tiny",
+        help="'tiny' (embedded), 'sd14-shape' (random weights) or a diffusers folder",
+    )
     parser.add_argument("--aot-only", action="store_true", help="compile, do not run")
-    parser.add_argument("--k", type=int, nargs="+", default=None)
-    parser.add_argument("--num-inference-steps", type=int, default=None)
-    parser.add_argument("--batch", type=int, default=None)
+    parser.add_argument("--method", default="draft", choices=("draft", "draft-lv"))
+    parser.add_argument("--k", type=int, nargs="+", help="differentiated steps")
+    parser.add_argument(
+        "--remat", nargs="+", choices=get_args(Remat), help="tiers to compare"
+    )
+    parser.add_argument("--num-inference-steps", type=int, help="10 for tiny, else 50")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument(
+        "--images-at-once", type=int, help="decoded and rewarded; by default all"
+    )
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--method", default="draft", choices=("draft", "draft-lv"))
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--warm",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether to compile the first row again from a warm cache",
+    )
+    parser.add_argument("--cache", type=pathlib.Path, help="of compiled programs")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("outputs"))
-    args = parser.parse_args()
-    real = args.model != "tiny"
-    args.num_inference_steps = args.num_inference_steps or (50 if real else 20)
-    args.batch = args.batch or (1 if real else 4)
-    args.k = args.k or ([1, 10, 50] if real else [1, 5, 20])
+    parser.add_argument("--row", type=pathlib.Path, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    tiny = args.model == "tiny"
+    if args.num_inference_steps is None:
+        args.num_inference_steps = 10 if tiny else 50
+    problem = _problem(args)
+    if problem is not None:
+        parser.error(problem)
+    total = args.num_inference_steps
+    if args.remat is None:
+        args.remat = ["none", "step"] if tiny else ["step"]
     if args.method == "draft-lv":
         args.k = [1]
+    elif args.k is None:
+        args.k = [k for k in (1, 5 if tiny else 10) if k < total] + [total]
+    args.k = list(dict.fromkeys(args.k))
+    args.remat = list(dict.fromkeys(args.remat))
+    return args
 
-    inputs = arguments(args)
-    device = jax.devices()[0].device_kind
-    rows = []
-    print(f"{'K':>3} {'peak MiB':>9} {'temp MiB':>9} {'compile s':>9}", end="")
-    print("" if args.aot_only else f" {'s/grad':>8} {'images/s':>8}")
-    for k in args.k:
-        row = measure(k, inputs, args)
-        rows.append(row)
-        line = f"{k:3d} {row['peak_mib']:9.1f} {row['temp_mib']:9.1f}"
-        line += f" {row['compile_s']:9.1f}"
-        if not args.aot_only:
-            line += f" {row['seconds']:8.3f} {row['images_per_s']:8.2f}"
-        print(line, flush=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-    stem = args.out / f"memory_vs_k-{args.model.replace('/', '-')}"
-    record = {
-        "device": device,
+
+def _problem(args) -> str | None:
+    total, batch, size = args.num_inference_steps, args.batch, args.images_at_once
+    for name in ("num_inference_steps", "batch", "rank", "repeats"):
+        if getattr(args, name) < 1:
+            option = "--" + name.replace("_", "-")
+            return f"{option} must be at least 1; got {getattr(args, name)}."
+    if total > 1000:
+        return f"--num-inference-steps must lie in [1, 1000]; got {total}."
+    if args.k is not None and args.method == "draft-lv":
+        return "--k is of --method draft; draft-lv always differentiates one step."
+    for k in args.k or ():
+        if not 1 <= k <= total:
+            return f"--k must lie in [1, {total}], the sampling steps; got {k}."
+    if size is not None and (size < 1 or batch % size):
+        return f"--images-at-once must divide --batch, {batch}; got {size}."
+    if args.model not in ("tiny", *RANDOM_MODELS):
+        if not pathlib.Path(args.model).is_dir():
+            names = ", ".join(map(repr, ("tiny", *RANDOM_MODELS)))
+            return f"--model must be {names} or a folder; got {args.model!r}."
+    return None
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        given = args.cache is not None
+        args.cache = args.cache if given else pathlib.Path(folder)
+        use_cache(str(args.cache))
+        try:
+            if args.row is None:
+                _report(args, given)
+                return
+            inputs = inputs_of(args, only_shapes=args.aot_only)
+            row = measure(inputs, args, args.k[0], args.remat[0])
+        except draftx.io.ModelFileError as error:
+            sys.exit(str(error))  # Says how to get the files.
+        args.row.write_text(json.dumps(row))
+
+
+def _report(args, cache_given: bool) -> None:
+    record: dict[str, Any] = {
+        "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
-        "arguments": {name: str(value) for name, value in vars(args).items()},
-        "rows": rows,
+        "cache": "given" if cache_given else "new",
+        "arguments": {
+            name: value if isinstance(value, int | float | list) else str(value)
+            for name, value in vars(args).items()
+            if name not in ("row", "cache", "out")
+        },
     }
-    stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    title = f"{args.model}, {args.num_inference_steps} steps, batch {args.batch}, "
-    plot(stem.with_suffix(".png"), rows, f"{title}{args.dtype}, {device}")
+    name = "-".join([pathlib.Path(args.model).name, args.method, args.dtype])
+    args.out.mkdir(parents=True, exist_ok=True)
+    stem = args.out / f"memory_vs_k-{name}"
+
+    def save(rows) -> None:
+        text = json.dumps(record | {"rows": rows}, indent=1)
+        stem.with_suffix(".json").write_text(text + "\n")
+
+    rows = measure_all(args, save)
+    for line in growth(rows, inputs_of(args, only_shapes=True)):
+        print(line)
+    if any("error" not in row for row in rows):
+        title = f"{name}, {args.num_inference_steps} steps, batch {args.batch}"
+        if args.images_at_once is not None:
+            title += f", {args.images_at_once} decoded at once"
+        plot_memory(stem.with_suffix(".png"), rows, f"{title}, {record['device']}")
     print(f"{stem}.json and .png")
 
 
