@@ -87,7 +87,7 @@ def memory(context: Context, *, low: bool) -> dict[str, Any]:
     command += ["--remat", "step"] if context.small else []
     if low:
         command += ["--images-at-once", "1"]
-        command += [] if context.small else ["--remat", "step", "block"]
+        command += [] if context.small else ["--remat", "nested", "step"]
     elif not context.small:
         command += ["--remat", "ff", "step", "none"]
     out = context.work / f"memory-{'low' if low else 'fast'}"
@@ -128,7 +128,7 @@ def against_pytorch(context: Context, *, case: str) -> dict[str, Any]:
 
 def flags(context: Context, *, flag: str) -> dict[str, Any]:
     """A short chain and the gradient of its end, with the flag that this process was
-    started with; nothing is taken from a cache, which would not know the flag."""
+    started with; nothing is taken from a cache: what a flag costs to compile counts."""
     inputs = make_inputs(
         context.model, dtype=context.dtype, batch=context.batch, rank=_RANK
     )

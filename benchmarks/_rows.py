@@ -85,8 +85,9 @@ def measure_apart(args, k: int, remat: Remat, *, aot_only: bool) -> dict[str, An
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if path.exists():
             return json.loads(path.read_text())
-    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-    return {"k": k, "remat": remat, "error": lines[-1]}
+    lines = ["", *done.stderr.strip().splitlines()]
+    error = f"exit status {done.returncode}: {lines[-1]}"
+    return {"k": k, "remat": remat, "error": error}
 
 
 def measure_all(args, save: Callable[[list], None]) -> list[dict[str, Any]]:
