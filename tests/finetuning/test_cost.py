@@ -89,6 +89,7 @@ def test_backward_pass_is_about_one_forward_pass_a_step(sampling):
         assert (_gradient(3) - total) / step < 3 * 1.25
 
 
+@pytest.mark.slow
 def test_step_remat_costs_one_more_forward_pass(sampling):
     total, step = sampling
     with _FLOPS.plain_attention():
