@@ -1,27 +1,40 @@
-"""A few rows of the score matrix at a time, forward and backward."""
+"""A few rows of one head's score matrix at a time, forward and backward."""
 
 import functools as ft
 import math
 
 import jax
+import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._dtypes import at_least_float32
-from ._rows import rows_vjp, softmax_rows, weighted_sum
+from ._rows import attend_rows, rows_vjp, softmax_columns
 
 
-# Scores of one chunk: 16 MiB of float32, about what the caches of a CPU hold. More
-# rows make the matrix products larger and were slower at 4096 tokens.
-CHUNK_SCORES = 2**22
+# Scores of one chunk: 4 MiB of float32, about what the caches of a CPU hold. Twice as
+# many and half as many were no faster at 1024 and 4096 tokens.
+CHUNK_SCORES = 2**20
 # Fewer rows than this leave matrix products too thin, whatever the batch.
 _MIN_CHUNK = 128
 
 
-def chunk_length(batch: int, heads: int, q_len: int, kv_len: int) -> int:
+def chunk_length(batch: int, q_len: int, kv_len: int) -> int:
     """Queries in a chunk: as many as `CHUNK_SCORES` allows, spread evenly."""
-    longest = max(CHUNK_SCORES // (batch * heads * kv_len), _MIN_CHUNK)
+    longest = max(CHUNK_SCORES // (batch * kv_len), _MIN_CHUNK)
     return math.ceil(q_len / math.ceil(q_len / longest))
+
+
+def _heads_first(x):
+    """`[batch, tokens, heads, ...]` to `[heads, batch, tokens, 1, ...]`.
+
+    The batch stays whole: it may be split over devices.
+    """
+    return jnp.moveaxis(x, 2, 0)[:, :, :, None]
+
+
+def _heads_back(x):
+    return jnp.moveaxis(x[:, :, :, 0], 0, 2)
 
 
 def _split(x, length):
@@ -43,38 +56,60 @@ def _first_rows(q_len, length):
 
 @ft.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _attention(query, key, value, is_causal, length):
-    def chunk(args):
-        rows, first_row = args
-        weights = softmax_rows(rows, key, is_causal=is_causal, first_row=first_row)
-        return weighted_sum(weights, value)
-
     q_len = query.shape[1]
-    out = jax.lax.map(chunk, (_split(query, length), _first_rows(q_len, length)))
-    return _join(out, q_len)
+
+    def head(args):
+        query, key, value = args
+
+        def chunk(args):
+            rows, first_row = args
+            return attend_rows(
+                rows, key, value, is_causal=is_causal, first_row=first_row
+            )
+
+        out = lax.map(chunk, (_split(query, length), _first_rows(q_len, length)))
+        return _join(out, q_len)
+
+    heads = tuple(_heads_first(x) for x in (query, key, value))
+    return _heads_back(lax.map(head, heads))
 
 
 def _fwd(query, key, value, is_causal, length):
     out = _attention(query, key, value, is_causal, length)
-    return out, (query, key, value)
+    return out, (query, key, value, out)
 
 
 def _bwd(is_causal, length, residuals, d_out):
-    query, key, value = residuals
+    query, key, value, _ = residuals
     q_len = query.shape[1]
 
-    def chunk(sums, args):
-        rows, d_rows, first_row = args
-        weights = softmax_rows(rows, key, is_causal=is_causal, first_row=first_row)
-        # Rows of padding have a cotangent of zero and add nothing.
-        d_query, *d_key_value = rows_vjp(weights, rows, key, value, d_rows)
-        sums = tuple(s + d for s, d in zip(sums, d_key_value, strict=True))
-        return sums, d_query.astype(query.dtype)
+    def head(args):
+        query, key, value, out, d_out = args
 
-    zeros = jnp.zeros(key.shape, at_least_float32(key.dtype))
-    chunks = (_split(query, length), _split(d_out, length), _first_rows(q_len, length))
-    (d_key, d_value), d_query = jax.lax.scan(chunk, (zeros, zeros), chunks)
-    d_query = _join(d_query, q_len)
-    return d_query, d_key.astype(key.dtype), d_value.astype(value.dtype)
+        def chunk(sums, args):
+            rows, out, d_out, first_row = args
+            weights, total = softmax_columns(
+                rows, key, is_causal=is_causal, first_row=first_row
+            )
+            # Used three times: without the barrier XLA may compute them three times.
+            weights, total = lax.optimization_barrier((weights, total))
+            # Rows of padding have a cotangent of zero and add nothing.
+            d_query, *d_key_value = rows_vjp(
+                weights, total, rows, key, value, out, d_out
+            )
+            sums = tuple(s + d for s, d in zip(sums, d_key_value, strict=True))
+            return sums, d_query.astype(query.dtype)
+
+        zeros = jnp.zeros(key.shape, at_least_float32(key.dtype))
+        split = (_split(x, length) for x in (query, out, d_out))
+        (d_key, d_value), d_query = lax.scan(
+            chunk, (zeros, zeros), (*split, _first_rows(q_len, length))
+        )
+        d_query = _join(d_query, q_len)
+        return d_query, d_key.astype(key.dtype), d_value.astype(value.dtype)
+
+    heads = tuple(_heads_first(x) for x in (*residuals, d_out))
+    return tuple(_heads_back(x) for x in lax.map(head, heads))
 
 
 _attention.defvjp(_fwd, _bwd)
@@ -100,10 +135,9 @@ def attention_chunked(
 
     An array like `query`.
 
-    **Backward:** saves `query`, `key` and `value`. Neither pass has more than `length`
-    rows of the score matrix at a time.
+    **Backward:** saves `query`, `key`, `value` and the output. Neither pass has more
+    than `length` rows of one head's score matrix at a time.
     """
     if length is None:
-        batch, q_len, heads, _ = query.shape
-        length = chunk_length(batch, heads, q_len, key.shape[1])
+        length = chunk_length(query.shape[0], query.shape[1], key.shape[1])
     return _attention(query, key, value, is_causal, length)

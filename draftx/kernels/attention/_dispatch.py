@@ -6,8 +6,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ._chunked import CHUNK_SCORES
-
 
 Implementation: TypeAlias = Literal[
     "cudnn", "pallas_tpu", "xla", "chunked", "reference"
@@ -23,7 +21,7 @@ IMPLEMENTATIONS: tuple[Implementation, ...] = (
 # Above so many scores `"chunked"` is chosen over `"xla"`, which keeps them all for the
 # backward pass. On a CPU it is then the faster of the two as well. An accelerator is
 # better off with larger matrix products; its figure is not measured.
-_MAX_SCORES_CPU = CHUNK_SCORES
+_MAX_SCORES_CPU = 2**21
 _MAX_SCORES_ACCELERATOR = 2**24
 # Shorter than this the score matrix is too small for a flash kernel to pay on a TPU.
 _MIN_TOKENS_TPU = 1024

@@ -5,23 +5,25 @@ import functools as ft
 import jax
 from jaxtyping import Array, Float
 
-from ._rows import rows_vjp, softmax_rows, weighted_sum
+from ._rows import attend_rows, rows_vjp, softmax_columns, weighted_columns
 
 
 @ft.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _attention(query, key, value, is_causal):
-    return _fwd(query, key, value, is_causal)[0]
+    return attend_rows(query, key, value, is_causal=is_causal)
 
 
 def _fwd(query, key, value, is_causal):
-    weights = softmax_rows(query, key, is_causal=is_causal).astype(value.dtype)
-    return weighted_sum(weights, value), (weights, query, key, value)
+    weights, total = softmax_columns(query, key, is_causal=is_causal)
+    weights = weights.astype(value.dtype)
+    out = weighted_columns(weights, total, value)
+    return out, (weights, total, query, key, value, out)
 
 
 def _bwd(is_causal, residuals, d_out):
     del is_causal  # Hidden keys have a weight of zero.
-    weights, query, key, value = residuals
-    d_query, d_key, d_value = rows_vjp(weights, query, key, value, d_out)
+    _, _, query, key, value, _ = residuals
+    d_query, d_key, d_value = rows_vjp(*residuals, d_out)
     return (
         d_query.astype(query.dtype),
         d_key.astype(key.dtype),
@@ -41,8 +43,8 @@ def attention_xla(
 ) -> Float[Array, "batch q_len heads head_dim"]:
     """Attention through a full score matrix, for any device, dtype and size.
 
-    **Backward:** saves `query`, `key`, `value` and the softmax, in the dtype of
-    `value`. Making it again from the rest takes a tenth to a third longer on a CPU;
+    **Backward:** saves `query`, `key`, `value`, the output and the softmax, in the
+    dtype of `value`. Making the softmax again takes up to twice as long on a CPU;
     `"chunked"` is for where the memory is worth more.
     """
     return _attention(query, key, value, is_causal)
