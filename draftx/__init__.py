@@ -26,7 +26,6 @@ from .finetuning import (
 from .io import (
     load as load,
     load_lora as load_lora,
-    load_reward as load_reward,
     save as save,
     save_lora as save_lora,
 )

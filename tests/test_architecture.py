@@ -14,9 +14,9 @@ _FLOORS = (
     "diffusion",
     "pipeline",
     "lora",
+    "io",
     "rewards",
     "finetuning",
-    "io",
 )
 _FILES = sorted(_ROOT.rglob("*.py"))
 _NAME = lambda path: str(path.relative_to(_ROOT))

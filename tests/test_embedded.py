@@ -43,11 +43,11 @@ def test_it_loads_from_another_folder(tmp_path):
     assert result.stdout.strip() == "(16, 16, 4)", result.stderr
 
 
-def test_a_classifier_recognizes_its_animals(tiny):
+def test_the_judge_recognizes_its_animals(tiny):
     sys.path.insert(0, str(_ROOT / "weights"))
     try:
-        from classifier import load_classifier
         from composites import ANIMALS
+        from judge import load_judge
     finally:
         sys.path.pop(0)
     chosen = ANIMALS[::4]
@@ -59,7 +59,7 @@ def test_a_classifier_recognizes_its_animals(tiny):
     images = draftx.sample(
         tiny, prompts, key=jr.key(1), num_inference_steps=20, guidance_scale=4.0
     )
-    logits = eqx.filter_jit(load_classifier())(images)["animal"]
+    logits = eqx.filter_jit(load_judge())(images)["animal"]
     seen = [ANIMALS[i] for i in np.argmax(np.asarray(logits), axis=-1)]
     right = [name == want for name, want in zip(seen, chosen, strict=True)]
     assert sum(right) >= 0.75 * len(chosen), list(zip(chosen, seen, strict=True))

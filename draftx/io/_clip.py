@@ -2,16 +2,14 @@
 
 import pathlib
 import re
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
 from ..models import (
+    AestheticHead,
     CLIPConfig,
     CLIPModel,
     CLIPTextConfig,
@@ -19,12 +17,10 @@ from ..models import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
     from_open_clip,
-    replace_parameters,
 )
-from ..rewards import AestheticHead
-from ._components import match_keys
+from ._arrays import Arrays, read_arrays
+from ._components import fill
 from ._errors import first_five, ModelFileError
-from ._pickle import read_torch_file
 from ._safetensors import open_weights, read_json, TensorFile
 
 
@@ -82,7 +78,7 @@ def read_open_clip(
     - `dtype`: To compute in.
     - `config`: What the file does not say.
     """
-    state = _read_arrays(path)
+    state = read_arrays(path)
     if "visual.class_embedding" not in state:
         got = f"{len(state)} tensors, such as {first_five(state)}"
         hint = ""
@@ -92,7 +88,7 @@ def read_open_clip(
             f"{str(path)!r} must hold a CLIP with the names of open_clip, such as "
             f"visual.class_embedding; it holds {got}.{hint}"
         )
-    file = _Arrays(from_open_clip(state), str(path))
+    file = Arrays(from_open_clip(state), str(path))
     return _fill(_skeleton(CLIPModel, config, dtype), file)
 
 
@@ -103,7 +99,7 @@ def read_aesthetic_head(path: pathlib.Path) -> AestheticHead:
 
     - `path`: A file of PyTorch or of safetensors.
     """
-    state = _read_arrays(path)
+    state = read_arrays(path)
     # Dropout has the other places in the list.
     places = {f"layers.{j}": f"linears.{i}" for i, j in enumerate((0, 2, 4, 6, 7))}
     names = [f"{place}.{part}" for place in places for part in ("weight", "bias")]
@@ -127,85 +123,36 @@ def read_aesthetic_head(path: pathlib.Path) -> AestheticHead:
         widths=tuple(shape[0] for shape in shapes[:-1]),
         key=jr.key(0),
     )
-    return _fill(skeleton, _Arrays(arrays, str(path)))
+    return _fill(skeleton, Arrays(arrays, str(path)))
 
 
-def read_tokenizer(folder: pathlib.Path, model: CLIPModel) -> CLIPTokenizer:
+def read_tokenizer(folder: pathlib.Path, vocab_size: int) -> CLIPTokenizer:
     """**Arguments:**
 
     - `folder`: Has `vocab.json` and `merges.txt`, or `tokenizer.json`.
-    - `model`: Which it must fit.
+    - `vocab_size`: Of the model, which it must fit.
     """
     try:
         tokenizer = CLIPTokenizer.from_folder(folder)
     # The library behind it raises bare `Exception`s.
     except Exception as e:
         raise ModelFileError(f"{str(folder)!r} holds no CLIP tokenizer: {e}") from e
-    if tokenizer.vocab_size != model.config.text.vocab_size:
+    if tokenizer.vocab_size != vocab_size:
         raise ModelFileError(
-            f"The tokenizer of {str(folder)!r} must have the model's "
-            f"{model.config.text.vocab_size} ids; it has {tokenizer.vocab_size}."
+            f"The tokenizer of {str(folder)!r} must have the model's {vocab_size} ids; "
+            f"it has {tokenizer.vocab_size}."
         )
     return tokenizer
-
-
-class _Arrays:
-    """Arrays in memory, to be read as a `TensorFile` is."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray], name: str):
-        self.name = name
-        self.shapes = {key: array.shape for key, array in arrays.items()}
-        self._arrays = arrays
-
-    def check_dtypes(self, keys: list[str]) -> None:
-        dtypes = {key: self._arrays[key].dtype for key in keys}
-        wrong = [
-            f"{k}: {d}" for k, d in dtypes.items() if not jnp.issubdtype(d, np.floating)
-        ]
-        if wrong:
-            raise ModelFileError(
-                f"{self.name!r} must hold floats; {len(wrong)} of its tensors are "
-                f"not: {first_five(wrong)}."
-            )
-
-    def read(self, key: str, dtype: Any) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            array = self._arrays[key].astype(dtype, copy=False)
-        if not np.isfinite(array).all():
-            raise ModelFileError(
-                f"{self.name!r} must hold finite weights; values of {key!r} are not, "
-                f"or are too large for {jnp.dtype(dtype).name}."
-            )
-        return array
-
-
-def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise ModelFileError(f"{str(path)!r} must be a file of weights; it is not.")
-    if path.suffix != ".safetensors":
-        return read_torch_file(path)
-    file = TensorFile(path)
-    file.check_dtypes(list(file.shapes))
-    kept = {"F16": np.float16, "BF16": jnp.bfloat16}
-    return {
-        key: file.read(key, kept.get(file.dtypes[key], np.float32))
-        for key in file.shapes
-    }
 
 
 def _skeleton(cls: Any, config: CLIPConfig, dtype: np.dtype) -> Any:
     return eqx.filter_eval_shape(cls, config, dtype=dtype, key=jr.key(0))
 
 
-def _fill(skeleton: Any, file: TensorFile | _Arrays) -> Any:
+def _fill(skeleton: Any, file: TensorFile | Arrays) -> Any:
     """A model with the arrays of a file in the dtypes of the skeleton."""
     shapes = file.shapes
     if isinstance(skeleton, CLIPVisionModelWithProjection):
         half = ("vision_model.", "visual_projection.")
         shapes = {key: s for key, s in shapes.items() if key.startswith(half)}
-    keys = match_keys(skeleton, shapes, file.name)
-    file.check_dtypes(list(keys.values()))
-    return replace_parameters(
-        skeleton,
-        lambda p: jax.device_put(p.from_file(file.read(keys[p.key], p.leaf.dtype))),
-    )
+    return fill(skeleton, file, shapes)

@@ -24,6 +24,7 @@ from ..models import (
     UNet2DConditionModel,
     UNetConfig,
 )
+from ._arrays import Arrays
 from ._atomic import write_json
 from ._configs import config_dict
 from ._errors import first_five, ModelFileError
@@ -72,16 +73,28 @@ def load_component(
         skeleton = eqx.filter_eval_shape(cls, config, dtype=dtype, key=jr.key(0))
     except (TypeError, ValueError, AttributeError, ArithmeticError, IndexError) as e:
         raise ModelFileError(f"{str(path)!r} describes no {cls.__name__}: {e}") from e
-    return fill(skeleton, open_weights(folder, weights_stem(cls)), dtype)
+    return fill(skeleton, open_weights(folder, weights_stem(cls)))
 
 
-def fill(skeleton: Any, file: TensorFile, dtype: Any) -> Any:
-    """A model with the arrays of a file, all of them or an error."""
-    keys = match_keys(skeleton, file.shapes, file.name)
+def fill(
+    skeleton: Any,
+    file: TensorFile | Arrays,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Any:
+    """A model with the arrays of a file, all of them or an error.
+
+    **Arguments:**
+
+    - `skeleton`: The model, its arrays shapes and dtypes only.
+    - `file`: Has weights in any dtype.
+    - `shapes`: Of the tensors to be read, by name; of all of them if `None`.
+    """
+    keys = match_keys(skeleton, file.shapes if shapes is None else shapes, file.name)
     file.check_dtypes(list(keys.values()))
     # Unlike `jnp.asarray`, this compiles nothing for each new shape.
     return replace_parameters(
-        skeleton, lambda p: jax.device_put(p.from_file(file.read(keys[p.key], dtype)))
+        skeleton,
+        lambda p: jax.device_put(p.from_file(file.read(keys[p.key], p.leaf.dtype))),
     )
 
 

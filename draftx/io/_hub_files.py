@@ -2,32 +2,41 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 from ._errors import ModelFileError
+from ._sha256 import check_sha256
 
 
 @dataclasses.dataclass(frozen=True)
 class HubFiles:
-    """Files of one repository."""
+    """Files of one repository, all in one folder of it.
+
+    `sha256` has the digests that are known, by name; `repo_type` is `"dataset"` for one
+    of those.
+    """
 
     repo_id: str
     revision: str | None
     names: tuple[str, ...]
+    sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    repo_type: str | None = None
 
     @property
     def command(self) -> str:
         """What downloads them into the cache."""
+        kind = "" if self.repo_type is None else f" --repo-type {self.repo_type}"
         at = "" if self.revision is None else f" --revision {self.revision}"
-        return f"hf download {self.repo_id}{at} {' '.join(self.names)}"
+        return f"hf download {self.repo_id}{kind}{at} {' '.join(self.names)}"
 
 
-def fetch(wanted: list[HubFiles], name: str) -> list[pathlib.Path]:
-    """Downloads what the cache lacks.
+def fetch(wanted: list[HubFiles], what: str) -> list[pathlib.Path]:
+    """Downloads what the cache lacks, and checks what is there by its digest.
 
     **Arguments:**
 
-    - `wanted`: All files of a reward.
-    - `name`: Of the reward, for the error text.
+    - `wanted`: All files that are needed.
+    - `what`: Needs them, for the error text.
 
     **Returns:**
 
@@ -39,8 +48,13 @@ def fetch(wanted: list[HubFiles], name: str) -> list[pathlib.Path]:
     for files in wanted:
         try:
             paths = [
-                huggingface_hub.hf_hub_download(
-                    files.repo_id, file, revision=files.revision
+                pathlib.Path(
+                    huggingface_hub.hf_hub_download(
+                        files.repo_id,
+                        file,
+                        repo_type=files.repo_type,
+                        revision=files.revision,
+                    )
                 )
                 for file in files.names
             ]
@@ -48,9 +62,13 @@ def fetch(wanted: list[HubFiles], name: str) -> list[pathlib.Path]:
         except Exception as e:
             cause = " ".join([f"{type(e).__name__}:", *str(e).split("\n")[:1]])
             raise ModelFileError(
-                f"The files of the reward {name!r} are not here, and the Hugging Face "
-                f"Hub did not give those of {files.repo_id!r} ({cause}). With a "
-                f"connection, `{' && '.join(f.command for f in wanted)}` gets them."
+                f"The files of {what} are not here, and the Hugging Face Hub did not "
+                f"give those of {files.repo_id!r} ({cause}). With a connection, "
+                f"`{' && '.join(f.command for f in wanted)}` gets them."
             ) from e
-        folders.append(pathlib.Path(paths[0]).parent)
+        for name, path in zip(files.names, paths, strict=True):
+            if name in files.sha256:
+                again = f"`{files.command} --force-download` gets it again"
+                check_sha256(path, files.sha256[name], again)
+        folders.append(paths[0].parent)
     return folders

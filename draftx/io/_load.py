@@ -7,6 +7,7 @@ from ._components import check_dtype
 from ._errors import ModelFileError
 from ._folder import load_folder
 from ._hub import download, is_repo_id
+from ._local_files import EmbeddedFolder
 from ._safetensors import TensorFile
 
 
@@ -46,7 +47,7 @@ def load(
     if is_hub:
         return load_folder(download(str(source), revision), dtype)
     if source == "tiny":
-        return load_folder(_embedded(), dtype)
+        return load_folder(EmbeddedFolder("tiny").find("the embedded model"), dtype)
     if path.is_dir():
         return load_folder(path, dtype)
     if path.is_file():
@@ -54,19 +55,6 @@ def load(
     raise ModelFileError(
         f'`source` must be "tiny", a folder or a repository "owner/name"; got '
         f"{str(source)!r}, and there is no such folder."
-    )
-
-
-def _embedded() -> pathlib.Path:
-    package = pathlib.Path(__file__).parent.parent
-    candidates = (package / "_tiny", package.parent / "weights" / "tiny")
-    for folder in candidates:
-        if (folder / "model_index.json").is_file():
-            return folder
-    raise ModelFileError(
-        "The embedded model is missing from this installation; looked in "
-        f"{' and '.join(repr(str(folder)) for folder in candidates)}. Install draftx "
-        "again."
     )
 
 

@@ -1,5 +1,6 @@
 """The three networks of Stable Diffusion 1.x: UNet, autoencoder, text encoder."""
 
+from ._aesthetic_head import AestheticHead as AestheticHead
 from ._config import ConfigError as ConfigError
 from ._keys import (
     checkpoint_arrays as checkpoint_arrays,
@@ -9,6 +10,16 @@ from ._keys import (
     named_parameters as named_parameters,
     Parameter as Parameter,
     replace_parameters as replace_parameters,
+)
+from .blip import (
+    BertConfig as BertConfig,
+    BertTokenizer as BertTokenizer,
+    BertWithImage as BertWithImage,
+    BlipVisionModel as BlipVisionModel,
+    from_blip as from_blip,
+    IMAGE_REWARD as IMAGE_REWARD,
+    ImageRewardConfig as ImageRewardConfig,
+    ImageRewardModel as ImageRewardModel,
 )
 from .classifiers import (
     EfficientNetLite as EfficientNetLite,
@@ -26,6 +37,12 @@ from .clip import (
     CLIPVisionModel as CLIPVisionModel,
     CLIPVisionModelWithProjection as CLIPVisionModelWithProjection,
     from_open_clip as from_open_clip,
+)
+from .owlvit import (
+    Detections as Detections,
+    OWLVIT_B_32 as OWLVIT_B_32,
+    owlvit_config as owlvit_config,
+    OwlViTForObjectDetection as OwlViTForObjectDetection,
 )
 from .unet import (
     TextContext as TextContext,

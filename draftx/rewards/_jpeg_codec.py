@@ -18,6 +18,7 @@ from ._jpeg_stages import (
     double,
     exact_divide,
     halve,
+    hard_cubic_round,
     integer_divide,
     round_half_away,
     to_rgb,
@@ -32,6 +33,7 @@ def jpeg_roundtrip(
     subsampling: Subsampling = "4:2:0",
     *,
     rounding: Rounding = "hard",
+    tables: Float[Array, "2 8 8"] | None = None,
 ) -> Float[Array, "*shape"]:
     """Decodes the JPEG encoding of each image: what libjpeg would give back.
 
@@ -53,6 +55,10 @@ def jpeg_roundtrip(
         constant almost everywhere: its derivative is zero.
         `"cubic"` is `round(x) + (x - round(x)) ** 3`, which has a derivative between
         the midpoints. Nothing else is rounded, so no other derivative is lost.
+        `"hard_cubic"` rounds the coefficients, and nothing else, and has the derivative
+        of `"cubic"`.
+    - `tables`: Quantization steps of luminance and chrominance, in place of those of
+        `quality`: any positive numbers.
 
     **Returns:**
 
@@ -79,8 +85,10 @@ def jpeg_roundtrip(
         divide, to_steps = integer_divide, round_half_away
         pixels = jnp.round(lax.stop_gradient(pixels))
     else:
-        divide, to_steps = exact_divide, cubic_round
-    luma_steps, chroma_steps = quantization_tables(quality).astype(dtype)
+        divide = exact_divide
+        to_steps = cubic_round if rounding == "cubic" else hard_cubic_round
+    steps = quantization_tables(quality) if tables is None else tables
+    luma_steps, chroma_steps = steps.astype(dtype)
 
     luma, chroma = to_ycbcr(pixels, divide)
     height, width = images.shape[1:3]
@@ -112,7 +120,8 @@ def check_codec_arguments(
     if rounding not in get_args(Rounding):
         raise ValueError(
             f"`rounding` must be one of {get_args(Rounding)}; got {rounding!r}. Use "
-            "'hard' for what a file holds, 'cubic' for a derivative through the codec."
+            "'hard' for what a file holds, the others for a derivative through the "
+            "codec."
         )
 
 

@@ -57,6 +57,13 @@ def cubic_round(x: Array) -> Array:
     return nearest + (x - nearest) ** 3
 
 
+def hard_cubic_round(x: Array) -> Array:
+    """Rounds, with the slope of `cubic_round`."""
+    nearest = lax.stop_gradient(round_half_away(x))
+    cube = (x - nearest) ** 3
+    return nearest + (cube - lax.stop_gradient(cube))
+
+
 def _matmul(subscripts: str, x: Array, matrix: Array) -> Array:
     # The integers need all 24 bits, which accelerators do not spend by default.
     return jnp.einsum(subscripts, x, matrix, precision=lax.Precision.HIGHEST)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 
 
 Subsampling: TypeAlias = Literal["4:2:0", "4:4:4"]
-Rounding: TypeAlias = Literal["hard", "cubic"]
+Rounding: TypeAlias = Literal["hard", "cubic", "hard_cubic"]
 
 # ITU-T T.81, tables K.1 and K.2: the quantization steps at quality 50.
 LUMINANCE_STEPS: Final = (

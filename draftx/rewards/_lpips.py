@@ -1,5 +1,6 @@
 """LPIPS: a distance between images that agrees with what people see."""
 
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +9,12 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from safetensors.numpy import load_file
 
 from .._custom_types import Images
 from ..kernels import at_least_float32
-from ..models.classifiers import PerceptualTrunk
+from ..models import PerceptualTrunk
+from ._numerics import safe_sqrt
 from ._preprocess import check_images, normalize
 
 
@@ -29,9 +32,9 @@ class LPIPS(eqx.Module):
     where $\hat{f}_l$ are the activations, divided by their norm over the channels, and
     $w_l$ the published heads. At least 0, and 0 for equal images.
 
-    Weights: version 0.1 of the heads is in the package `lpips` (0.1.4, BSD-2-Clause),
-    `lpips/weights/v0.1/vgg.pth` and `alex.pth`; the trunk is torchvision's, trained on
-    ImageNet (BSD-3-Clause).
+    Version 0.1 of the heads comes with draftx (BSD-2-Clause; those of the package
+    `lpips` 0.1.4). The trunk is torchvision's, trained on ImageNet (BSD-3-Clause):
+    [`draftx.rewards.load_lpips`][] reads it.
 
     ??? cite
 
@@ -63,15 +66,17 @@ class LPIPS(eqx.Module):
 
         - `trunk`: `features.0.weight` and so on: torchvision's VGG16 or AlexNet.
         - `heads`: `lin0.model.1.weight` and so on: the files of the package `lpips`,
-            as [`draftx.io.read_torch_file`][] gives them. `None` where `trunk` has
-            both, a state dict of `lpips.LPIPS`.
+            as [`draftx.io.read_torch_file`][] gives them. `None` is those in `trunk`
+            if it is a state dict of `lpips.LPIPS`, and else the published ones.
 
         **Returns:**
 
         The distance, in float32.
         """
         network = PerceptualTrunk.from_arrays(trunk)
-        heads = trunk if heads is None else heads
+        if heads is None:
+            has_heads = any(key.startswith("lin") for key in trunk)
+            heads = trunk if has_heads else published_heads(network.architecture)
         found: dict[int, np.ndarray] = {}
         for key, array in heads.items():
             if match := re.fullmatch(r"lin(\d)\.model\.1\.weight", key):
@@ -117,6 +122,14 @@ class LPIPS(eqx.Module):
         return self.between(self.features(x), self.features(y))
 
 
+def published_heads(architecture: str) -> dict[str, np.ndarray]:
+    """Version 0.1 of the heads for a trunk, by the names of the package `lpips`."""
+    path = pathlib.Path(__file__).with_name("lpips_heads.safetensors")
+    prefix = f"{architecture}."
+    arrays = load_file(path)
+    return {k.removeprefix(prefix): x for k, x in arrays.items() if prefix in k}
+
+
 def check_one_shape(x: Any, y: Any) -> None:
     """Raises unless two batches of images are of one shape."""
     if jnp.shape(x) != jnp.shape(y):
@@ -131,11 +144,3 @@ def unit(
     """Divides by the norm over the last axis; zero stays zero, with a finite slope."""
     norm = safe_sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True))
     return x / (norm + epsilon)
-
-
-def safe_sqrt(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The square root, with derivative zero at zero."""
-    is_positive = x > 0
-    # The inner `where` keeps the infinite slope out of the chain rule: 0 * inf is nan.
-    root = jnp.sqrt(jnp.where(is_positive, x, jnp.ones_like(x)))
-    return jnp.where(is_positive, root, jnp.zeros_like(x))

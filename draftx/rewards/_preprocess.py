@@ -127,3 +127,22 @@ def hps_preprocess(images: Images, size: int) -> Pixels:
     images = images.astype(at_least_float32(images.dtype))
     square = pad_to_square(resize_longest_edge(images, size), size)
     return normalize(square, CLIP_MEAN, CLIP_STD)
+
+
+def blip_preprocess(images: Images, size: int) -> Pixels:
+    """As `clip_preprocess`, with the crop where torchvision has it: of an odd rest, a
+    half is rounded to the even number."""
+    check_images(images)
+    images = resize_shortest_edge(images.astype(at_least_float32(images.dtype)), size)
+    _, height, width, _ = images.shape
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    square = images[:, top : top + size, left : left + size]
+    return normalize(square, CLIP_MEAN, CLIP_STD)
+
+
+def stretch_preprocess(images: Images, size: int) -> Pixels:
+    """Both edges to `size`, whatever they were, CLIP's mean and deviation, in at least
+    float32."""
+    check_images(images)
+    images = images.astype(at_least_float32(images.dtype))
+    return normalize(resize(images, size, size), CLIP_MEAN, CLIP_STD)

@@ -1,7 +1,7 @@
 """Images that look like given ones, to the eye of a network."""
 
 from collections.abc import Callable
-from typing import Any, get_args, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import equinox as eqx
 import jax
@@ -11,13 +11,13 @@ from jaxtyping import Array, Float
 
 from .._custom_types import Images
 from ._base import AbstractReward
-from ._classifier import default_preprocess, Preprocess, preprocessed
-from ._lpips import LPIPS, safe_sqrt, unit
+from ._classifier import Preprocess
+from ._features import check_one_of, Distance, FeatureDistance
+from ._lpips import LPIPS
 from ._preprocess import check_images
 
 
 Reduction: TypeAlias = Literal["mean", "nearest"]
-Distance: TypeAlias = Literal["cosine", "l2"]
 
 
 class LPIPSSimilarity(AbstractReward):
@@ -51,6 +51,7 @@ class LPIPSSimilarity(AbstractReward):
 
     def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
         del prompts
+        check_images(images)
         if images.shape[1:3] != self.image_size:
             height, width = self.image_size
             raise ValueError(
@@ -72,10 +73,8 @@ class FeatureSimilarity(AbstractReward):
         FeatureSimilarity(resnet.features, references)
     """
 
-    network: Callable[..., Float[Array, "batch ..."]]
+    distance: FeatureDistance
     references: Float[Array, "references features"]
-    preprocess: Preprocess
-    distance: Distance = eqx.field(static=True)
     reduction: Reduction = eqx.field(static=True)
 
     def __init__(
@@ -97,41 +96,22 @@ class FeatureSimilarity(AbstractReward):
             the `"nearest"` one.
         - `preprocess`: As in [`draftx.rewards.ClassifierReward`][].
         """
-        check_one_of("distance", distance, Distance)
         check_one_of("reduction", reduction, Reduction)
-        self.network = network
-        self.preprocess = default_preprocess(network, preprocess)
-        self.distance = distance
+        self.distance = FeatureDistance(network, distance, preprocess=preprocess)
         self.reduction = reduction
-        self.references = _features_once(self._features, references)
-
-    def _features(self, images: Images) -> Float[Array, "batch features"]:
-        features = self.network(preprocessed(self.preprocess, images))
-        features = features.reshape(len(features), -1).astype(jnp.float32)
-        return unit(features) if self.distance == "cosine" else features
+        self.references = _features_once(self.distance.features, references)
 
     def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
         del prompts
-        features = self._features(images)
+        features = self.distance.features(images)
         if features.shape[1] != self.references.shape[1]:
             raise ValueError(
                 "`images` must give as many features as the references, "
                 f"{self.references.shape[1]}; got {features.shape[1]}. Use images of "
                 "the references' size, or a `preprocess` that makes them so."
             )
-
-        def between(reference):
-            squares = jnp.sum(jnp.square(features - reference), axis=-1)
-            # Of unit vectors, half the squared distance is one minus the cosine.
-            return 0.5 * squares if self.distance == "cosine" else safe_sqrt(squares)
-
+        between = lambda reference: self.distance.between(features, reference)
         return -_reduce(between, self.references, self.reduction)
-
-
-def check_one_of(name: str, value: str, literal: Any) -> None:
-    """Raises unless `value` is one of a `Literal`."""
-    if value not in get_args(literal):
-        raise ValueError(f"`{name}` must be one of {get_args(literal)}; got {value!r}.")
 
 
 def _height_and_width(images: Images) -> tuple[int, int]:

@@ -9,9 +9,12 @@ from jaxtyping import Array, Float
 from .._custom_types import Images
 from ..kernels import at_least_float32
 from ._base import AbstractReward
+from ._numerics import safe_sqrt
+from ._preprocess import check_images
 
 
-Form: TypeAlias = Literal["distance", "correlation"]
+Form: TypeAlias = Literal["distance", "l2", "l1", "correlation", "cosine"]
+Reduction: TypeAlias = Literal["mean", "min"]
 
 _ANGLES = (90, 180, 270)
 
@@ -32,12 +35,20 @@ class RotationAntiCorrelation(AbstractReward):
     where $\bar{x}$ is $x$ minus the mean of each channel: an image's average color
     survives every rotation, and would count as resemblance otherwise.
 
-    The distance grows with contrast, so ascending it leads to black and white; the
-    correlation is the same at every contrast.
+    `"l2"` is the root of the distance (over pixels and channels, averaged), `"l1"` the
+    mean of the absolute difference, both in $[0, 1]$, and `"cosine"` is the correlation
+    without the means taken off, in $[-1, 0]$.
+
+    Distances grow with contrast, so ascending them leads to black and white; the
+    correlation is the same at every contrast, and the cosine falls with brightness.
+
+    The paper's formula is lost but for "dissimilar to their rotations"; its images
+    became black and white, which speaks for a distance. `angles`, `form` and
+    `reduction` are the readings.
 
     !!! info
 
-        Both have gradient zero at an image equal to its rotations, such as a flat one.
+        All have gradient zero at an image equal to its rotations, such as a flat one.
 
     ??? cite
 
@@ -46,6 +57,7 @@ class RotationAntiCorrelation(AbstractReward):
 
     angles: tuple[int, ...] = eqx.field(static=True)
     form: Form = eqx.field(static=True)
+    reduction: Reduction = eqx.field(static=True)
     epsilon: float = eqx.field(static=True)
 
     def __init__(
@@ -53,15 +65,19 @@ class RotationAntiCorrelation(AbstractReward):
         *,
         angles: tuple[int, ...] = _ANGLES,
         form: Form = "distance",
+        reduction: Reduction = "mean",
         epsilon: float = 1e-5,
     ):
         """**Arguments:**
 
         - `angles`: In degrees, a non-empty subset of `(90, 180, 270)`. 90 and 270 give
             equal scores, so all three together count quarter turns twice.
-        - `form`: `"distance"` or `"correlation"`.
+        - `form`: `"distance"`, `"l2"`, `"l1"`, `"correlation"` or `"cosine"`.
+        - `reduction`: `"mean"` over the angles, or the least, `"min"`: no rotation may
+            resemble the image.
         - `epsilon`: $\\varepsilon$, added to the variance of an image in
-            `"correlation"`, so that flat images have a gradient.
+            `"correlation"`, and to its mean square in `"cosine"`, so that flat and
+            black images have a gradient.
         """
         angles = tuple(angles)
         is_subset = set(angles) <= set(_ANGLES) and len(set(angles)) == len(angles)
@@ -75,6 +91,10 @@ class RotationAntiCorrelation(AbstractReward):
                 f"`form` must be one of {get_args(Form)}; got {form!r}. Use "
                 "'correlation' for a score that ignores contrast."
             )
+        if reduction not in get_args(Reduction):
+            raise ValueError(
+                f"`reduction` must be one of {get_args(Reduction)}; got {reduction!r}."
+            )
         if epsilon <= 0:
             raise ValueError(
                 f"`epsilon` must be positive; got {epsilon}. A flat image has variance "
@@ -82,10 +102,12 @@ class RotationAntiCorrelation(AbstractReward):
             )
         self.angles = angles
         self.form = form
+        self.reduction = reduction
         self.epsilon = epsilon
 
     def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
         del prompts
+        check_images(images)
         _, height, width, _ = images.shape
         if height != width and self.angles != (180,):
             raise ValueError(
@@ -95,14 +117,18 @@ class RotationAntiCorrelation(AbstractReward):
         x = images.astype(at_least_float32(images.dtype))
         if self.form == "correlation":
             x = x - jnp.mean(x, axis=(1, 2), keepdims=True)
-        scores = [self._score(x, angle) for angle in self.angles]
-        return jnp.mean(jnp.stack(scores), axis=0).astype(jnp.float32)
+        scores = jnp.stack([self._score(x, angle) for angle in self.angles])
+        reduce = jnp.mean if self.reduction == "mean" else jnp.min
+        return reduce(scores, axis=0).astype(jnp.float32)
 
     def _score(self, x: Images, angle: int) -> Float[Array, " batch"]:
         rotated = jnp.rot90(x, angle // 90, axes=(1, 2))
-        if self.form == "distance":
-            return jnp.mean((x - rotated) ** 2, axis=(1, 2, 3))
-        covariance = jnp.mean(x * rotated, axis=(1, 2, 3))
-        # Rotation keeps the variance, so the two standard deviations are one variance.
-        variance = jnp.mean(x**2, axis=(1, 2, 3))
-        return -covariance / (variance + self.epsilon)
+        mean = lambda values: jnp.mean(values, axis=(1, 2, 3))
+        if self.form in ("distance", "l2"):
+            distance = mean((x - rotated) ** 2)
+            return distance if self.form == "distance" else safe_sqrt(distance)
+        if self.form == "l1":
+            # Not `jnp.abs`, whose slope at zero is one.
+            return mean((x - rotated) * jnp.sign(x - rotated))
+        # Rotation keeps the square, so the two norms are one mean square.
+        return -mean(x * rotated) / (mean(x**2) + self.epsilon)

@@ -6,7 +6,7 @@ import json
 import huggingface_hub
 import pytest
 
-import draftx.io._load as load_module
+import draftx.io._local_files as local_files
 from draftx import load
 from draftx.io import ModelFileError
 
@@ -90,7 +90,8 @@ def test_without_a_connection_the_error_says_what_to_do(monkeypatch):
 
 def test_the_embedded_model_needs_no_hub(saved, pipeline, tmp_path, monkeypatch):
     package = tmp_path / "site" / "draftx"
-    monkeypatch.setattr(load_module, "__file__", str(package / "io" / "_load.py"))
+    file = package / "io" / "_local_files.py"
+    monkeypatch.setattr(local_files, "__file__", str(file))
     with pytest.raises(ModelFileError, match="embedded model is missing"):
         load("tiny")
     (tmp_path / "site" / "weights").mkdir(parents=True)

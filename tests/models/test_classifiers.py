@@ -17,6 +17,7 @@ from draftx.models import EfficientNetLite, PerceptualTrunk, ResNet
 from draftx.models.classifiers import Stage
 from draftx.models.classifiers._trunks import spec_of
 from draftx.rewards import ClassifierReward, LPIPS, ResizeAndCrop
+from draftx.rewards._lpips import published_heads
 
 from ..goldens import make_classifiers
 from ..helpers import relative_error
@@ -213,6 +214,10 @@ def test_matches_lpips(net, saved):
     heads = read_torch_file(
         pathlib.Path(package.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
     )
+    ours = published_heads({"vgg": "vgg16", "alex": "alexnet"}[net])
+    assert ours.keys() == heads.keys()
+    for key, head in ours.items():
+        np.testing.assert_array_equal(head, heads[key])
     make_random = model.net
     rng = np.random.default_rng(0)
     make_classifiers.randomize(make_random, rng)

@@ -76,7 +76,7 @@ def test_a_folder_of_transformers(torch, saved, name):
     import transformers
 
     model, folder = saved
-    reward = draftx.load_reward(name, folder)
+    reward = draftx.rewards.load(name, folder)
     tokenizer = transformers.CLIPTokenizer.from_pretrained(str(folder))
     ids = tokenizer(
         PROMPTS,
@@ -137,5 +137,5 @@ def test_files_of_torch_save(torch, name, tmp_path, monkeypatch):
     whole = {"epoch": 3, "name": "x", "state_dict": state} if name == "hpsv2" else state
     file = tmp_path / "file.pt"
     torch.save(whole, file)
-    actual = draftx.load_reward(name, **(arguments | {"source": file}))
+    actual = draftx.rewards.load(name, **(arguments | {"source": file}))
     assert eqx.tree_equal(actual, expected)

@@ -22,7 +22,7 @@ from ..goldens import make_clip
 from . import tiny_clip
 
 
-LOAD = draftx.load_reward
+LOAD = draftx.rewards.load
 
 
 def manifest(name):
@@ -101,14 +101,17 @@ def hub(tmp_path, monkeypatch):
         for file in (tmp_path / name).iterdir():
             files[repo, file.name] = file
 
-    def hf_hub_download(repo_id, filename, *, revision):
+    def hf_hub_download(repo_id, filename, *, repo_type, revision):
+        assert repo_type is None
         calls.append((repo_id, filename, revision))
         if (repo_id, filename) not in files:
             raise ConnectionError("no route to host\nlong explanation")
         return str(files[repo_id, filename])
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    monkeypatch.setattr(draftx.io._rewards, "VIT_H_14", tiny_clip.clip_config("hpsv2"))
+    monkeypatch.setattr(
+        draftx.rewards._load, "VIT_H_14", tiny_clip.clip_config("hpsv2")
+    )
     return calls
 
 
@@ -172,9 +175,11 @@ def test_without_a_connection_the_error_says_what_to_do(hub, name, commands):
 
 
 def test_names_and_paths_error_text(tmp_path):
-    with pytest.raises(ValueError, match="`name` must be one of 'aesthetic', 'clip',"):
-        LOAD("imagereward")
-    with pytest.raises(ValueError, match="Say which reward it is: `load_reward\\("):
+    with pytest.raises(
+        ValueError, match="`name` must be one of 'clip', 'picks.* got 'clop'"
+    ):
+        LOAD("clop")
+    with pytest.raises(ValueError, match="Say which reward it is: `load\\("):
         LOAD("openai/clip-vit-base-patch32")
     with pytest.raises(ValueError, match="`clip` must be None for 'hpsv2'"):
         LOAD("hpsv2", clip=tmp_path)

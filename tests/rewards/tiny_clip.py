@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 from safetensors.numpy import save_file
 
-from draftx import load_reward
 from draftx.models import CLIPConfig
 
 from ..goldens import make_clip
@@ -37,7 +36,7 @@ def state_dict(arrays) -> dict[str, np.ndarray]:
 
 
 def write(name, folder: pathlib.Path, arrays=None) -> dict[str, pathlib.Path]:
-    """The files of a reward, as arguments of `load_reward`."""
+    """The files of a reward, as arguments of `draftx.rewards.load`."""
     state = state_dict(golden(name) if arrays is None else arrays)
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(folder)
@@ -68,7 +67,7 @@ def write_tokenizer(folder: pathlib.Path) -> None:
 
 def load(name, folder, monkeypatch, **options):
     """By the public function; the one architecture it knows of is made the tiny one."""
-    import draftx.io._rewards
+    import draftx.rewards._load
 
-    monkeypatch.setattr(draftx.io._rewards, "VIT_H_14", clip_config("hpsv2"))
-    return load_reward(name, **write(name, folder), **options)
+    monkeypatch.setattr(draftx.rewards._load, "VIT_H_14", clip_config("hpsv2"))
+    return draftx.rewards.load(name, **write(name, folder), **options)

@@ -98,9 +98,9 @@ class PerceptualTrunk(eqx.Module):
 
         **Arguments:**
 
-        - `arrays`: By torchvision's names, `features.0.weight` and so on, or by those
-            of the package `lpips`, `net.slice1.0.weight`. The layers that classify and
-            the heads of LPIPS are skipped.
+        - `arrays`: By torchvision's names (and timm's), `features.0.weight` and so on,
+            or by those of the package `lpips`, `net.slice1.0.weight`. The layers that
+            classify and the heads of LPIPS are skipped.
 
         **Returns:**
 
@@ -108,7 +108,9 @@ class PerceptualTrunk(eqx.Module):
         """
         rename = lambda key: re.sub(r"^(net\.)?slice\d+\.", "features.", key)
         arrays = {rename(key): array for key, array in arrays.items()}
-        skipped = re.compile(r"classifier\.|lins?\d*\.|scaling_layer\.")
+        skipped = re.compile(
+            r"classifier\.|pre_logits\.|head\.|lins?\d*\.|scaling_layer\."
+        )
         arrays = {k: v for k, v in arrays.items() if not skipped.match(k)}
         first = shape_of(arrays, "features.0.weight", "VGG16 or AlexNet")
         architecture: Architecture = "alexnet" if first[-1] == 11 else "vgg16"

@@ -76,30 +76,39 @@ class CLIPConfig:
     eos_token_id: int = 2
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> "CLIPConfig":
-        """Reads the parsed `config.json` of a `CLIPModel`.
+    def from_dict(
+        cls, config: Mapping[str, Any], *, defaults: "CLIPConfig | None" = None
+    ) -> "CLIPConfig":
+        """Reads the parsed `config.json` of a `CLIPModel`, or of what has its towers.
 
-        What it leaves out has the defaults of transformers, which are ViT-B/32's.
+        **Arguments:**
+
+        - `config`: The file.
+        - `defaults`: What it leaves out; `None` are the defaults of transformers, which
+            are ViT-B/32's.
         """
-        text = _TEXT_DEFAULTS | _tower(config, "text")
-        vision = _VISION_DEFAULTS | _tower(config, "vision")
+        defaults = _VIT_B_32 if defaults is None else defaults
+        text = dataclasses.asdict(defaults.text) | _tower(config, "text")
+        vision = dataclasses.asdict(defaults.vision) | _tower(config, "vision")
         return cls(
             text=CLIPTextConfig(**known_fields(CLIPTextConfig, text)),
             vision=CLIPVisionConfig(**known_fields(CLIPVisionConfig, vision)),
-            projection_dim=config.get("projection_dim", 512),
-            eos_token_id=text["eos_token_id"],
+            projection_dim=config.get("projection_dim", defaults.projection_dim),
+            eos_token_id=text.get("eos_token_id", defaults.eos_token_id),
         )
 
 
-_TEXT_DEFAULTS = dict(
-    hidden_size=512, intermediate_size=2048, num_attention_heads=8, eos_token_id=49407
-)
-_VISION_DEFAULTS = dict(
-    hidden_size=768,
-    intermediate_size=3072,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-    patch_size=32,
+_VIT_B_32 = CLIPConfig(
+    text=CLIPTextConfig(hidden_size=512, intermediate_size=2048, num_attention_heads=8),
+    vision=CLIPVisionConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        patch_size=32,
+    ),
+    projection_dim=512,
+    eos_token_id=49407,
 )
 _TOWER_FIXED = {"hidden_act": ("quick_gelu", "gelu"), "num_channels": (3,)}
 

@@ -119,6 +119,12 @@ class CLIPTokenizer:
             f"got {str(folder)!r}, which holds neither."
         )
 
+    def with_max_length(self, max_length: int) -> "CLIPTokenizer":
+        """The same encoding with rows of another length."""
+        return CLIPTokenizer(
+            self._tokenizer, max_length=max_length, pad_token=self.pad_token
+        )
+
     def __eq__(self, other: object) -> bool:
         """By content: trees that hold equal tokenizers have the same structure."""
         if not isinstance(other, CLIPTokenizer):
@@ -149,23 +155,46 @@ class CLIPTokenizer:
 
         Token ids, int32, `max_length` a row.
         """
-        check_prompts(prompts)
-        ids = np.full((len(prompts), self.max_length), self._pad_id, np.int32)
-        for row, prompt in zip(ids, prompts, strict=True):
-            # A lone surrogate cannot be encoded; it becomes a question mark.
-            prompt = prompt.encode("utf-8", "replace").decode("utf-8")
-            encoding = self._tokenizer.encode(prompt)
-            tokens = encoding.ids
-            if len(tokens) > self.max_length:
-                end = encoding.offsets[self.max_length - 2][1]
-                warnings.warn(
-                    f"A prompt has {len(tokens)} tokens and the text encoder takes "
-                    f"{self.max_length}; this part is lost: {prompt[end:].strip()!r}.",
-                    stacklevel=2,
-                )
-                tokens = [*tokens[: self.max_length - 1], tokens[-1]]
-            row[: len(tokens)] = tokens
+        ids, _ = encode_rows(
+            self._tokenizer, prompts, max_length=self.max_length, pad_id=self._pad_id
+        )
         return ids
+
+
+def encode_rows(
+    tokenizer: Tokenizer, prompts: Prompts, *, max_length: int, pad_id: int
+) -> tuple[Int[np.ndarray, "batch tokens"], Int[np.ndarray, " batch"]]:
+    """**Arguments:**
+
+    - `tokenizer`: Adds one special token at the start and one at the end.
+    - `prompts`: A non-empty sequence of strings. One that is too long is cut, with a
+        warning that names what was lost.
+    - `max_length`: Tokens in a row.
+    - `pad_id`: What rows are filled up with.
+
+    **Returns:**
+
+    Token ids, and how many of each row are no padding; int32.
+    """
+    check_prompts(prompts)
+    ids = np.full((len(prompts), max_length), pad_id, np.int32)
+    lengths = np.zeros(len(prompts), np.int32)
+    for i, prompt in enumerate(prompts):
+        # A lone surrogate cannot be encoded; it becomes a question mark.
+        prompt = prompt.encode("utf-8", "replace").decode("utf-8")
+        encoding = tokenizer.encode(prompt)
+        tokens = encoding.ids
+        if len(tokens) > max_length:
+            end = encoding.offsets[max_length - 2][1]
+            warnings.warn(
+                f"A prompt has {len(tokens)} tokens and the text encoder takes "
+                f"{max_length}; this part is lost: {prompt[end:].strip()!r}.",
+                stacklevel=3,
+            )
+            tokens = [*tokens[: max_length - 1], tokens[-1]]
+        ids[i, : len(tokens)] = tokens
+        lengths[i] = len(tokens)
+    return ids, lengths
 
 
 def check_prompts(prompts: Any, name: str = "prompts") -> None:

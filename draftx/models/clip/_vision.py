@@ -4,6 +4,7 @@ import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._custom_types import Images
 from ...layers import checkpoint_if, LayerNorm
 from ._config import CLIPVisionConfig
 from ._encoder import EncoderLayer
@@ -70,19 +71,52 @@ class CLIPVisionModel(eqx.Module):
 
         The class token's last hidden state, in the dtype of the weights.
         """
-        dtype, size = self.class_embedding.dtype, self.config.patch_size
-        patches = rearrange(
-            pixel_values.astype(dtype),
-            "b (h p) (w q) c -> b (h w) c p q",
-            p=size,
-            q=size,
-        )
-        x = jnp.einsum("btcpq,fcpq->btf", patches, self.patch_embedding)
-        first = jnp.broadcast_to(
-            self.class_embedding[None, None], (x.shape[0], 1, x.shape[2])
-        )
-        x = jnp.concatenate([first, x], axis=1) + self.position_embedding[None]
+        return self.post_layernorm(self._encode(pixel_values, remat=remat)[:, 0])
+
+    def hidden_states(
+        self, pixel_values: Images, *, remat: bool = False
+    ) -> Float[Array, "batch positions features"]:
+        """The last hidden state of every token, normed: the class token, then the
+        patches from left to right and from top to bottom.
+
+        **Arguments:** those of `__call__`.
+        """
+        return self.post_layernorm(self._encode(pixel_values, remat=remat))
+
+    def _encode(
+        self, pixel_values: Images, *, remat: bool
+    ) -> Float[Array, "batch positions features"]:
+        x = embed_patches(pixel_values, self.patch_embedding)
+        x = prepend(self.class_embedding, x) + self.position_embedding[None]
         x = self.pre_layrnorm(x)
         for layer in self.layers:
             x = checkpoint_if(remat, layer)(x)
-        return self.post_layernorm(x[:, 0])
+        return x
+
+
+def embed_patches(
+    pixel_values: Images, weight: Float[Array, "features 3 patch patch"]
+) -> Float[Array, "batch patches features"]:
+    """A convolution whose stride is its width: every patch by itself.
+
+    **Arguments:**
+
+    - `pixel_values`: Channels last.
+    - `weight`: In the order of checkpoints, `OIHW`.
+    """
+    size = weight.shape[-1]
+    patches = rearrange(
+        pixel_values.astype(weight.dtype),
+        "b (h p) (w q) c -> b (h w) c p q",
+        p=size,
+        q=size,
+    )
+    return jnp.einsum("btcpq,fcpq->btf", patches, weight)
+
+
+def prepend(
+    token: Float[Array, " features"], x: Float[Array, "batch patches features"]
+) -> Float[Array, "batch positions features"]:
+    """Puts the same first token before the tokens of every image."""
+    first = jnp.broadcast_to(token[None, None], (x.shape[0], 1, x.shape[2]))
+    return jnp.concatenate([first, x], axis=1)

@@ -1,0 +1,46 @@
+"""What turns an embedding into a rating."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..layers import Linear
+
+
+class AestheticHead(eqx.Module):
+    """Five linear layers one after the other, nothing in between.
+
+    Dropout was, in training. The published weights were trained so, and only so do they
+    give their scores; an activation would change them.
+    """
+
+    linears: list[Linear]
+
+    def __init__(
+        self,
+        features: int = 768,
+        *,
+        widths: tuple[int, ...] = (1024, 128, 64, 16),
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `features`: Size of an embedding.
+        - `widths`: Sizes between the layers.
+        - `dtype`: Of the weights.
+        - `key`: Used to initialize the weights.
+        """
+        sizes = (features, *widths, 1)
+        self.linears = [
+            Linear(inputs, outputs, dtype=dtype, key=k)
+            for inputs, outputs, k in zip(
+                sizes[:-1], sizes[1:], jr.split(key, len(sizes) - 1), strict=True
+            )
+        ]
+
+    def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, " batch"]:
+        for linear in self.linears:
+            x = linear(x)
+        return x[:, 0]
