@@ -8,25 +8,43 @@ from . import (
     lora as lora,
     models as models,
     rewards as rewards,
+    search as search,
 )
 from ._compilation import enable_compilation_cache as enable_compilation_cache
+from .diffusion import (
+    AnnealedGuidance as AnnealedGuidance,
+    LoRAWindow as LoRAWindow,
+)
 from .finetuning import (
     AbstractGradientEstimator as AbstractGradientEstimator,
     AlignProp as AlignProp,
+    Budget as Budget,
+    DDPO as DDPO,
+    DPG as DPG,
     DRaFT as DRaFT,
     DRaFTLV as DRaFTLV,
     DRTune as DRTune,
+    EarlyStopping as EarlyStopping,
+    Evaluation as Evaluation,
     finetune as finetune,
+    finetune_in_rounds as finetune_in_rounds,
     FinetuneResult as FinetuneResult,
+    Penalized as Penalized,
     ReFL as ReFL,
     Reward as Reward,
     reward_gradient as reward_gradient,
     RewardError as RewardError,
+    RewardWeighted as RewardWeighted,
+    ScoreFunction as ScoreFunction,
+    SingleRewardLV as SingleRewardLV,
+    sweep_lora_scale as sweep_lora_scale,
 )
 from .io import (
     load as load,
+    load_learned_inputs as load_learned_inputs,
     load_lora as load_lora,
     save as save,
+    save_learned_inputs as save_learned_inputs,
     save_lora as save_lora,
 )
 from .lora import (
@@ -36,7 +54,12 @@ from .lora import (
     mix_lora as mix_lora,
     scale_lora as scale_lora,
 )
-from .pipeline import Pipeline as Pipeline, sample as sample
+from .pipeline import (
+    add_learned_inputs as add_learned_inputs,
+    Pipeline as Pipeline,
+    remove_learned_inputs as remove_learned_inputs,
+    sample as sample,
+)
 from .rewards import AbstractReward as AbstractReward, jpeg_roundtrip as jpeg_roundtrip
 
 

@@ -81,10 +81,10 @@ def eager_gradient(
 def checkpointed_fori_loop(
     lower: Int[Array, ""],
     upper: int,
-    body: Callable[..., Float[Array, "..."]],
-    state: Float[Array, "..."],
+    body: Callable[..., _Tree],
+    state: _Tree,
     *args: Any,
-) -> Float[Array, "..."]:
+) -> _Tree:
     """`lax.fori_loop` with a traced start that reverse mode can pass through.
 
     The backward pass runs as many iterations as the forward pass did, computing each
@@ -95,7 +95,7 @@ def checkpointed_fori_loop(
     - `lower`, `upper`: First index, and the one after the last.
     - `body`: `body(index, state, *args)` gives the next state. It must not close over
         what is differentiated.
-    - `state`: An array.
+    - `state`: An array, or a tree of arrays.
     - `args`: Differentiated where somebody asks, as in `eager_gradient`.
     """
     leaves, combine = _flatten(args)
@@ -108,23 +108,30 @@ def checkpointed_fori_loop(
 
     def forward(lower, state, *primals):
         values, wanted = _values_and_wanted(primals)
-        kept = jnp.zeros((upper, *state.value.shape), state.value.dtype)
+        state = jax.tree.map(lambda primal: primal.value, state)
+        kept = jax.tree.map(lambda x: jnp.zeros((upper, *x.shape), x.dtype), state)
 
         def keep_and_step(i, carry):
             state, kept = carry
-            return step(i, state, values), kept.at[i].set(state)
+            kept = jax.tree.map(lambda all, x: all.at[i].set(x), kept, state)
+            return step(i, state, values), kept
 
-        state, kept = lax.fori_loop(
-            lower.value, upper, keep_and_step, (state.value, kept)
-        )
+        state, kept = lax.fori_loop(lower.value, upper, keep_and_step, (state, kept))
         is_wanted = [i in wanted for i in range(len(values))]
         return state, (lower.value, kept, values, tuple(is_wanted))
 
     def backward(residuals, cotangent):
         lower, kept, values, is_wanted = residuals
         wanted = [i for i, flag in enumerate(is_wanted) if flag]
-        if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+        is_zero = lambda x: isinstance(x, jax.custom_derivatives.SymbolicZero)
+        if all(map(is_zero, jax.tree.leaves(cotangent, is_leaf=is_zero))):
             return (None,) * (2 + len(values))
+        cotangent = jax.tree.map(
+            lambda x, all: jnp.zeros_like(all[0]) if is_zero(x) else x,
+            cotangent,
+            kept,
+            is_leaf=is_zero,
+        )
 
         def back(i, carry):
             cotangent, total = carry
@@ -133,7 +140,8 @@ def checkpointed_fori_loop(
                 index, state, _replace(values, wanted, chosen)
             )
             chosen = [values[i] for i in wanted]
-            _, pullback = jax.vjp(of_wanted, kept[index], chosen)
+            before = jax.tree.map(lambda all: all[index], kept)
+            _, pullback = jax.vjp(of_wanted, before, chosen)
             cotangent, gradient = pullback(cotangent)
             return cotangent, jax.tree.map(jnp.add, total, gradient)
 

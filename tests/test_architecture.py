@@ -17,6 +17,7 @@ _FLOORS = (
     "io",
     "rewards",
     "finetuning",
+    "search",
 )
 _FILES = sorted(_ROOT.rglob("*.py"))
 _NAME = lambda path: str(path.relative_to(_ROOT))

@@ -1,5 +1,7 @@
 """The embedded model: it loads from anywhere, and draws what it is asked for."""
 
+import importlib
+import json
 import pathlib
 import subprocess
 import sys
@@ -11,10 +13,23 @@ import numpy as np
 import pytest
 
 import draftx
+from draftx.rewards._preprocess import CLIP_MEAN, CLIP_STD
 
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _LIMIT_MB = 24
+
+
+def _weights_module(name):
+    sys.path.insert(0, str(_ROOT / "weights"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
+
+
+def _share(seen, wanted):
+    return np.mean(np.equal(seen, wanted))
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +58,62 @@ def test_it_loads_from_another_folder(tmp_path):
     assert result.stdout.strip() == "(16, 16, 4)", result.stderr
 
 
-def test_the_judge_recognizes_its_animals(tiny):
-    sys.path.insert(0, str(_ROOT / "weights"))
-    try:
-        from composites import ANIMALS
-        from judge import load_judge
-    finally:
-        sys.path.pop(0)
-    chosen = ANIMALS[::4]
-    articles = ["an" if name[0] in "aeiou" else "a" for name in chosen]
+def test_the_networks_of_the_embedded_rewards_are_small():
+    for name in ("clip", "classifier"):
+        files = (_ROOT / "weights" / name).iterdir()
+        assert sum(p.stat().st_size for p in files) < 4e6
+
+
+def test_they_reach_their_targets():
+    figures = json.loads((_ROOT / "weights/figures.json").read_text())
+    for name, targets in _weights_module("evaluate_rewards").TARGETS.items():
+        for figure, target in targets.items():
+            assert figures[name][figure] >= target, (name, figure)
+
+
+@pytest.fixture(scope="module")
+def drawn(tiny):
+    """Every fourth animal, its prompts and its pictures."""
+    animals = _weights_module("composites").ANIMALS[::4]
+    articles = ["an" if name[0] in "aeiou" else "a" for name in animals]
     prompts = [
         f"{article} {name}, 3d style, on a plain blue background"
-        for article, name in zip(articles, chosen, strict=True)
+        for article, name in zip(articles, animals, strict=True)
     ]
     images = draftx.sample(
         tiny, prompts, key=jr.key(1), num_inference_steps=20, guidance_scale=4.0
     )
-    logits = eqx.filter_jit(load_judge())(images)["animal"]
-    seen = [ANIMALS[i] for i in np.argmax(np.asarray(logits), axis=-1)]
-    right = [name == want for name, want in zip(seen, chosen, strict=True)]
-    assert sum(right) >= 0.75 * len(chosen), list(zip(chosen, seen, strict=True))
+    return animals, prompts, images
+
+
+def test_the_judge_recognizes_its_animals(drawn):
+    animals, _, images = drawn
+    judge = _weights_module("judge")
+    logits = eqx.filter_jit(judge.load_judge())(images)["animal"]
+    seen = [judge.ANIMALS[i] for i in np.argmax(np.asarray(logits), axis=-1)]
+    assert _share(seen, animals) >= 0.75, list(zip(animals, seen, strict=True))
+
+
+def test_the_embedded_classifier_recognizes_them(drawn):
+    animals, _, images = drawn
+    names = _weights_module("composites").ANIMALS
+    reward = draftx.rewards.load("tiny-classifier", target="cat")
+    assert reward.targets == (names.index("cat"),)
+    logits = eqx.filter_jit(lambda r, x: r.classifier(r.preprocess(x)))(reward, images)
+    seen = [names[i] for i in np.argmax(np.asarray(logits), axis=-1)]
+    assert _share(seen, animals) >= 0.75, list(zip(animals, seen, strict=True))
+
+
+def test_the_embedded_clip_prefers_the_right_prompt(drawn):
+    _, prompts, images = drawn
+    reward = draftx.rewards.load("tiny-clip", remat=False)
+    score = eqx.filter_jit(lambda r, x, p: r(x, p))
+    right = np.asarray(score(reward, images, reward.prepare(prompts)))
+    other_animal = prompts[1:] + prompts[:1]
+    elsewhere = [prompt.replace("plain blue", "dotted red") for prompt in prompts]
+    for wrong in (other_animal, elsewhere):
+        scores = np.asarray(score(reward, images, reward.prepare(wrong)))
+        assert np.mean(right > scores) >= 0.9
 
 
 @pytest.mark.oracle
@@ -88,3 +139,25 @@ def test_diffusers_draws_the_same_pictures(tiny):
         tiny, prompts, latents=latents, num_inference_steps=20, guidance_scale=4.0
     )
     assert np.abs(np.asarray(ours) - theirs).max() < 2e-3
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_reads_the_embedded_clip(getkey):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.CLIPModel.from_pretrained(
+        _ROOT / "weights/clip", torch_dtype=torch.float32
+    )
+    reward = draftx.rewards.load("tiny-clip")
+    prompts = ["a fox, 3d style", "a striped blue background", "a cat"]
+    images = jr.uniform(getkey(), (3, 64, 64, 3))
+    pixels = (np.asarray(images) - np.asarray(CLIP_MEAN)) / np.asarray(CLIP_STD)
+    with torch.no_grad():
+        out = theirs(
+            pixel_values=torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float(),
+            input_ids=torch.from_numpy(reward.tokenizer(prompts)).long(),
+        )
+    expected = torch.sum(out.image_embeds * out.text_embeds, dim=1).numpy()
+    ours = np.asarray(reward(images, reward.prepare(prompts)))
+    np.testing.assert_allclose(ours, expected, atol=1e-5)

@@ -1,13 +1,21 @@
+from collections.abc import Callable
+from typing import TypeAlias
+
 import equinox as eqx
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._autodiff import checkpointed_fori_loop, stop_gradient
 from .._custom_types import Latents
 from ._ddim import DDIM, DDIMSteps
 from ._guidance import AbstractDenoiser
+
+
+# What a step is charged for each image: `cost(denoiser, latents, prediction, step,
+# index)`, with `latents` those before the step.
+StepCost: TypeAlias = Callable[..., Float[Array, " batch"]]
 
 
 def run_chain(
@@ -46,34 +54,71 @@ def run_chain(
 
         [DRaFT](https://arxiv.org/abs/2309.17400), Algorithm 1 and section 4.
     """
+    latents, _ = run_chain_with_cost(
+        sampler,
+        denoiser,
+        steps,
+        latents,
+        None,
+        truncation_steps=truncation_steps,
+        key=key,
+        checkpoint_steps=checkpoint_steps,
+    )
+    return latents
+
+
+def run_chain_with_cost(
+    sampler: DDIM,
+    denoiser: AbstractDenoiser,
+    steps: DDIMSteps,
+    latents: Latents,
+    cost: StepCost | None,
+    *,
+    truncation_steps: int | Int[Array, ""] | None = None,
+    key: PRNGKeyArray | None = None,
+    checkpoint_steps: bool = True,
+) -> tuple[Latents, Float[Array, " batch"] | None]:
+    """`run_chain`, and what `cost` says of its last $K$ steps, summed over them.
+
+    **Arguments:**
+
+    - `cost`: Charges every differentiated step, by the prediction that the step makes
+        anyway; `None` for no cost. A module, if it holds arrays.
+
+    The other arguments are those of `run_chain`.
+    """
     total = len(steps)
     k = total if truncation_steps is None else truncation_steps
 
-    def step(index: Int[Array, ""], latents: Latents, denoiser, steps, key) -> Latents:
-        return _step(sampler, index, latents, denoiser, steps, key)
+    def step(index: Int[Array, ""], state, denoiser, steps, key, cost):
+        latents, costs = state
+        prediction = denoiser(latents, index)
+        if cost is not None:
+            costs = costs + cost(denoiser, latents, prediction, steps[index], index)
+        return _update(sampler, index, latents, prediction, steps, key), costs
 
-    if not isinstance(k, int):
-        first = total - k
-        latents = run_frozen(sampler, denoiser, steps, latents, 0, first, key=key)
-        return checkpointed_fori_loop(first, total, step, latents, denoiser, steps, key)
     first = total - k
-    if k < total:
+    if not isinstance(k, int) or k < total:
         latents = run_frozen(sampler, denoiser, steps, latents, 0, first, key=key)
+    none = None if cost is None else jnp.zeros(latents.shape[0], latents.dtype)
+    state, args = (latents, none), (denoiser, steps, key, cost)
+    if not isinstance(first, int):
+        return checkpointed_fori_loop(first, total, step, state, *args)
     if k == 1:
         # Without a loop, nothing before the first adapted layer is differentiated.
         if checkpoint_steps:
             step = eqx.filter_checkpoint(step)
-        latents = step(jnp.asarray(first), latents, denoiser, steps, key)
+        state = step(jnp.asarray(first), state, *args)
     elif k > 1:
         if checkpoint_steps:
             # A loop's body is a program of its own: no need for a barrier.
             step = eqx.filter_checkpoint(step, prevent_cse=False)
-        latents, _ = lax.scan(
-            lambda x, i: (step(i, x, denoiser, steps, key), None),
-            latents,
+        state, _ = lax.scan(
+            lambda state, i: (step(i, state, *args), None),
+            state,
             jnp.arange(first, total),
         )
-    return latents
+    return state
 
 
 def run_frozen(
@@ -93,13 +138,23 @@ def run_frozen(
     # Stopping the gradient of what goes in, not of what comes out: nothing of these
     # steps is then linearized, let alone kept.
     denoiser, steps, latents = stop_gradient((denoiser, steps, latents))
-    step = lambda index, x: _step(sampler, index, x, denoiser, steps, key)
+
+    def step(index: Int[Array, ""], latents: Latents) -> Latents:
+        prediction = denoiser(latents, index)
+        return _update(sampler, index, latents, prediction, steps, key)
+
     return lax.stop_gradient(lax.fori_loop(start, stop, step, latents))
 
 
-def _step(sampler, index, latents, denoiser, steps, key) -> Latents:
-    prediction = denoiser(latents, index)
-    noise = None
-    if key is not None:
-        noise = jr.normal(jr.fold_in(key, index), latents.shape, latents.dtype)
+def step_noise(
+    key: PRNGKeyArray | None, index: Int[Array, ""], latents: Latents
+) -> Latents | None:
+    """The noise that a chain with this key adds at one step; `None` without a key."""
+    if key is None:
+        return None
+    return jr.normal(jr.fold_in(key, index), latents.shape, latents.dtype)
+
+
+def _update(sampler, index, latents, prediction, steps, key) -> Latents:
+    noise = step_noise(key, index, latents)
     return sampler.step(latents, prediction, steps[index], noise)

@@ -37,6 +37,9 @@ class DDIM(eqx.Module):
     $$x_{t-1} = \sqrt{\bar\alpha_{t-1}}\,\hat x_0
       + \sqrt{1 - \bar\alpha_{t-1} - \sigma_t^2}\,\hat\epsilon + \sigma_t z$$
 
+    With $\eta = 1$ and `set_alpha_to_one` this is ancestral sampling, DDPM with the
+    smaller of its two variances (`fixed_small` in diffusers).
+
     ??? cite
 
         [DDIM](https://arxiv.org/abs/2010.02502), equations 12 and 16.

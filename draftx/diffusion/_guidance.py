@@ -39,7 +39,7 @@ class Denoiser(AbstractDenoiser):
     unet: UNet2DConditionModel
     text_context: list[TextContext]
     time_shifts: list[TimeShifts]
-    guidance_scale: Float[Array, ""] | None
+    guidance_scale: Float[Array, "*steps"] | None
     remat: Remat = eqx.field(static=True)
 
     def __init__(
@@ -48,7 +48,7 @@ class Denoiser(AbstractDenoiser):
         timesteps: Int[Array, " steps"],
         text_embeddings: TextEmbeddings,
         negative_text_embeddings: TextEmbeddings | None = None,
-        guidance_scale: Float[Array, ""] | None = None,
+        guidance_scale: Float[Array, "*steps"] | None = None,
         *,
         remat: Remat = "none",
     ):
@@ -57,7 +57,8 @@ class Denoiser(AbstractDenoiser):
         - `unet`: With or without an adapter.
         - `timesteps`: Those of the chain, noisiest first.
         - `text_embeddings`: Of the prompts.
-        - `negative_text_embeddings`, `guidance_scale`: `None` for no guidance.
+        - `negative_text_embeddings`, `guidance_scale`: `None` for no guidance. The
+            scale $w$ is one number, or one for each step.
         - `remat`: What the backward pass of a call computes again.
         """
         if negative_text_embeddings is not None and guidance_scale is not None:
@@ -83,4 +84,6 @@ class Denoiser(AbstractDenoiser):
             return prediction
         pairs = prediction.reshape(-1, 2, *prediction.shape[1:])
         negative, positive = pairs[:, 0], pairs[:, 1]
-        return negative + self.guidance_scale * (positive - negative)
+        scale = self.guidance_scale
+        scale = scale if scale.ndim == 0 else scale[index]
+        return negative + scale * (positive - negative)

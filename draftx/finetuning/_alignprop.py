@@ -1,3 +1,4 @@
+import statistics
 from typing import get_args, Literal, TypeAlias
 
 import equinox as eqx
@@ -6,6 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._custom_types import Real
+from ._budget import Budget, count
 from ._estimator import AbstractGradientEstimator, check_steps, Episode
 
 
@@ -59,6 +61,25 @@ class AlignProp(AbstractGradientEstimator):
         name = "min_steps" if self.max_steps is None else "max_steps"
         check_steps(name, most, most=num_inference_steps)
 
+    def mean_steps(self, total: int) -> float:
+        """The expectation of $K$, for a chain of `total` steps."""
+        least, most = (
+            self.min_steps,
+            total if self.max_steps is None else self.max_steps,
+        )
+        if self.distribution == "uniform":
+            return (least + most) / 2
+        # Of a whole number, the least plus the chances of being beyond each.
+        normal = statistics.NormalDist(self.mean, self.std)
+        return least + sum(1 - normal.cdf(k + 0.5) for k in range(least, most))
+
+    def budget(
+        self, num_inference_steps: int, batch_size: int, *, guided: bool = True
+    ) -> Budget:
+        steps = num_inference_steps
+        k = self.mean_steps(steps)
+        return count(batch_size, guided=guided, forwards=steps, backwards=k)
+
     def draw(self, total: int, key: PRNGKeyArray) -> Array:
         """$K$, for a chain of `total` steps."""
         most = total if self.max_steps is None else self.max_steps
@@ -71,5 +92,6 @@ class AlignProp(AbstractGradientEstimator):
         self, episode: Episode, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
         k = self.draw(len(episode.steps), key)
-        rewards = episode.score(episode.run(k))
-        return jnp.mean(rewards), rewards
+        latents, penalty = episode.run_penalized(k)
+        rewards = episode.score(latents)
+        return jnp.mean(rewards) - penalty, rewards

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._autodiff import eager_gradient
 from .._custom_types import Latents
+from ._budget import Budget, count
 from ._estimator import AbstractGradientEstimator, Episode
 
 
@@ -45,12 +46,20 @@ class DRaFT(AbstractGradientEstimator):
                 f"number of sampling steps; got {k}."
             )
 
+    def budget(
+        self, num_inference_steps: int, batch_size: int, *, guided: bool = True
+    ) -> Budget:
+        steps = num_inference_steps
+        k = steps if self.truncation_steps is None else self.truncation_steps
+        return count(batch_size, guided=guided, forwards=steps, backwards=k)
+
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
         del key
-        rewards = episode.score(episode.run(self.truncation_steps))
-        return jnp.mean(rewards), rewards
+        latents, penalty = episode.run_penalized(self.truncation_steps)
+        rewards = episode.score(latents)
+        return jnp.mean(rewards) - penalty, rewards
 
 
 class DRaFTLV(AbstractGradientEstimator):
@@ -75,34 +84,38 @@ class DRaFTLV(AbstractGradientEstimator):
         - `reduction`: The paper sums the gradients; their mean is the same direction
             at the scale of the other estimators.
         """
-        n = self.num_samples
-        least = 0 if self.include_original else 1
-        if isinstance(n, bool) or not isinstance(n, int) or n < least:
-            raise ValueError(
-                f"`num_samples` must be a whole number of at least {least}; got {n!r}."
-            )
-        if self.reduction not in ("mean", "sum"):
-            raise ValueError(
-                f"`reduction` must be 'mean' or 'sum'; got {self.reduction!r}."
-            )
+        check_draws(self.num_samples, self.include_original, self.reduction)
 
     def check(self, num_inference_steps: int) -> None:
         del num_inference_steps  # One differentiated step is always there.
 
+    def budget(
+        self, num_inference_steps: int, batch_size: int, *, guided: bool = True
+    ) -> Budget:
+        n = self.num_samples
+        return count(
+            batch_size,
+            guided=guided,
+            forwards=num_inference_steps + n,
+            backwards=n + self.include_original,
+            queries=n + 1,
+        )
+
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-        latents = episode.run(1 if self.include_original else 0)
-        rewards = episode.score(latents)
-        total = jnp.mean(rewards) if self.include_original else jnp.zeros(())
+        if self.include_original:
+            latents, penalty = episode.run_penalized(1)
+            rewards = episode.score(latents)
+            total = jnp.mean(rewards) - penalty
+        else:
+            latents = episode.run(0)
+            rewards = episode.score(latents)
+            total = jnp.zeros(())
 
         def redraw(episode: Episode, latents: Latents, key: PRNGKeyArray):
-            last = len(episode.steps) - 1
-            noise = jr.normal(key, latents.shape, latents.dtype)
-            noised = episode.sampler.add_noise(latents, noise, episode.steps[last])
-            prediction = episode.denoiser(noised, jnp.asarray(last))
-            denoised = episode.sampler.step(noised, prediction, episode.steps[last])
-            return jnp.mean(episode.score(denoised)), None
+            denoised, penalty = redraw_last_step(episode, latents, key)
+            return jnp.mean(episode.score(denoised)) - penalty, None
 
         # Draw after draw, each with its gradient: the memory of one.
         latents = lax.stop_gradient(latents)
@@ -114,3 +127,33 @@ class DRaFTLV(AbstractGradientEstimator):
         if self.reduction == "mean":
             total = total / (self.num_samples + self.include_original)
         return total, rewards
+
+
+def check_draws(num_samples: int, include_original: bool, reduction: str) -> None:
+    """Raises unless the last step can be drawn like this."""
+    n, least = num_samples, 0 if include_original else 1
+    if isinstance(n, bool) or not isinstance(n, int) or n < least:
+        raise ValueError(
+            f"`num_samples` must be a whole number of at least {least}; got {n!r}."
+        )
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"`reduction` must be 'mean' or 'sum'; got {reduction!r}.")
+
+
+def redraw_last_step(
+    episode: Episode, latents: Latents, key: PRNGKeyArray
+) -> tuple[Latents, Float[Array, ""] | float]:
+    """Clean latents noised anew to the last step and denoised; and their penalty."""
+    last = jnp.asarray(len(episode.steps) - 1)
+    step = episode.steps[last]
+    noise = jr.normal(key, latents.shape, latents.dtype)
+    noised = episode.sampler.add_noise(latents, noise, step)
+    prediction = episode.denoiser(noised, last)
+    penalty = episode.penalize(noised, prediction, last)
+    if episode.noise_key is not None:
+        # Where the chain has noise, its last step has: another for each draw.
+        key = jr.fold_in(key, 1)
+        return episode.sampler.step(
+            noised, prediction, step, jr.normal(key, latents.shape, latents.dtype)
+        ), penalty
+    return episode.sampler.step(noised, prediction, step), penalty

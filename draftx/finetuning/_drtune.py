@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._custom_types import Latents
 from ..layers import checkpoint_if
+from ._budget import Budget, count
 from ._estimator import AbstractGradientEstimator, check_steps, Episode
 
 
@@ -34,6 +35,13 @@ class DRTune(AbstractGradientEstimator):
         name = "num_trained_steps"
         check_steps(name, self.num_trained_steps, most=num_inference_steps)
 
+    def budget(
+        self, num_inference_steps: int, batch_size: int, *, guided: bool = True
+    ) -> Budget:
+        k = self.num_trained_steps
+        forwards = num_inference_steps + k
+        return count(batch_size, guided=guided, forwards=forwards, backwards=k)
+
     def indices(self, total: int, key: PRNGKeyArray) -> Int[Array, " trained"]:
         """The trained steps of a chain of `total`."""
         stride = total // self.num_trained_steps
@@ -43,25 +51,26 @@ class DRTune(AbstractGradientEstimator):
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-        sampler, steps, denoiser = episode.sampler, episode.steps, episode.denoiser
-        total = len(steps)
+        denoiser, total = episode.denoiser, len(episode.steps)
 
         visited, predictions = _record(episode)
         trained = self.indices(total, key)
 
-        def predict(denoiser, index: Int[Array, ""]) -> Latents:
-            return denoiser(visited[index], index)
+        def predict(denoiser, index: Int[Array, ""]):
+            prediction = denoiser(visited[index], index)
+            penalty = episode.penalize(visited[index], prediction, index)
+            return prediction, jnp.asarray(penalty, prediction.dtype)
 
         again = checkpoint_if(episode.remat in ("step", "nested"), predict)
-        fresh = lax.map(lambda index: again(denoiser, index), trained)
+        fresh, penalties = lax.map(lambda index: again(denoiser, index), trained)
         predictions = predictions.at[trained].set(fresh)
         latents, _ = lax.scan(
-            lambda x, i: (sampler.step(x, predictions[i], steps[i]), None),
+            lambda x, i: (episode.step(x, predictions[i], i), None),
             visited[0],
             jnp.arange(total),
         )
         rewards = episode.score(latents)
-        return jnp.mean(rewards), rewards
+        return jnp.mean(rewards) - jnp.mean(penalties), rewards
 
 
 def _record(episode: Episode) -> tuple[Array, Array]:
@@ -70,9 +79,7 @@ def _record(episode: Episode) -> tuple[Array, Array]:
 
     def body(latents: Latents, index: Int[Array, ""]):
         prediction = frozen(latents, index)
-        step = episode.steps[index]
-        following = episode.sampler.step(latents, prediction, step)
-        return following, (latents, prediction)
+        return episode.step(latents, prediction, index), (latents, prediction)
 
     latents = lax.stop_gradient(episode.latents)
     _, recorded = lax.scan(body, latents, jnp.arange(len(episode.steps)))

@@ -10,14 +10,44 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._autodiff import attach_gradient, stop_gradient
 from .._custom_types import Images, Latents
-from ..diffusion import AbstractDenoiser, DDIM, DDIMSteps, run_chain, run_frozen
+from ..diffusion import (
+    AbstractDenoiser,
+    DDIM,
+    DDIMSteps,
+    run_chain,
+    run_chain_with_cost,
+    run_frozen,
+    step_noise,
+)
 from ..kernels import at_least_float32
 from ..layers import checkpoint_if, Remat
+from ._budget import Budget
 
 
 # Gives one score an image, larger is better: any function of images, or of images and
 # what an `AbstractReward` prepared of the prompts.
 Reward: TypeAlias = Callable[..., Float[Array, " batch"]]
+
+
+class AbstractPenalty(eqx.Module):
+    """What predictions of the model are charged, image by image."""
+
+    @abc.abstractmethod
+    def of_prediction(
+        self, latents: Latents, prediction: Latents, index: Int[Array, ""]
+    ) -> Float[Array, " batch"]:
+        """For the prediction at one step of the chain, its latents a constant."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        denoiser: AbstractDenoiser,
+        latents: Latents,
+        prediction: Latents,
+        step: DDIMSteps,
+        index: Int[Array, ""],
+    ) -> Float[Array, " batch"]:
+        """For one differentiated step of a chain: a `draftx.diffusion.StepCost`."""
 
 
 class Episode(eqx.Module):
@@ -27,7 +57,10 @@ class Episode(eqx.Module):
     `decoder` turns latents into images, and is told `remat`. `prompts` is what the
     reward prepared of the prompts, one row for each image. `remat` says what the
     backward pass computes again instead of keeping it, and `images_at_once` how many
-    images are decoded and rewarded at a time (`None`: all).
+    images are decoded and rewarded at a time (`None`: all). `noise_key` draws the noise
+    of the steps (`None`: there is none). `base` makes a denoiser of the model without
+    its adapter, and `penalty` is what estimators subtract for their differentiated
+    steps (`None`: nothing); see `Penalized`.
     """
 
     sampler: DDIM
@@ -39,6 +72,9 @@ class Episode(eqx.Module):
     prompts: Any
     remat: Remat = eqx.field(static=True)
     images_at_once: int | None = eqx.field(static=True)
+    noise_key: PRNGKeyArray | None = None
+    base: Callable[[], AbstractDenoiser] | None = None
+    penalty: AbstractPenalty | None = None
 
     def frozen_denoiser(self) -> AbstractDenoiser:
         """The denoiser as a constant."""
@@ -46,8 +82,15 @@ class Episode(eqx.Module):
 
     def run_frozen(self, stop: int | Int[Array, ""]) -> Latents:
         """The latents before step `stop`, a constant."""
-        steps, latents = self.steps, self.latents
-        return run_frozen(self.sampler, self.denoiser, steps, latents, 0, stop)
+        return run_frozen(
+            self.sampler,
+            self.denoiser,
+            self.steps,
+            self.latents,
+            0,
+            stop,
+            key=self.noise_key,
+        )
 
     def run(self, truncation_steps: int | Int[Array, ""] | None) -> Latents:
         """Clean latents, differentiable through the last `truncation_steps` steps."""
@@ -57,8 +100,45 @@ class Episode(eqx.Module):
             self.steps,
             self.latents,
             truncation_steps=truncation_steps,
+            key=self.noise_key,
             checkpoint_steps=self.remat in ("step", "nested"),
         )
+
+    def run_penalized(
+        self, truncation_steps: int | Int[Array, ""] | None
+    ) -> tuple[Latents, Float[Array, ""] | float]:
+        """`run`, and the mean penalty of the differentiated steps."""
+        if self.penalty is None:
+            return self.run(truncation_steps), 0.0
+        latents, penalties = run_chain_with_cost(
+            self.sampler,
+            self.denoiser,
+            self.steps,
+            self.latents,
+            self.penalty,
+            truncation_steps=truncation_steps,
+            key=self.noise_key,
+            checkpoint_steps=self.remat in ("step", "nested"),
+        )
+        assert penalties is not None
+        k = len(self.steps) if truncation_steps is None else truncation_steps
+        k = k if isinstance(k, int) else k.astype(penalties.dtype)
+        return latents, jnp.mean(penalties) / k
+
+    def penalize(
+        self, latents: Latents, prediction: Latents, index: Int[Array, ""]
+    ) -> Float[Array, ""] | float:
+        """The mean penalty of one prediction at constant latents."""
+        if self.penalty is None:
+            return 0.0
+        return jnp.mean(self.penalty.of_prediction(latents, prediction, index))
+
+    def step(
+        self, latents: Latents, prediction: Latents, index: Int[Array, ""]
+    ) -> Latents:
+        """One update of the chain, by a prediction at step `index`."""
+        noise = step_noise(self.noise_key, index, latents)
+        return self.sampler.step(latents, prediction, self.steps[index], noise)
 
     def score(self, latents: Latents) -> Float[Array, " batch"]:
         """The rewards of the images that clean latents decode to.
@@ -122,6 +202,29 @@ class AbstractGradientEstimator(eqx.Module):
     @abc.abstractmethod
     def check(self, num_inference_steps: int) -> None:
         """Raises a `ValueError` if a chain of this length is too short."""
+
+    def budget(
+        self, num_inference_steps: int, batch_size: int, *, guided: bool = True
+    ) -> Budget | None:
+        """What one gradient costs, on average over what the estimator draws.
+
+        `None`, which is what this method gives unless an estimator has its own, is for
+        not known.
+
+        **Arguments:**
+
+        - `num_inference_steps`, `batch_size`: Of the chain.
+        - `guided`: Whether every prediction takes two evaluations of the UNet.
+        """
+        del num_inference_steps, batch_size, guided
+        return None
+
+    def needs_reward_gradient(self) -> bool:
+        """Whether the reward must be differentiable in the images.
+
+        It must, unless an estimator says otherwise.
+        """
+        return True
 
     @abc.abstractmethod
     def __call__(

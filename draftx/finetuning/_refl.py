@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._budget import Budget, count
 from ._estimator import AbstractGradientEstimator, check_steps, Episode
 
 
@@ -38,6 +39,12 @@ class ReFL(AbstractGradientEstimator):
     def check(self, num_inference_steps: int) -> None:
         check_steps("max_steps", self.max_steps, most=num_inference_steps)
 
+    def budget(
+        self, num_inference_steps: int, batch_size: int, *, guided: bool = True
+    ) -> Budget:
+        forwards = num_inference_steps + 1 - (self.min_steps + self.max_steps) / 2
+        return count(batch_size, guided=guided, forwards=forwards, backwards=1)
+
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
@@ -48,4 +55,5 @@ class ReFL(AbstractGradientEstimator):
         step = episode.steps[index]
         pred_x0, _ = episode.sampler.predict(latents, prediction, step)
         rewards = episode.score(pred_x0)
-        return jnp.mean(rewards), rewards
+        penalty = episode.penalize(latents, prediction, index)
+        return jnp.mean(rewards) - penalty, rewards

@@ -1,27 +1,29 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._autodiff import stop_gradient
 from .._custom_types import InputIds, Latents, NegativeInputIds, Prompts, Real
-from ..layers import check_remat, Remat
-from ..lora import has_lora, lora_filter
-from ..pipeline import Pipeline, prepare
-from ..rewards import AbstractReward
-from ._estimator import AbstractGradientEstimator, call_reward, Episode, Reward
+from ..diffusion import AbstractDenoiser, AbstractLoRASchedule
+from ..layers import Remat
+from ..pipeline import check_eta, Pipeline, prepare
+from ._checks import (
+    check_finite,
+    check_memory_options,
+    check_reward,
+    prepare_prompts,
+)
+from ._estimator import AbstractGradientEstimator, Episode, Reward
+from ._probe import check_differentiable
+from ._trainable import check_trained, trainable_filter
 
 
-class RewardError(ValueError):
-    """A reward gave something other than one finite score for each image.
-
-    Raised by `finetune`, its `result` is what had been reached before.
-    """
-
-    result: Any = None
+# Where the noise of the steps branches off the key of an episode: no estimator splits
+# its key into as many.
+_NOISE_BRANCH = 2**31 - 1
 
 
 def reward_gradient(
@@ -35,10 +37,15 @@ def reward_gradient(
     negative_prompts: Prompts = None,
     num_inference_steps: int = 50,
     guidance_scale: Real = 7.5,
+    eta: Real = 0.0,
+    lora_schedule: AbstractLoRASchedule | None = None,
     remat: Remat = "step",
     images_at_once: int | None = None,
 ) -> tuple[Float[Array, " batch"], Pipeline]:
     """The gradient of the mean reward with respect to the adapter.
+
+    And to the learned inputs of the sampler, if there are any
+    (`draftx.add_learned_inputs`).
 
     **Arguments:**
 
@@ -49,8 +56,8 @@ def reward_gradient(
     - `method`: `draftx.DRaFT(...)`, `draftx.DRaFTLV(...)` or another estimator.
     - `key`: Draws the starting noise and what noise the method needs. `None` is
         `jax.random.key(0)`.
-    - `latents`, `negative_prompts`, `num_inference_steps`, `guidance_scale`: As for
-        `draftx.sample`.
+    - `latents`, `negative_prompts`, `num_inference_steps`, `guidance_scale`, `eta`,
+        `lora_schedule`: As for `draftx.sample`.
     - `remat`: What the backward pass computes again instead of keeping it. `"none"`:
         nothing, the fastest while it fits. `"ff"`: the feed-forward layers. `"block"`:
         the inside of every residual block and transformer. `"step"`: whole sampling
@@ -66,8 +73,12 @@ def reward_gradient(
     The rewards of the images, and a pipeline that holds gradients at the adapter's
     arrays and `None` elsewhere; `draftx.lora_state_dict` names them. Add a multiple of
     the gradient to ascend.
+
+    Raises a `ValueError` that names the argument before any long work, and a
+    `RewardError` for a reward without a finite score for each image, or without a
+    gradient although the method needs one.
     """
-    check_trainable(pipeline)
+    check_eta(eta)
     key = jr.key(0) if key is None else key
     latents_key, method_key = jr.split(key)
     input_ids, negative_ids, latents = prepare(
@@ -80,10 +91,21 @@ def reward_gradient(
         guidance_scale=guidance_scale,
     )
     method.check(num_inference_steps)
+    check_trained(
+        pipeline,
+        method,
+        lora_schedule,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+    )
     check_memory_options(remat, images_at_once, len(latents))
     prompt_features = prepare_prompts(reward, prompts)
     check_reward(pipeline, reward, latents.shape, prompt_features)
-    trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
+    if method.needs_reward_gradient():
+        size = images_at_once or len(latents)
+        shape = (size, *latents.shape[1:])
+        check_differentiable(pipeline, reward, shape, prompt_features)
+    trainable, frozen = eqx.partition(pipeline, trainable_filter(pipeline))
     (_, rewards), gradient = _value_and_grad(
         trainable,
         frozen,
@@ -96,6 +118,8 @@ def reward_gradient(
         method_key,
         prompt_features,
         num_inference_steps=num_inference_steps,
+        eta=eta,
+        lora_schedule=lora_schedule,
         remat=remat,
         images_at_once=images_at_once,
     )
@@ -116,21 +140,21 @@ def objective(
     prompt_features: Any = None,
     *,
     num_inference_steps: int,
+    eta: Real = 0.0,
+    lora_schedule: AbstractLoRASchedule | None = None,
     remat: Remat = "step",
     images_at_once: int | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
     """The estimator's objective as a function of the adapter, and the rewards."""
     pipeline = eqx.combine(trainable, frozen)
-    steps = pipeline.sampler.steps(num_inference_steps)
+    steps = pipeline.sampler.steps(num_inference_steps, eta=eta)
+    conditioning = (steps, input_ids, negative_ids, guidance_scale)
+    again: Remat = "block" if remat == "nested" else remat
     episode = Episode(
         sampler=pipeline.sampler,
         decoder=pipeline.decode,
         denoiser=pipeline.denoiser(
-            steps,
-            input_ids,
-            negative_ids,
-            guidance_scale,
-            remat="block" if remat == "nested" else remat,
+            *conditioning, remat=again, lora_schedule=lora_schedule
         ),
         steps=steps,
         latents=latents,
@@ -138,67 +162,15 @@ def objective(
         prompts=prompt_features,
         remat=remat,
         images_at_once=images_at_once,
+        noise_key=jr.fold_in(key, _NOISE_BRANCH) if eta > 0 else None,
+        base=eqx.Partial(_base, stop_gradient(pipeline.without_lora()), *conditioning),
     )
     return method(episode, key)
 
 
+def _base(pipeline: Pipeline, *conditioning: Any) -> AbstractDenoiser:
+    return pipeline.denoiser(*conditioning)
+
+
 value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
 _value_and_grad = eqx.filter_jit(value_and_grad)
-
-
-def check_trainable(pipeline: Pipeline) -> None:
-    """Raises unless the pipeline has an adapter to train."""
-    if not has_lora(pipeline):
-        raise ValueError(
-            "`pipeline` must carry a LoRA adapter to be trained; it has none. Add one "
-            "with `draftx.add_lora(pipeline, rank=8, key=...)`."
-        )
-
-
-def check_memory_options(remat: str, images_at_once: int | None, batch: int) -> None:
-    """Raises unless both are possible for a batch of this size."""
-    check_remat(remat)
-    size = images_at_once
-    if size is None:
-        return
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or batch % size:
-        raise ValueError(
-            "`images_at_once` must be None or a whole number that divides the batch, "
-            f"{batch}; got {size!r}."
-        )
-
-
-def prepare_prompts(reward: Reward, prompts: Prompts) -> Any:
-    """What the reward wants to be given of the prompts, one row for each."""
-    return reward.prepare(prompts) if isinstance(reward, AbstractReward) else None
-
-
-def check_reward(
-    pipeline: Pipeline, reward: Reward, shape: tuple[int, ...], prompt_features: Any
-) -> None:
-    """Traces the reward, without running it, and raises unless it gives `[batch]`."""
-    latents = jax.ShapeDtypeStruct(shape, jnp.float32)
-    images = eqx.filter_eval_shape(pipeline.decode, latents)
-    rows = lambda x: jax.ShapeDtypeStruct((shape[0], *x.shape[1:]), x.dtype)
-    prompt_features = jax.tree.map(rows, prompt_features)
-    scores = eqx.filter_eval_shape(call_reward, reward, images, prompt_features)
-    got = getattr(scores, "shape", type(scores).__name__)
-    if got != (shape[0],):
-        raise RewardError(
-            "`reward` must give one score for each image, shape "
-            f"({shape[0]},) for this batch; got {got}. Do not average over the batch."
-        )
-    if not jnp.issubdtype(scores.dtype, jnp.floating):
-        raise RewardError(
-            f"`reward` must give floating-point scores; got {scores.dtype}."
-        )
-
-
-def check_finite(rewards: Array) -> None:
-    """Raises if a reward came out as NaN or infinite."""
-    values = np.asarray(rewards, np.float32)
-    if not np.all(np.isfinite(values)):
-        raise RewardError(
-            f"`reward` must give finite scores; got {values.tolist()}. Check it on the "
-            "images of `draftx.sample`, in float32."
-        )

@@ -19,6 +19,10 @@ from ._image_reward import (
     read_bert_tokenizer as read_bert_tokenizer,
     read_image_reward as read_image_reward,
 )
+from ._learned import (
+    load_learned_inputs as load_learned_inputs,
+    save_learned_inputs as save_learned_inputs,
+)
 from ._load import load as load
 from ._local_files import (
     EmbeddedFolder as EmbeddedFolder,

@@ -12,11 +12,17 @@ def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
 
     **Arguments:**
 
-    - `pipeline`: Without LoRA.
+    - `pipeline`: Without LoRA, and without learned inputs of the sampler.
     - `folder`: Written whole or not at all. A folder there already is replaced if it is
         empty or a saved pipeline, and is an error otherwise.
     """
     folder = pathlib.Path(folder)
+    if pipeline.learned is not None:
+        raise ValueError(
+            "`pipeline` must have no learned inputs; no format knows them. Save them "
+            "with `draftx.save_learned_inputs`, and what "
+            "`draftx.remove_learned_inputs(pipeline)` gives with `draftx.save`."
+        )
     for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         check_no_lora(model)
     _check_target(folder)

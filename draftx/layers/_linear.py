@@ -110,6 +110,15 @@ class Linear(eqx.Module):
         update = self.lora_up @ self.lora_down
         return update if self.lora_scale is None else self.lora_scale * update
 
+    def without_lora(self) -> "Linear":
+        """The same layer without its adapter; the weight is shared, not copied."""
+        return eqx.tree_at(
+            lambda m: (m.lora_down, m.lora_up, m.lora_scale, m.lora_merged),
+            self,
+            (None, None, None, None),
+            is_leaf=lambda node: node is None,
+        )
+
     def premerged(self) -> "Linear":
         """The same layer with its update added to the weight once for many calls.
 

@@ -6,6 +6,7 @@ from ._adapt import (
     has_lora as has_lora,
     lora_filter as lora_filter,
     TARGET_GROUPS as TARGET_GROUPS,
+    with_lora as with_lora,
 )
 from ._algebra import (
     merge_lora as merge_lora,

@@ -11,9 +11,22 @@ from .._custom_types import (
     Prompts,
     TextEmbeddings,
 )
-from ..diffusion import DDIM, DDIMSteps, Denoiser
+from ..diffusion import (
+    AbstractDenoiser,
+    AbstractLoRASchedule,
+    DDIM,
+    DDIMSteps,
+    Denoiser,
+)
 from ..layers import Remat
-from ..models import AutoencoderKL, CLIPTextModel, CLIPTokenizer, UNet2DConditionModel
+from ..models import (
+    AutoencoderKL,
+    CLIPTextModel,
+    CLIPTokenizer,
+    map_linears,
+    UNet2DConditionModel,
+)
+from ._learned import LearnedInputs
 
 
 class Pipeline(eqx.Module):
@@ -27,6 +40,7 @@ class Pipeline(eqx.Module):
     text_encoder: CLIPTextModel
     sampler: DDIM
     tokenizer: CLIPTokenizer = eqx.field(static=True)
+    learned: LearnedInputs | None = None
 
     def __check_init__(self):
         features = self.text_encoder.config.hidden_size
@@ -51,6 +65,10 @@ class Pipeline(eqx.Module):
         """What the UNet is conditioned on."""
         return self.text_encoder(input_ids)
 
+    def without_lora(self) -> "Pipeline":
+        """The base model: the same arrays, the adapter left out."""
+        return map_linears(lambda _, layer: layer.without_lora(), self)
+
     def denoiser(
         self,
         steps: DDIMSteps,
@@ -59,7 +77,8 @@ class Pipeline(eqx.Module):
         guidance_scale: Float[Array, ""] | None,
         *,
         remat: Remat = "none",
-    ) -> Denoiser:
+        lora_schedule: AbstractLoRASchedule | None = None,
+    ) -> AbstractDenoiser:
         """The UNet with its conditioning, computed once for a whole chain.
 
         **Arguments:**
@@ -70,12 +89,24 @@ class Pipeline(eqx.Module):
             images, or one for each. `None` switches guidance off.
         - `guidance_scale`: The weight $w$; `None` switches guidance off.
         - `remat`: What the backward pass computes again.
+        - `lora_schedule`: When the adapter is on; `None` is always.
         """
+        if lora_schedule is not None:
+            args = (steps, input_ids, negative_input_ids, guidance_scale)
+            return lora_schedule(
+                self.denoiser(*args, remat=remat),
+                self.without_lora().denoiser(*args, remat=remat),
+                len(steps),
+            )
         embeddings = self.embed(input_ids)
         negative = None
         if negative_input_ids is not None and guidance_scale is not None:
             negative = self.embed(negative_input_ids)
             negative = jnp.broadcast_to(negative, embeddings.shape)
+            if self.learned is not None:
+                negative = self.learned.negative(negative, embeddings)
+                scales = self.learned.guidance(len(steps))
+                guidance_scale = guidance_scale if scales is None else scales
         return Denoiser(
             self.unet,
             steps.timestep,

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._custom_types import Images, InputIds, Latents, NegativeInputIds, Prompts, Real
-from ..diffusion import run_chain
-from ..models import check_prompts
+from ..diffusion import AbstractLoRASchedule, run_chain
+from ..models import check_prompts, iter_linears
 from ._pipeline import Pipeline
 
 
@@ -23,6 +23,7 @@ def sample(
     num_inference_steps: int = 50,
     guidance_scale: Real = 7.5,
     eta: Real = 0.0,
+    lora_schedule: AbstractLoRASchedule | None = None,
 ) -> Images:
     r"""Draws one image for each prompt.
 
@@ -39,6 +40,8 @@ def sample(
     - `num_inference_steps`: $T$, from 1 to 1000.
     - `guidance_scale`: $w$ of classifier-free guidance; 1 switches it off.
     - `eta`: Noise added by DDIM: 0 is none, 1 that of the ancestral sampler.
+    - `lora_schedule`: At which steps the adapter is on, such as
+        `draftx.LoRAWindow(last=20)` or `draftx.AnnealedGuidance()`. `None` is all.
 
     **Returns:**
 
@@ -46,8 +49,7 @@ def sample(
 
     Raises a `ValueError` that names the argument for anything out of range.
     """
-    if not (math.isfinite(eta) and 0 <= eta <= 1):
-        raise ValueError(f"`eta` must lie in [0, 1]; got {eta}.")
+    check_eta(eta)
     key = jr.key(0) if key is None else key
     latents_key, noise_key = jr.split(key)
     input_ids, negative_ids, latents = prepare(
@@ -59,6 +61,7 @@ def sample(
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
     )
+    check_lora_schedule(pipeline, lora_schedule, num_inference_steps)
     return _sample(
         pipeline,
         input_ids,
@@ -68,6 +71,7 @@ def sample(
         jnp.asarray(eta, jnp.float32),
         noise_key if eta > 0 else None,
         num_inference_steps,
+        lora_schedule,
     )
 
 
@@ -81,9 +85,12 @@ def _sample(
     eta: Float[Array, ""],
     key: PRNGKeyArray | None,
     num_inference_steps: int,
+    lora_schedule: AbstractLoRASchedule | None,
 ) -> Images:
     steps = pipeline.sampler.steps(num_inference_steps, eta=eta)
-    denoiser = pipeline.denoiser(steps, input_ids, negative_ids, guidance_scale)
+    denoiser = pipeline.denoiser(
+        steps, input_ids, negative_ids, guidance_scale, lora_schedule=lora_schedule
+    )
     latents = run_chain(
         pipeline.sampler, denoiser, steps, latents, truncation_steps=0, key=key
     )
@@ -134,6 +141,26 @@ def negative_input_ids(
             f"got {len(negative_prompts)} for {batch} images."
         )
     return pipeline.tokenize(negative_prompts)
+
+
+def check_eta(eta: Real) -> None:
+    """Raises unless this much noise can be added by DDIM."""
+    if not (math.isfinite(eta) and 0 <= eta <= 1):
+        raise ValueError(f"`eta` must lie in [0, 1]; got {eta}.")
+
+
+def check_lora_schedule(
+    pipeline: Pipeline, schedule: AbstractLoRASchedule | None, num_inference_steps: int
+) -> None:
+    """Raises unless there is an adapter to schedule, over a chain of this length."""
+    if schedule is None:
+        return
+    schedule.check(num_inference_steps)
+    if all(layer.lora_down is None for _, layer in iter_linears(pipeline)):
+        raise ValueError(
+            "`lora_schedule` must be None for a pipeline without a LoRA adapter; got "
+            f"{schedule}."
+        )
 
 
 def check_guidance_scale(guidance_scale: Real) -> None:

@@ -27,6 +27,10 @@ from ._compressibility import (
 from ._dissimilarity import BatchDissimilarity as BatchDissimilarity
 from ._dropout import AestheticDropout as AestheticDropout
 from ._features import FeatureDistance as FeatureDistance
+from ._host import (
+    HostReward as HostReward,
+    probe_host_rewards as probe_host_rewards,
+)
 from ._hps_benchmark import (
     hps_benchmark as hps_benchmark,
     hps_prompts as hps_prompts,

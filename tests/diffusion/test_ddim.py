@@ -118,6 +118,39 @@ def test_timesteps_are_those_of_diffusers_live(train, spacing):
 
 @pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("num_steps", [7, 50])
+def test_eta_of_one_is_ancestral_sampling_live(num_steps):
+    diffusers, torch = map(pytest.importorskip, ("diffusers", "torch"))
+    latents, noise = make_scheduler.inputs()
+    # Where strides are not all the same, diffusers' DDIM, which ours is, goes from one
+    # timestep as if to another than the next; its DDPM does not.
+    spacings = ["leading"] if num_steps == 7 else ["leading", "trailing"]
+    cases = [
+        dict(prediction_type=p, timestep_spacing=s, set_alpha_to_one=True)
+        for p in make_scheduler.PREDICTIONS
+        for s in spacings
+    ]
+    common = dict(num_inference_steps=num_steps, eta=1.0)
+    finals = _finals([case | common for case in cases], jnp.asarray(latents), noise)
+    for case, final in zip(cases, finals, strict=True):
+        config = SD14 | case | dict(variance_type="fixed_small")
+        ddpm = diffusers.DDPMScheduler.from_config(config)
+        ddpm.set_timesteps(num_steps)
+        x = torch.as_tensor(latents, dtype=torch.float64)
+        for timestep, z in zip(ddpm.timesteps, noise[:num_steps], strict=True):
+            prediction = toy(x, int(timestep))
+            # It draws its own noise: without it here, ours scaled alike below.
+            generator = torch.Generator().manual_seed(0)
+            theirs = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            generator.manual_seed(0)
+            step = ddpm.step(prediction, timestep, x, generator=generator).prev_sample
+            scale = float(timestep > 0) * ddpm._get_variance(timestep) ** 0.5
+            x = step + scale * (torch.as_tensor(z, dtype=x.dtype) - theirs)
+        assert relative_error(final, x.numpy()) < 1e-4, case
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
 def test_missing_fields_mean_what_they_mean_to_diffusers():
     diffusers = pytest.importorskip("diffusers")
     for name in ("PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler"):

@@ -38,7 +38,7 @@ def _fill(cls, config, data, prefix):
     )
 
 
-def _pipeline(data):
+def make_pipeline(data):
     pipeline = draftx.Pipeline(
         _fill(UNet2DConditionModel, UNetConfig.from_dict(reference.UNET), data, "unet"),
         _fill(AutoencoderKL, AutoencoderConfig.from_dict(reference.VAE), data, "vae"),
@@ -72,7 +72,7 @@ def _pipeline(data):
 
 
 def _check(data, k):
-    pipeline = _pipeline(data)
+    pipeline = make_pipeline(data)
     rewards, gradient = draftx.reward_gradient(
         pipeline,
         reference.reward,
@@ -110,7 +110,7 @@ def test_gradient_equals_golden(golden, k):
 
 def test_images_equal_golden(golden):
     images = draftx.sample(
-        _pipeline(golden),
+        make_pipeline(golden),
         json.loads(str(golden["prompts"])),
         latents=golden["latents"],
         num_inference_steps=reference.NUM_STEPS,

@@ -63,6 +63,123 @@ def reward(images):
 
 def make(tokenizer_folder, truncations=(1, 2, NUM_STEPS), seed=0) -> dict:
     """Weights, inputs, rewards, images and the LoRA gradient for each K."""
+    data, model = make_model(tokenizer_folder, seed)
+    for k in truncations:
+        latents = model.run(model.start, 0, NUM_STEPS - k)
+        images = model.decode(model.run(latents, NUM_STEPS - k, NUM_STEPS, train=True))
+        rewards = reward(images)
+        data["images"] = images.detach().numpy().copy()
+        data["rewards"] = rewards.detach().numpy().copy()
+        data |= model.gradient(f"gradient{k}", rewards.mean())
+    return data
+
+
+class Model:
+    """The models with conditioning, as the pieces of a chain."""
+
+    def __init__(self, unet, vae, scheduler, conditioning, adapter, start):
+        self.unet, self.vae, self.scheduler = unet, vae, scheduler
+        self.conditioning, self.adapter, self.start = conditioning, adapter, start
+        self.timesteps = scheduler.timesteps
+
+    def predict(self, latents, i, *, train=False):
+        """The guided noise at one step of the chain."""
+        import torch
+
+        with torch.set_grad_enabled(train):
+            both = torch.cat([latents] * 2)
+            noise = self.unet(both, self.timesteps[i], self.conditioning).sample
+            negative, positive = noise.chunk(2)
+            return negative + GUIDANCE * (positive - negative)
+
+    def predict_base(self, latents, i):
+        """The same with the adapter off, a constant."""
+        self.unet.disable_adapters()
+        noise = self.predict(latents, i)
+        self.unet.enable_adapters()
+        return noise
+
+    def step(self, latents, noise, i):
+        return self.scheduler.step(noise, self.timesteps[i], latents).prev_sample
+
+    def run(self, latents, first, stop, *, train=False, charge=None):
+        """`charge` is called with what every step predicts."""
+        for i in range(first, stop):
+            noise = self.predict(latents, i, train=train)
+            if charge is not None:
+                charge(latents, noise, i)
+            latents = self.step(latents, noise, i)
+        return latents
+
+    def decode(self, latents):
+        decoded = self.vae.decode(latents / VAE["scaling_factor"]).sample
+        return (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+
+    def score(self, latents):
+        return reward(self.decode(latents)).mean()
+
+    def gradient(self, name, objective) -> dict:
+        import torch
+
+        gradients = torch.autograd.grad(objective, list(self.adapter.values()))
+        return {
+            f"{name}/{_diffusers_name(key)}": gradient.numpy().copy()
+            for key, gradient in zip(self.adapter, gradients, strict=True)
+        }
+
+
+def refl(model: Model, left: int):
+    """ReFL's objective with so many steps to go."""
+    i = NUM_STEPS - left
+    latents = model.run(model.start, 0, i)
+    noise = model.predict(latents, i, train=True)
+    step = model.scheduler.step(noise, model.timesteps[i], latents)
+    return model.score(step.pred_original_sample)
+
+
+def drtune(model: Model, trained: list[int]):
+    """DRTune's: the input of the UNet is detached, and some steps are trained."""
+    latents = model.start
+    for i in range(NUM_STEPS):
+        noise = model.predict(latents.detach(), i, train=i in trained)
+        latents = model.step(latents, noise, i)
+    return model.score(latents)
+
+
+def draft_lv(model: Model, draws, *, single_reward: bool):
+    """DRaFT-LV's with this noise, as the mean with the chain's own last step."""
+    import torch
+
+    last = NUM_STEPS - 1
+    latents = model.run(model.start, 0, last)
+    clean = [model.run(latents, last, NUM_STEPS, train=True)]
+    for draw in draws:
+        noise = torch.as_tensor(np.array(draw)).permute(0, 3, 1, 2)
+        timestep = model.timesteps[last]
+        noised = model.scheduler.add_noise(clean[0].detach(), noise, timestep)
+        predicted = model.predict(noised, last, train=True)
+        clean.append(model.step(noised, predicted, last))
+    if single_reward:
+        x0 = clean[0].detach().requires_grad_()
+        (slope,) = torch.autograd.grad(model.score(x0), x0)
+        return sum((slope * latents).sum() for latents in clean) / len(clean)
+    return sum(model.score(latents) for latents in clean) / len(clean)
+
+
+def penalized(model: Model, k: int, weight: float):
+    """DRaFT-K's less the distance to the base model over its steps."""
+    charges = []
+
+    def charge(latents, noise, i):
+        charges.append(((noise - model.predict_base(latents, i)) ** 2).mean())
+
+    latents = model.run(model.start, 0, NUM_STEPS - k)
+    latents = model.run(latents, NUM_STEPS - k, NUM_STEPS, train=True, charge=charge)
+    return model.score(latents) - weight * sum(charges) / k
+
+
+def make_model(tokenizer_folder, seed) -> tuple[dict, Model]:
+    """Weights and inputs as arrays, and as a model."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from peft import LoraConfig
@@ -97,26 +214,7 @@ def make(tokenizer_folder, truncations=(1, 2, NUM_STEPS), seed=0) -> dict:
     scheduler.set_timesteps(NUM_STEPS)
     start = torch.randn(len(PROMPTS), 4, 8, 8)
     data["latents"] = start.permute(0, 2, 3, 1).numpy().copy()
-
-    for k in truncations:
-        latents = start
-        for i, timestep in enumerate(scheduler.timesteps):
-            if i == NUM_STEPS - k:
-                latents = latents.detach()
-            with torch.set_grad_enabled(i >= NUM_STEPS - k):
-                both = unet(torch.cat([latents] * 2), timestep, conditioning).sample
-                negative, positive = both.chunk(2)
-                noise = negative + GUIDANCE * (positive - negative)
-                latents = scheduler.step(noise, timestep, latents).prev_sample
-        decoded = vae.decode(latents / VAE["scaling_factor"]).sample
-        images = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-        rewards = reward(images)
-        gradients = torch.autograd.grad(rewards.mean(), list(adapter.values()))
-        data["images"] = images.detach().numpy().copy()
-        data["rewards"] = rewards.detach().numpy().copy()
-        for key, gradient in zip(adapter, gradients, strict=True):
-            data[f"gradient{k}/{_diffusers_name(key)}"] = gradient.numpy().copy()
-    return data
+    return data, Model(unet, vae, scheduler, conditioning, adapter, start)
 
 
 def _diffusers_name(key: str) -> str:

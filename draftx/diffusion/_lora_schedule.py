@@ -1,0 +1,146 @@
+"""When in a chain the adapter is on: tuned and base model by turns, or mixed."""
+
+import abc
+import math
+
+import equinox as eqx
+import jax.lax as lax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._custom_types import Latents, Real
+from ._guidance import AbstractDenoiser
+
+
+class AbstractLoRASchedule(eqx.Module):
+    """How much of the adapter each step of a chain gets."""
+
+    @abc.abstractmethod
+    def check(self, num_inference_steps: int) -> None:
+        """Raises a `ValueError` if a chain of this length is too short."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, tuned: AbstractDenoiser, base: AbstractDenoiser, num_inference_steps: int
+    ) -> AbstractDenoiser:
+        """One denoiser out of two: with the adapter, and without."""
+
+
+class LoRAWindow(AbstractLoRASchedule):
+    """The adapter is on for the `first` or for the `last` so many steps only.
+
+    Nothing is computed twice: a step asks one of the two models.
+
+    ??? cite
+
+        [DRaFT](https://arxiv.org/abs/2309.17400), appendix B.7.
+    """
+
+    first: int | None = eqx.field(static=True, default=None, kw_only=True)
+    last: int | None = eqx.field(static=True, default=None, kw_only=True)
+
+    def __check_init__(self):
+        """**Arguments:**
+
+        - `first`, `last`: One of the two, a number of steps; the noisiest is the first.
+        """
+        given = [n for n in (self.first, self.last) if n is not None]
+        n = given[0] if len(given) == 1 else None
+        if n is None or isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ValueError(
+                "`LoRAWindow` must be given either `first` or `last`, a whole number "
+                f"of at least 0; got first={self.first!r}, last={self.last!r}."
+            )
+
+    def check(self, num_inference_steps: int) -> None:
+        name = "last" if self.first is None else "first"
+        n = self.last if self.first is None else self.first
+        if n is not None and n > num_inference_steps:
+            raise ValueError(
+                f"`{name}` must be at most {num_inference_steps}, the number of "
+                f"sampling steps; got {n}."
+            )
+
+    def __call__(
+        self, tuned: AbstractDenoiser, base: AbstractDenoiser, num_inference_steps: int
+    ) -> AbstractDenoiser:
+        start, stop = 0, num_inference_steps
+        if self.first is not None:
+            stop = self.first
+        if self.last is not None:
+            start = num_inference_steps - self.last
+        if stop - start == num_inference_steps:
+            return tuned
+        return base if stop == start else SwitchedDenoiser(tuned, base, start, stop)
+
+
+class AnnealedGuidance(AbstractLoRASchedule):
+    r"""Predictions of base and tuned model mixed, the tuned one growing in.
+
+    $$\hat\epsilon_i = (1 - w_i)\,\epsilon_0 + w_i\,\epsilon_\theta, \qquad
+      w_i = (i / T)^p$$
+
+    at step $i = 0 \ldots T - 1$, noisiest first: the base model lays out the picture,
+    which keeps pictures diverse. Both models are run at every step. $p = 0$ is the
+    tuned model alone. The form with a jump from 0 to 1 is `LoRAWindow(last=...)`.
+
+    It is meant for sampling; training through it works too.
+
+    ??? cite
+
+        Annealed importance guidance of DRaFT+ in
+        [NeMo-Aligner](https://arxiv.org/abs/2405.01481).
+    """
+
+    power: Real = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self):
+        """**Arguments:**
+
+        - `power`: $p$, at least 0.
+        """
+        if not (math.isfinite(self.power) and self.power >= 0):
+            raise ValueError(
+                f"`power` must be finite and at least 0; got {self.power}."
+            )
+
+    def check(self, num_inference_steps: int) -> None:
+        del num_inference_steps  # Any will do.
+
+    def __call__(
+        self, tuned: AbstractDenoiser, base: AbstractDenoiser, num_inference_steps: int
+    ) -> AbstractDenoiser:
+        if self.power == 0:
+            return tuned
+        fractions = [i / num_inference_steps for i in range(num_inference_steps)]
+        weights = [fraction**self.power for fraction in fractions]
+        return MixedDenoiser(tuned, base, jnp.asarray(weights, jnp.float32))
+
+
+class SwitchedDenoiser(AbstractDenoiser):
+    """`tuned` from step `start` to before step `stop`, `base` at the others."""
+
+    tuned: AbstractDenoiser
+    base: AbstractDenoiser
+    start: int = eqx.field(static=True)
+    stop: int = eqx.field(static=True)
+
+    def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
+        return lax.cond(
+            (index >= self.start) & (index < self.stop),
+            lambda: self.tuned(latents, index),
+            lambda: self.base(latents, index),
+        )
+
+
+class MixedDenoiser(AbstractDenoiser):
+    """The predictions of two, with the weight of `tuned` at each step."""
+
+    tuned: AbstractDenoiser
+    base: AbstractDenoiser
+    weights: Float[Array, " steps"]
+
+    def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
+        weight = self.weights[index].astype(latents.dtype)
+        base = self.base(latents, index)
+        return base + weight * (self.tuned(latents, index) - base)

@@ -1,0 +1,150 @@
+"""Denoising diffusion policy optimization: sampling as a decision at every step.
+
+[DDPO](https://arxiv.org/abs/2305.13301).
+"""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .._autodiff import eager_gradient
+from .._custom_types import Real
+from ..diffusion import AbstractDenoiser, DDIM
+from ..pipeline import Pipeline
+from ._advantages import AdvantageNormalizer, check_normalization, Normalization
+from ._budget import Budget, count
+from ._estimator import Reward
+from ._round_method import AbstractRoundMethod, Samples, Weigh
+from ._score_function import check_eta, check_reduction
+from ._transitions import log_prob, random_steps, Reduction
+
+
+class DDPO(AbstractRoundMethod):
+    r"""Policy gradients over the steps of a chain with noise, importance-sampled.
+
+    With $\rho_t = p_\theta(x_{t-1} \mid x_t) / p_{\theta_\text{old}}(x_{t-1} \mid x_t)$
+    and the advantage $A$ of an image, an update ascends the mean over images and steps
+    of
+
+    $$\min\bigl(\rho_t A,\ \mathrm{clip}(\rho_t, 1 - c, 1 + c)\, A\bigr).$$
+
+    Asks nothing of the reward but numbers. For `draftx.finetune_in_rounds`.
+
+    ??? cite
+
+        [DDPO](https://arxiv.org/abs/2305.13301), equation 4 (DDPO-IS); the clipping is
+        that of [PPO](https://arxiv.org/abs/1707.06347), equation 7.
+    """
+
+    clip_range: Real = eqx.field(static=True, default=1e-4)
+    max_advantage: Real = eqx.field(static=True, default=5.0)
+    normalization: Normalization = eqx.field(static=True, default="per_prompt")
+    buffer_size: int = eqx.field(static=True, default=16)
+    min_count: int = eqx.field(static=True, default=16)
+    reduction: Reduction = eqx.field(static=True, default="mean")
+    eta: Real = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self):
+        r"""**Arguments:**
+
+        - `clip_range`: $c$.
+        - `max_advantage`: Advantages are clipped to this size.
+        - `normalization`, `buffer_size`, `min_count`: Advantages are rewards minus
+            their mean over their standard deviation: of the latest `buffer_size` of
+            the same prompt, once there are `min_count`, otherwise of the batch; or
+            always of the `"batch"`.
+        - `reduction`: `"mean"` is what the authors' code has in place of the
+            log-density, which divides it by the number of dimensions, and what the
+            default of `clip_range` is for. `"sum"` is the log-density.
+        - `eta`: The noise of the chain, above 0 and at most 1.
+        """
+        for name in ("clip_range", "max_advantage"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"`{name}` must be finite and positive; got {value}.")
+        check_normalization(self.normalization, self.buffer_size, self.min_count)
+        check_reduction(self.reduction)
+        check_eta(self.eta)
+
+    def check(self, num_inference_steps: int) -> None:
+        del num_inference_steps  # Whether a step has noise is for the sampler to say.
+
+    def needs_reward_gradient(self) -> bool:
+        return False
+
+    def trained_steps(
+        self, sampler: DDIM, num_inference_steps: int
+    ) -> Int[np.ndarray, " trained"]:
+        return random_steps(sampler, num_inference_steps, self.eta)
+
+    def weigh(self) -> Weigh:
+        normalize = AdvantageNormalizer(
+            self.normalization, self.buffer_size, self.min_count
+        )
+        limit = self.max_advantage
+        return lambda rows, rewards: np.clip(normalize(rows, rewards), -limit, limit)
+
+    def start(self, reward: Reward, key: PRNGKeyArray) -> tuple[None, None]:
+        del reward, key
+        return None, None
+
+    def learn(self, learned: Any, constant: Any, pipeline: Pipeline, samples: Samples):
+        del learned, constant, pipeline, samples
+        return None, {}
+
+    def objective(
+        self,
+        pipeline: Pipeline,
+        learned: Any,
+        constant: Any,
+        samples: Samples,
+        key: PRNGKeyArray,
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        del learned, constant, key
+        sampler, denoiser = pipeline.sampler, samples.denoiser(pipeline)
+
+        def term(denoiser: AbstractDenoiser, index: Int[Array, ""], samples: Samples):
+            latents, following = samples.visited[index], samples.visited[index + 1]
+            density = lambda prediction: log_prob(
+                sampler,
+                latents,
+                prediction,
+                samples.steps[index],
+                following,
+                reduction=self.reduction,
+            )
+            old = density(samples.predictions[index])
+            difference = density(denoiser(latents, index)) - old
+            ratio = jnp.exp(difference)
+            clipped = jnp.clip(ratio, 1 - self.clip_range, 1 + self.clip_range)
+            advantages = samples.weights
+            ascended = jnp.minimum(ratio * advantages, clipped * advantages)
+            figures = {
+                "clipped": jnp.mean((ratio != clipped).astype(jnp.float32)),
+                "divergence": jnp.mean(difference**2) / 2,
+            }
+            return jnp.mean(ascended), figures
+
+        terms, figures = lax.map(
+            lambda index: eager_gradient(term, denoiser, index, samples), samples.times
+        )
+        return jnp.mean(terms), jax.tree.map(jnp.mean, figures)
+
+    def budget(
+        self,
+        num_inference_steps: int,
+        batch_size: int,
+        *,
+        num_trained: int,
+        guided: bool = True,
+    ) -> Budget:
+        forwards = num_inference_steps + num_trained
+        return count(
+            batch_size, guided=guided, forwards=forwards, backwards=num_trained
+        )

@@ -1,0 +1,115 @@
+"""Inputs of the sampler that can be trained instead of chosen."""
+
+import math
+from typing import TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._custom_types import Real, TextEmbeddings
+from ..kernels import at_least_float32
+
+
+class LearnedInputs(eqx.Module):
+    r"""Guidance weights for each step, and a negative embedding for each prompt.
+
+    $$e_\varnothing(c) = e_\varnothing + W e(c) + b$$
+
+    token by token, with $W$ and $b$ zero at first. Either part may be `None`. They
+    take the place of `guidance_scale`, and are added to the embedding of the negative
+    prompts, wherever guidance is on (`guidance_scale` is not 1).
+
+    ??? cite
+
+        [DRaFT](https://arxiv.org/abs/2309.17400), appendix B.11. How the negative
+        embedding depends on the prompt is a choice of this package.
+    """
+
+    guidance_scales: Float[Array, " steps"] | None
+    negative_weight: Float[Array, "features features"] | None
+    negative_bias: Float[Array, " features"] | None
+    guidance_rate: Real = eqx.field(static=True, default=50.0)
+
+    def guidance(self, num_inference_steps: int) -> Float[Array, " steps"] | None:
+        """The weights for a chain of this length, interpolated linearly if need be."""
+        scales = self.guidance_scales
+        if scales is None or scales.shape[0] == num_inference_steps:
+            return scales
+        known = jnp.linspace(0, 1, scales.shape[0])
+        return jnp.interp(jnp.linspace(0, 1, num_inference_steps), known, scales)
+
+    def negative(
+        self, negative: TextEmbeddings, embeddings: TextEmbeddings
+    ) -> TextEmbeddings:
+        """What guidance leads away from, given what it leads to."""
+        if self.negative_weight is None or self.negative_bias is None:
+            return negative
+        dtype = at_least_float32(embeddings.dtype)
+        moved = jnp.einsum(
+            "btf,gf->btg", embeddings.astype(dtype), self.negative_weight.astype(dtype)
+        )
+        moved = moved + self.negative_bias.astype(dtype)[None, None]
+        return (negative.astype(dtype) + moved).astype(negative.dtype)
+
+
+_Pipeline = TypeVar("_Pipeline")
+
+
+def add_learned_inputs(
+    pipeline: _Pipeline,
+    *,
+    num_inference_steps: int | None = 50,
+    guidance_scale: Real = 7.5,
+    guidance_rate: Real = 50.0,
+    negative_embedding: bool = True,
+) -> _Pipeline:
+    """Makes inputs of the sampler trainable, in place of any learned before.
+
+    `draftx.finetune` and `draftx.reward_gradient` then train them besides the adapter,
+    if there is one, with `method=draftx.DRaFT()`: every step must be differentiated.
+
+    **Arguments:**
+
+    - `pipeline`: With or without an adapter.
+    - `num_inference_steps`: How many guidance weights, one a step; chains of another
+        length interpolate them. `None` for none.
+    - `guidance_scale`: What all of them start from.
+    - `guidance_rate`: Their learning rate is that of the rest times this, and they are
+        not decayed, with the optimizer that `draftx.finetune` has of its own.
+    - `negative_embedding`: Whether to learn the negative embedding as well.
+
+    **Returns:**
+
+    A pipeline that samples as before with this `guidance_scale`.
+    """
+    if num_inference_steps is None and not negative_embedding:
+        raise ValueError(
+            "`num_inference_steps` must be given, or `negative_embedding` true; got "
+            "neither: nothing would be learned."
+        )
+    n = num_inference_steps
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+        raise ValueError(
+            "`num_inference_steps` must be None or a whole number of at least 1; got "
+            f"{n!r}."
+        )
+    if not math.isfinite(guidance_scale):
+        raise ValueError(f"`guidance_scale` must be finite; got {guidance_scale}.")
+    features = pipeline.unet.config.cross_attention_dim  # pyright: ignore
+    learned = LearnedInputs(
+        None if n is None else jnp.full(n, guidance_scale, jnp.float32),
+        jnp.zeros((features, features)) if negative_embedding else None,
+        jnp.zeros(features) if negative_embedding else None,
+        guidance_rate,
+    )
+    return eqx.tree_at(
+        lambda p: p.learned, pipeline, learned, is_leaf=lambda node: node is None
+    )
+
+
+def remove_learned_inputs(pipeline: _Pipeline) -> _Pipeline:
+    """The pipeline with inputs that are chosen, not learned."""
+    return eqx.tree_at(
+        lambda p: p.learned, pipeline, None, is_leaf=lambda node: node is None
+    )

@@ -1,0 +1,26 @@
+import dataclasses
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._custom_types import Images, Latents
+from ..finetuning import Budget
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What a search has found: one image for each prompt.
+
+    - `images`, `rewards`: The images, and their scores.
+    - `latents`: The starting noise of the images.
+    - `clean_latents`: What the images were decoded from.
+    - `history`: All the scores that were compared, the latest in the last row.
+    - `budget`: What the search has cost.
+    """
+
+    images: Images
+    rewards: Float[Array, " batch"]
+    latents: Latents
+    clean_latents: Latents
+    history: Float[np.ndarray, "compared batch"]
+    budget: Budget
