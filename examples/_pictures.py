@@ -33,20 +33,23 @@ def jpeg_bytes(images, quality: int) -> np.ndarray:
 
 
 def captioned_grid(
-    path: pathlib.Path, rows: Mapping[str, np.ndarray], captions: Sequence[str]
+    path: pathlib.Path,
+    rows: Mapping[str, np.ndarray],
+    captions: Sequence[str],
+    below: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """One row of images for each name, captions on top, JPEG bytes below each."""
+    """One row of images for each name, captions on top, and what `below` says below."""
     columns = len(captions)
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(1.35 * columns, 1.75 * len(rows)), squeeze=False
     )
     for axis_row, (name, images) in zip(axes, rows.items(), strict=True):
-        sizes = jpeg_bytes(images, 80)
-        for axis, image, size in zip(axis_row, to_uint8(images), sizes, strict=True):
+        texts = [""] * columns if below is None else below[name]
+        for axis, image, text in zip(axis_row, to_uint8(images), texts, strict=True):
             axis.imshow(image, interpolation="lanczos")
             axis.set_xticks([])
             axis.set_yticks([])
-            axis.set_xlabel(f"{size} B", fontsize=7)
+            axis.set_xlabel(text, fontsize=7)
         axis_row[0].set_ylabel(name, fontsize=9)
     for axis, caption in zip(axes[0], captions, strict=True):
         axis.set_title(_wrapped(caption), fontsize=6)

@@ -399,17 +399,66 @@ def caption(scene, rng=None):
         word "plain" at times; or `None`, to say everything.
     """
     style, background, plain = [1.0, 1.0, 1.0] if rng is None else rng.random(3)
+    return phrase(
+        scene, style=style >= 0.15, background=background >= 0.1, plain=plain >= 0.5
+    )
+
+
+def phrase(scene, *, animal=True, style=True, background=True, plain=True):
+    """A caption that leaves out what it is told to.
+
+    **Arguments:**
+
+    - `scene`: a [`Scene`][].
+    - `animal`: whether to say it. Without it there is no style either.
+    - `style`, `background`: whether to say them.
+    - `plain`: whether a background without a pattern is called plain.
+    """
+    pattern = "" if scene.pattern == "plain" and not plain else scene.pattern
+    article = "an" if not pattern and scene.color[0] in "aeiou" else "a"
+    behind = f"{article} {pattern + ' ' if pattern else ''}{scene.color} background"
+    if not animal:
+        return behind
     words = f"an {scene.name}" if scene.name[0] in "aeiou" else f"a {scene.name}"
-    if style >= 0.15:
+    if style:
         words += f", {scene.style} style"
-    if background >= 0.1:
-        pattern = "" if scene.pattern == "plain" and plain < 0.5 else scene.pattern
-        article = "an" if not pattern and scene.color[0] in "aeiou" else "a"
+    if background:
         # Without a style there is no pause: "a fox on a red background".
-        words += ", on" if style >= 0.15 else " on"
-        words += f" {article} {pattern + ' ' if pattern else ''}{scene.color}"
-        words += " background"
+        words += f"{', on' if style else ' on'} {behind}"
     return words
+
+
+def attributes(scene):
+    """Where animal, style, pattern and color are in their lists."""
+    return (
+        ANIMALS.index(scene.name),
+        STYLES.index(scene.style),
+        PATTERNS.index(scene.pattern),
+        tuple(COLORS).index(scene.color),
+    )
+
+
+def is_held_out(scene):
+    """Whether a scene is one of the tenth that no network is trained to name.
+
+    Every animal, style, pattern and color is among the others, and so are all pairs of
+    them; what is new is how they come together.
+    """
+    animal, style, pattern, color = attributes(scene)
+    return (7 * animal + 3 * style + 5 * pattern + color) % 10 == 0
+
+
+def named_scenes(rng, sprites, n, *, held_out=False, **choices):
+    """Random scenes, of which `is_held_out` says `held_out`.
+
+    **Arguments:** those of [`batch`][].
+    """
+    scenes = []
+    while len(scenes) < n:
+        scene = random_scene(rng, sprites, **choices)
+        if is_held_out(scene) == held_out:
+            scenes.append(scene)
+    return scenes
 
 
 def batch(rng, sprites, n, **choices):

@@ -3,7 +3,7 @@
     python weights/evaluate.py --sprites weights/cache/sprites.npz
 
 Prompts are those of `evaluation_scenes`: every animal in every style. What a picture
-shows is judged by [`classifier`][], whose own mistakes are among the figures.
+shows is judged by [`judge`][], whose own mistakes are among the figures.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import pathlib
 import jax
 import jax.random as jr
 import numpy as np
-from classifier import HEADS, load_classifier, PATH, predict, scene_labels
 from composites import (
     ANIMALS,
     autoencoder_batch,
@@ -29,6 +28,7 @@ from composites import (
     Sprites,
     STYLES,
 )
+from judge import HEADS, load_judge, PATH, predict, scene_labels
 from PIL import Image, ImageDraw, ImageFont
 from train_vae import reconstruction_psnr
 
@@ -92,9 +92,9 @@ def sample(pipeline, scenes, *, key, **options) -> np.ndarray:
     return np.concatenate(pictures)
 
 
-def accuracy(classifier, images, scenes) -> dict:
+def accuracy(judge, images, scenes) -> dict:
     """How often each head agrees with the caption, and all of them together."""
-    right = predict(classifier, images) == scene_labels(scenes)
+    right = predict(judge, images) == scene_labels(scenes)
     figures = dict(zip(HEADS, right.mean(0).tolist(), strict=True))
     figures["all"] = right.all(1).mean().item()
     styles = np.asarray([scene.style for scene in scenes])
@@ -124,7 +124,7 @@ def contact_sheet(images, scenes, wrong, *, num_columns: int = 9) -> Image.Image
     **Arguments:**
 
     - `images`: In $[0, 1]$, 64 × 64.
-    - `wrong`: Scenes × heads: what the classifier contradicts is written in red.
+    - `wrong`: Scenes × heads: what the judge contradicts is written in red.
     """
     size, gap, text_height = 2 * SIZE, 12, 34
     width, height = size + gap, size + text_height + gap
@@ -163,14 +163,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sprites", required=True)
     parser.add_argument("--pipeline", default="tiny")
-    parser.add_argument("--classifier", type=pathlib.Path, default=PATH)
+    parser.add_argument("--judge", type=pathlib.Path, default=PATH)
     parser.add_argument("--out", type=pathlib.Path, default=here)
     parser.add_argument("--num-inference-steps", type=int, default=30)
     parser.add_argument("--guidance-scale", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    pipeline, classifier = draftx.load(args.pipeline), load_classifier(args.classifier)
+    pipeline, judge = draftx.load(args.pipeline), load_judge(args.judge)
     sprites = Sprites(args.sprites)
     scenes = evaluation_scenes(sprites)
     subset = [scenes[i] for i in SUBSET]
@@ -184,7 +184,7 @@ def main() -> None:
     held_out = autoencoder_batch(np.random.default_rng(0), sprites, 256, held_out=True)
     figures["held_out_psnr"] = reconstruction_psnr(pipeline.vae, held_out)
 
-    # What the classifier says of training pictures, and of their reconstructions, is
+    # What the judge says of training pictures, and of their reconstructions, is
     # the most that can be expected of generated ones.
     rng = np.random.default_rng(1)
     again = [draw_again(rng, sprites, scene) for scene in scenes]
@@ -194,14 +194,14 @@ def main() -> None:
     reconstructed = np.concatenate([roundtrip(part) for part in parts])
     generated = sample(pipeline, scenes, key=keys[0], **options)
     figures["accuracy"] = {
-        "real": accuracy(classifier, real, scenes),
-        "reconstructed": accuracy(classifier, reconstructed, scenes),
-        "generated": accuracy(classifier, generated, scenes),
+        "real": accuracy(judge, real, scenes),
+        "reconstructed": accuracy(judge, reconstructed, scenes),
+        "generated": accuracy(judge, generated, scenes),
     }
 
     figures["accuracy_by_guidance_scale"] = {
         str(scale): accuracy(
-            classifier,
+            judge,
             sample(
                 pipeline, subset, key=keys[1], **options | {"guidance_scale": scale}
             ),
@@ -223,10 +223,13 @@ def main() -> None:
         for kind, x in pictures.items()
     }
 
-    text = json.dumps(rounded(figures), indent=2)
-    print(text)
-    (args.out / "figures.json").write_text(text + "\n")
-    wrong = predict(classifier, generated) != scene_labels(scenes)
+    figures = rounded(figures)
+    print(json.dumps(figures, indent=2))
+    path = args.out / "figures.json"
+    # What else was measured is kept: the rewards, by `evaluate_rewards.py`.
+    everything = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(everything | figures, indent=2) + "\n")
+    wrong = predict(judge, generated) != scene_labels(scenes)
     sheet = contact_sheet(generated[SUBSET], subset, wrong[SUBSET])
     sheet.save(args.out / "samples.png")
 

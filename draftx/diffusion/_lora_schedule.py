@@ -88,8 +88,8 @@ class AnnealedGuidance(AbstractLoRASchedule):
 
     ??? cite
 
-        Annealed importance guidance of DRaFT+ in
-        [NeMo-Aligner](https://arxiv.org/abs/2405.01481).
+        Annealed importance guidance of DRaFT+, in
+        [NeMo-Aligner](https://github.com/NVIDIA/NeMo-Aligner).
     """
 
     power: Real = eqx.field(static=True, default=1.0)

@@ -30,16 +30,17 @@ class Penalized(AbstractGradientEstimator):
     The mean is over images, numbers of the latents, and the steps that `method`
     differentiates: the last $K$ of `DRaFT(K)`. The noise is that after guidance, and
     $\hat\epsilon_0$ is the same model with its adapter off, a constant: no weights are
-    copied, and every differentiated step costs one prediction more. (The authors' code calls this a KL divergence; the factor that would make it
-    one is left out there, too.)
+    copied, and every differentiated step costs one prediction more. (The authors' code
+    calls this a KL divergence; the factor that would make it one is left out there,
+    too.)
 
     Learned inputs of the sampler are not part of the difference: both models use them.
 
     ??? cite
 
-        DRaFT+ in [NeMo-Aligner](https://arxiv.org/abs/2405.01481), section on
-        text-to-image models. Whether the penalty's gradient passes through the latents
-        is not said; by default it does, as autograd would have it.
+        DRaFT+ of [NeMo-Aligner](https://github.com/NVIDIA/NeMo-Aligner). Whether the
+        penalty's gradient should pass through the latents is left open here; by default
+        it does, as autograd would have it.
     """
 
     method: AbstractGradientEstimator

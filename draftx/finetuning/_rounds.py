@@ -4,16 +4,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
-import jax
-import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 from tqdm import tqdm
 
 from .._custom_types import Prompts, Real
@@ -32,37 +30,16 @@ from ._checks import (
     prepare_prompts,
     RewardError,
 )
-from ._estimator import Episode, Reward
+from ._estimator import Reward
 from ._probe import check_differentiable
 from ._result import FinetuneResult
-from ._round_method import AbstractRoundMethod, Samples
-from ._score_function import score_frozen
+from ._round_method import AbstractRoundMethod
+from ._round_programs import collect, Drawing, improve, Learning
 from ._train_step import adamw
-from ._transitions import record_chain
 
 
 # Rounds in a row without a finite reward after which training gives up.
 MAX_SKIPPED_ROUNDS = 10
-
-
-class _Drawing(NamedTuple):
-    """What the program that draws and scores samples is compiled for."""
-
-    shape: tuple[int, int, int, int]
-    num_inference_steps: int
-    eta: Real
-    remat: Remat
-    images_at_once: int | None
-
-
-class _Learning(NamedTuple):
-    """What the program of the updates is compiled for."""
-
-    batch_size: int
-    num_inner_epochs: int
-    minibatch_size: int
-    steps_per_update: int
-    num_trained: int
 
 
 def finetune_in_rounds(
@@ -159,8 +136,8 @@ def finetune_in_rounds(
     if guidance_scale != 1:
         negative_ids = negative_input_ids(pipeline, negative_prompts, 1)
 
-    drawing = _Drawing(shape, num_inference_steps, method.eta, remat, images_at_once)
-    learning = _Learning(
+    drawing = Drawing(shape, num_inference_steps, method.eta, remat, images_at_once)
+    learning = Learning(
         batch_size, num_inner_epochs, minibatch_size, steps_per_update, num_trained
     )
     key, start_key = jr.split(key)
@@ -186,7 +163,7 @@ def finetune_in_rounds(
     start = time.perf_counter()
     for step in steps:
         round_key = jr.fold_in(key, step)
-        samples, rows = _collect(state[0], frozen, inputs, round_key, trained, drawing)
+        samples, rows = collect(state[0], frozen, inputs, round_key, trained, drawing)
         rows, rewards = np.asarray(rows), np.asarray(samples.rewards, np.float64)
         figures: dict[str, Any] = {}
         fine = bool(np.all(np.isfinite(rewards)))
@@ -194,7 +171,7 @@ def finetune_in_rounds(
             in_a_row = 0
             weights = jnp.asarray(weigh(rows, rewards), jnp.float32)
             samples = eqx.tree_at(lambda s: s.weights, samples, weights)
-            state, figures = _improve(
+            state, figures = improve(
                 method, optimizer, state, frozen, constant, samples, round_key, learning
             )
         else:
@@ -225,120 +202,6 @@ def finetune_in_rounds(
         if callback is not None:
             callback(history[-1], eqx.combine(state[0], frozen))
     return FinetuneResult(eqx.combine(state[0], frozen), history)
-
-
-@eqx.filter_jit
-def _collect(trainable, frozen, inputs, key, trained, options: _Drawing):
-    """Draws prompts and noise, runs the chain, scores what comes out."""
-    pipeline = eqx.combine(trainable, frozen)
-    tokens, prompt_features, negative_ids, scale, reward = inputs
-    prompt_key, latents_key, noise_key = jr.split(jr.fold_in(key, 0), 3)
-    rows = jr.randint(prompt_key, options.shape[:1], 0, len(tokens))
-    input_ids, features = jax.tree.map(lambda x: x[rows], (tokens, prompt_features))
-    latents = jr.normal(latents_key, options.shape, jnp.float32)
-    steps = pipeline.sampler.steps(options.num_inference_steps, eta=options.eta)
-    denoiser = pipeline.denoiser(steps, input_ids, negative_ids, scale)
-    visited, predictions = record_chain(
-        pipeline.sampler,
-        denoiser,
-        steps,
-        latents,
-        noise_key if options.eta > 0 else None,
-    )
-    episode = Episode(
-        sampler=pipeline.sampler,
-        denoiser=denoiser,
-        decoder=pipeline.decode,
-        steps=steps,
-        latents=latents,
-        reward=reward,
-        prompts=features,
-        remat="none",
-        images_at_once=options.images_at_once,
-    )
-    rewards = score_frozen(episode, visited[-1])
-    samples = Samples(
-        input_ids=input_ids,
-        negative_ids=negative_ids,
-        guidance_scale=scale,
-        prompts=features,
-        steps=steps,
-        visited=visited,
-        predictions=predictions,
-        rewards=rewards,
-        weights=jnp.zeros_like(rewards),
-        times=jnp.asarray(trained),
-        remat=options.remat,
-    )
-    return samples, rows
-
-
-@eqx.filter_jit
-def _improve(
-    method, optimizer, state, frozen, constant, samples, key, options: _Learning
-):
-    """All the updates of a round, as one program."""
-    plan_key, update_key = jr.split(jr.fold_in(key, 1))
-    rows, times = _plan(samples, plan_key, options)
-
-    def update(state, inputs):
-        trainable, opt_state, learned = state
-        rows, times, key = inputs
-        part = samples.select(rows, times)
-        learned, figures = method.learn(
-            learned, constant, eqx.combine(trainable, frozen), part
-        )
-
-        def objective(trainable):
-            pipeline = eqx.combine(trainable, frozen)
-            return method.objective(pipeline, learned, constant, part, key)
-
-        gradient_of = eqx.filter_value_and_grad(objective, has_aux=True)
-        (_, more), gradient = gradient_of(trainable)
-        norm = optax.tree.norm(gradient)
-        fine = jnp.isfinite(norm)
-        descent = jax.tree.map(jnp.negative, gradient)  # optax minimizes.
-        # optax raises an integer count to a power, which strict promotion forbids.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, new_opt_state = optimizer.update(descent, opt_state, trainable)
-        new = (eqx.apply_updates(trainable, updates), new_opt_state)
-        keep = lambda new, old: jnp.where(fine, new, old)
-        trainable, opt_state = jax.tree.map(keep, new, (trainable, opt_state))
-        figures = {
-            "gradient_norm": jnp.where(fine, norm, 0),
-            "skipped_updates": 1 - fine.astype(jnp.float32),
-            **figures,
-            **more,
-        }
-        return (trainable, opt_state, learned), figures
-
-    keys = jr.split(update_key, len(rows))
-    state, figures = lax.scan(update, state, (rows, times, keys))
-    skipped = jnp.sum(figures.pop("skipped_updates"))
-    return state, {**jax.tree.map(jnp.mean, figures), "skipped_updates": skipped}
-
-
-def _plan(
-    samples: Samples, key: PRNGKeyArray, options: _Learning
-) -> tuple[Int[Array, "updates rows"], Int[Array, "updates times"]]:
-    """The images and the steps of every update: each image at each step once an epoch,
-    both in random order."""
-    size, length = options.minibatch_size, options.steps_per_update
-
-    def epoch(key):
-        row_key, time_key = jr.split(key)
-        rows = jr.permutation(row_key, options.batch_size).reshape(-1, 1, size)
-        times = jr.permutation(time_key, samples.times)[: options.num_trained]
-        times = times.reshape(1, -1, length)
-        count = (rows.shape[0], times.shape[1])
-        return (
-            jnp.broadcast_to(rows, (*count, size)).reshape(-1, size),
-            jnp.broadcast_to(times, (*count, length)).reshape(-1, length),
-        )
-
-    epochs = [epoch(key) for key in jr.split(key, options.num_inner_epochs)]
-    rows, times = zip(*epochs, strict=True)
-    return jnp.concatenate(rows), jnp.concatenate(times)
 
 
 def _probe(pipeline: Pipeline, reward: Reward, prompts: Prompts, shape) -> None:

@@ -2,9 +2,10 @@
 
 It has one head for each word of a caption that [`composites`][] chooses, and has seen
 its training pictures blurred, compressed and noisy, so that it can judge pictures that
-a diffusion model drew.
+a diffusion model drew. It is no reward, and nothing is trained against it: what it says
+of a fine-tuned model is what a second, independent network sees.
 
-    python weights/classifier.py --sprites weights/cache/sprites.npz
+    python weights/judge.py --sprites weights/cache/sprites.npz
 """
 
 import argparse
@@ -15,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from composites import ANIMALS, batch, COLORS, PATTERNS, SIZE, Sprites, STYLES
+from augmentations import augment
+from composites import ANIMALS, attributes, batch, COLORS, PATTERNS, Sprites, STYLES
 from jaxtyping import Array, Float, PRNGKeyArray
 from safetensors.numpy import load_file, save_file
 
@@ -28,14 +30,14 @@ HEADS = {
     "color": tuple(COLORS),
     "pattern": PATTERNS,
 }
-PATH = pathlib.Path(__file__).parent / "classifier" / "model.safetensors"
+PATH = pathlib.Path(__file__).parent / "judge" / "model.safetensors"
 
 _NORM = dict(num_groups=8, epsilon=1e-5)
 # Where the logits of one head end and those of the next begin.
 _BOUNDARIES = np.cumsum([len(names) for names in HEADS.values()])
 
 
-class Classifier(eqx.Module):
+class Judge(eqx.Module):
     """Convolutions down to an eighth, residual blocks, the mean and the maximum."""
 
     downs: tuple[Conv2d, ...]
@@ -75,9 +77,9 @@ class Classifier(eqx.Module):
         return dict(zip(HEADS, logits, strict=True))
 
 
-def save_classifier(classifier: Classifier, path: str | pathlib.Path = PATH) -> None:
+def save_judge(judge: Judge, path: str | pathlib.Path = PATH) -> None:
     """Writes the weights in float16."""
-    leaves = jax.tree_util.tree_flatten_with_path(classifier)[0]
+    leaves = jax.tree_util.tree_flatten_with_path(judge)[0]
     arrays = {
         jax.tree_util.keystr(key): np.asarray(leaf, np.float16) for key, leaf in leaves
     }
@@ -85,91 +87,33 @@ def save_classifier(classifier: Classifier, path: str | pathlib.Path = PATH) -> 
     save_file(arrays, path)
 
 
-def load_classifier(path: str | pathlib.Path = PATH) -> Classifier:
-    """Reads what `save_classifier` wrote. The arithmetic is in float32."""
+def load_judge(path: str | pathlib.Path = PATH) -> Judge:
+    """Reads what `save_judge` wrote. The arithmetic is in float32."""
     arrays = load_file(path)
-    like = eqx.filter_eval_shape(lambda: Classifier(key=jr.key(0)))
+    like = eqx.filter_eval_shape(lambda: Judge(key=jr.key(0)))
     fill = lambda key, leaf: jnp.asarray(arrays[jax.tree_util.keystr(key)], leaf.dtype)
     return jax.tree_util.tree_map_with_path(fill, like)
 
 
 def scene_labels(scenes) -> np.ndarray:
     """What each head should say of each scene: integers, `scenes` × heads."""
-    fields = {head: "name" if head == "animal" else head for head in HEADS}
-    rows = [
-        [names.index(getattr(scene, fields[head])) for head, names in HEADS.items()]
-        for scene in scenes
-    ]
-    return np.asarray(rows, np.int32)
+    columns = [("animal", "style", "pattern", "color").index(head) for head in HEADS]
+    rows = np.asarray([attributes(scene) for scene in scenes], np.int32)
+    return rows[:, columns]
 
 
-def predict(classifier: Classifier, images, batch_size: int = 64) -> np.ndarray:
+def predict(judge: Judge, images, batch_size: int = 64) -> np.ndarray:
     """What each head says of each picture: integers, `images` × heads."""
-    best = lambda x: jnp.stack([jnp.argmax(y, -1) for y in classifier(x).values()], -1)
+    best = lambda x: jnp.stack([jnp.argmax(y, -1) for y in judge(x).values()], -1)
     best = jax.jit(best)
     starts = range(0, len(images), batch_size)
     return np.concatenate([best(images[i : i + batch_size]) for i in starts])
 
 
-def _smoothings() -> Float[Array, "smoothings 64 64"]:
-    """Matrices that smooth a row of pixels: blurs, and scalings down and up again."""
-    eye = jnp.eye(SIZE)
-    pixels = np.arange(SIZE, dtype=np.float32)
-    distance = pixels[:, None] - pixels
-    blurs = [np.exp(-0.5 * (distance / sigma) ** 2) for sigma in (0.5, 0.8, 1.2, 1.7)]
-    blurs = [blur / blur.sum(1, keepdims=True) for blur in blurs]
-    small = [jax.image.resize(eye, (n, SIZE), "cubic") for n in (20, 26, 32, 44)]
-    scalings = [jax.image.resize(x, eye.shape, "linear") for x in small]
-    return jnp.stack([eye, eye, *blurs, *scalings])
-
-
-def _cosines() -> np.ndarray:
-    """The discrete cosine transform of a row of pixels, eight at a time."""
-    n = np.arange(8)
-    block = 0.5 * np.cos(np.pi * n[:, None] * (2 * n + 1) / 16)
-    block[0] /= np.sqrt(2)
-    return np.kron(np.eye(SIZE // 8), block).astype(np.float32)
-
-
-def _both_axes(matrix, images):
-    return jnp.einsum("...ij,...kl,...jlc->...ikc", matrix, matrix, images)
-
-
-def augment(
-    images: Float[Array, "batch height width 3"], key: PRNGKeyArray
-) -> Float[Array, "batch height width 3"]:
-    """Other tints, noise, smoothing and compression, each picture its own."""
-    keys = jr.split(key, 8)
-    per_image = (len(images), 1, 1, 1)
-    tint = jr.uniform(keys[0], (len(images), 1, 1, 3), minval=0.94, maxval=1.06)
-    shift = jr.uniform(keys[1], per_image, minval=-0.03, maxval=0.03)
-    images = images * tint + shift
-
-    def noise(key):
-        scale = jr.uniform(jr.fold_in(key, 0), per_image, maxval=0.05)
-        return scale * jr.normal(jr.fold_in(key, 1), images.shape)
-
-    # Noise that is smoothed afterwards is the texture of an unfinished picture.
-    smoothing = jr.choice(keys[2], _smoothings(), (len(images),))
-    images = _both_axes(smoothing, images + noise(keys[3]))
-    # Like JPEG: cosines in steps that are coarser for finer waves. A fifth of the
-    # pictures lose nearly all but the broad shapes.
-    frequency = np.arange(SIZE) % 8
-    weight = (1 + frequency[:, None] + frequency)[None, :, :, None]
-    strong = jr.bernoulli(keys[4], 0.2, per_image)
-    step = jnp.where(strong, 0.2, 0.04) * jr.uniform(keys[5], per_image, minval=0.02)
-    step = step * weight.astype(np.float32)
-    waves = _both_axes(_cosines(), images)
-    images = _both_axes(_cosines().T, step * jnp.round(waves / step))
-    noisy = jr.bernoulli(keys[6], 0.5, per_image)
-    images = images + jnp.where(noisy, noise(keys[7]), 0.0)
-    return jnp.clip(images, 0.0, 1.0)
-
-
-def loss_fn(classifier, batch, key):
+def loss_fn(judge, batch, key):
     """The sum of the heads' cross entropies, with a little label smoothing."""
     images, labels = batch
-    logits = classifier(augment(images.astype(jnp.float32) / 255, key))
+    logits = judge(augment(images.astype(jnp.float32) / 255, key))
     metrics = {}
     for i, (head, values) in enumerate(logits.items()):
         log_probs = jax.nn.log_softmax(values)
@@ -185,9 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sprites", required=True)
     parser.add_argument("--out", type=pathlib.Path, default=PATH)
-    parser.add_argument(
-        "--folder", type=pathlib.Path, default="weights/cache/classifier"
-    )
+    parser.add_argument("--folder", type=pathlib.Path, default="weights/cache/judge")
     parser.add_argument("--num-steps", type=int, default=1200)
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
@@ -202,8 +144,8 @@ def main() -> None:
             yield images, scene_labels(scenes)
             step += 1
 
-    classifier = fit(
-        Classifier(key=jr.key(0)),
+    judge = fit(
+        Judge(key=jr.key(0)),
         loss_fn,
         batches,
         num_steps=args.num_steps,
@@ -211,13 +153,13 @@ def main() -> None:
         ema_decay=0.99,
         folder=pathlib.Path(args.folder),
     )
-    save_classifier(classifier, args.out)
+    save_judge(judge, args.out)
 
-    classifier = load_classifier(args.out)
+    judge = load_judge(args.out)
     images, _, scenes = batch(np.random.default_rng([3, 0]), sprites, 2048)
     images = jnp.asarray(images, jnp.float32) / 255
     for kind, seen in (("clean", images), ("augmented", augment(images, jr.key(9)))):
-        right = np.mean(predict(classifier, seen) == scene_labels(scenes), axis=0)
+        right = np.mean(predict(judge, seen) == scene_labels(scenes), axis=0)
         print(kind, {head: f"{r:.2%}" for head, r in zip(HEADS, right, strict=True)})
 
 

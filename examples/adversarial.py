@@ -1,0 +1,63 @@
+"""Fine-tunes a text-to-image model so that its mice are taken for cats.
+
+python examples/adversarial.py                            # about three minutes
+python examples/adversarial.py --model CompVis/stable-diffusion-v1-4  # the paper
+
+The reward is the log-probability that a classifier gives to "cat", while the prompts
+ask for a mouse. The embedded model is rewarded by the embedded classifier; any other
+model by ResNet-50, 100 MB from the Hugging Face Hub. `judge_says_...` is what another
+network sees, which was not attacked.
+"""
+
+import argparse
+
+import numpy as np
+from _common import load_reward, make_parser, parse, run, seen_by_judge
+from _prompts import scenes
+
+
+# ImageNet has no "cat", but these.
+IMAGENET_CATS = (
+    "tabby",
+    "tiger cat",
+    "Persian cat",
+    "Siamese cat",
+    "Egyptian cat",
+)
+
+
+def prompts(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    if not args.is_tiny:
+        return [args.source], [args.source] * 12
+    train = scenes([args.source], ("red", "orange", "yellow", "green", "teal", "blue"))
+    return train, scenes([args.source], ("purple", "pink"))
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--source", default="mouse", help="what the prompts ask for")
+    parser.add_argument("--target", nargs="+", help="what the classifier is to see")
+    args = parse(parser, steps=60, learning_rate=1e-3)
+    if args.is_tiny:
+        target = args.target or ["cat"]
+        reward = load_reward("tiny-classifier", target=target)
+    else:
+        target = args.target or IMAGENET_CATS
+        reward = load_reward("resnet50", target=target)
+
+    def measure(images, prompts) -> dict[str, float]:
+        del prompts
+        logits = reward.classifier(reward.preprocess(images))
+        is_fooled = np.isin(np.argmax(np.asarray(logits), axis=-1), reward.targets)
+        figures = {"classifier_is_fooled": float(np.mean(is_fooled))}
+        if args.is_tiny:
+            seen = np.asarray(seen_by_judge(images)["animal"])
+            for name in (args.source, *target):
+                figures[f"judge_says_{name}"] = float(np.mean(seen == name))
+        return figures
+
+    run(args, reward, *prompts(args), measure=measure)
+
+
+if __name__ == "__main__":
+    main()
