@@ -17,8 +17,7 @@ is its published loop, shown and never counted as PyTorch's best.
 
 A line `*` is what a user gets without asking; a line `(` is not compared. The last
 lines divide the best PyTorch time by draftx's best and by draftx's default, and say
-what a gradient takes beyond sampling. On Linux `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`
-spares both sides most page faults of new memory, which are a fifth of a short step.
+what a gradient takes beyond sampling.
 """
 
 import argparse
