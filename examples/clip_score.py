@@ -8,13 +8,23 @@ The embedded model is rewarded by the embedded CLIP; any other model by CLIP ViT
 says what it needs of the prompts in `prepare`, which `draftx.finetune` calls once.
 """
 
-from _common import animal_prompts, load_reward, make_parser, parse, run
+from _common import animal_prompts, load_reward, make_parser, parse, run, seen_by_judge
+
+
+def agreement(images, prompts) -> dict[str, float]:
+    """How often a judge sees everything that was asked for."""
+    seen = zip(*seen_by_judge(images).values(), strict=True)
+    rows = zip(seen, prompts, strict=True)
+    is_right = [all(word in prompt for word in words) for words, prompt in rows]
+    return {"judge_agrees": sum(is_right) / len(is_right)}
 
 
 def main() -> None:
-    args = parse(make_parser(__doc__))
+    # Guidance already does for the embedded model what this reward is for.
+    args = parse(make_parser(__doc__), guidance_scale=1.0)
     reward = load_reward("tiny-clip" if args.is_tiny else "clip")
-    run(args, reward, *animal_prompts(args))
+    measure = agreement if args.is_tiny else None
+    run(args, reward, *animal_prompts(args), measure=measure)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ python examples/detection.py --model CompVis/stable-diffusion-v1-4  # the paper
 The paper asks for "a bowl of fruit" and rewards what OWL-ViT, a detector that is told
 in words what to look for, finds of "strawberries": 600 MB from the Hugging Face Hub.
 The embedded model has no detector. There, the prompts ask for animals, and the embedded
-CLIP says how much a picture shows of the query, a background.
+CLIP says how much a picture shows of the query, a background; with `--exclude` the
+prompts ask for it as well, and it is to disappear.
 """
 
 import argparse
@@ -46,9 +47,11 @@ def tiny(args: argparse.Namespace):
         return {"judge_finds_it": float(np.mean(is_there))}
 
     reward = Shows(load_reward("tiny-clip"), query)
-    if args.exclude:
+    train, test = PLAIN_TRAIN_PROMPTS, PLAIN_HELD_OUT_PROMPTS
+    if args.exclude:  # What is asked for is to be missing all the same.
         reward = draftx.rewards.Negated(reward)
-    return reward, PLAIN_TRAIN_PROMPTS, PLAIN_HELD_OUT_PROMPTS, judged
+        train, test = ([f"{p}, on {query}" for p in ps] for ps in (train, test))
+    return reward, train, test, judged
 
 
 def real(args: argparse.Namespace):

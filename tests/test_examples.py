@@ -28,7 +28,7 @@ _SHORT = (
 # Examples, and what each measures beside its reward and the animals.
 _CASES = {
     "adversarial": {"judge_says_mouse", "judge_says_cat"},
-    "clip_score": set(),
+    "clip_score": {"judge_agrees"},
     "compressibility": {"bytes_q80", "bytes_q95"},
     "detection": {"judge_finds_it"},
     "human_preference": set(),

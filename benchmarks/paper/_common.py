@@ -64,6 +64,13 @@ class Rows:
                 return row
         return None
 
+    def get(self, **key: Any) -> dict[str, Any]:
+        """A row that is there."""
+        row = self.find(**key)
+        if row is None:
+            raise KeyError(key)
+        return row
+
     def add(self, key: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
         row = self._settings | key | figures
         self._rows.append(row)

@@ -67,7 +67,7 @@ def main() -> None:
             norm = float(np.linalg.norm(gradient))
             cosine = gradient @ first[seed] / norm / np.linalg.norm(first[seed])
             rows.add(key, {"norm": norm, "cosine_to_k1": float(cosine)})
-    found = {k: [rows.find(k=k, seed=seed) for seed in range(seeds)] for k in ks}
+    found = {k: [rows.get(k=k, seed=seed) for seed in range(seeds)] for k in ks}
     norms = np.array([[r["norm"] for r in found[k]] for k in ks])
     angles = np.degrees(
         np.arccos(np.clip([[r["cosine_to_k1"] for r in found[k]] for k in ks], -1, 1))

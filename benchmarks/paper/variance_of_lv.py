@@ -76,7 +76,7 @@ def main() -> None:
         signal = np.sum(every.mean(0) ** 2) - scatter / seeds
         figures = {"noise_to_signal": float(scatter / signal)}
         rows.add({"n": n}, figures | {"seconds": float(np.median(seconds))})
-    found = [rows.find(n=n) for n in draws]
+    found = [rows.get(n=n) for n in draws]
     noise = np.array([row["noise_to_signal"] for row in found])
     cost = np.array([row["seconds"] for row in found])
     figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")

@@ -22,8 +22,8 @@ def _fwd(query, key, value, is_causal):
 
 def _bwd(is_causal, residuals, d_out):
     del is_causal  # Hidden keys have a weight of zero.
-    _, _, query, key, value, _ = residuals
-    d_query, d_key, d_value = rows_vjp(*residuals, d_out)
+    weights, total, query, key, value, out = residuals
+    d_query, d_key, d_value = rows_vjp(weights, total, query, key, value, out, d_out)
     return (
         d_query.astype(query.dtype),
         d_key.astype(key.dtype),
