@@ -9,6 +9,10 @@ in words what to look for, finds of "strawberries": 600 MB from the Hugging Face
 The embedded model has no detector. There, the prompts ask for animals, and the embedded
 CLIP says how much a picture shows of the query, a background; with `--exclude` the
 prompts ask for it as well, and it is to disappear.
+
+Measured with the embedded model, 45 pictures of held-out animals: the judge sees a
+dotted red background in 0 % before and in 44 % after; with `--exclude`, in 100 % before
+and in 0 % after.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """Strict promotion for every test, and keys that are fresh but the same each run."""
 
+import gc
 import os
+import pathlib
 
 
 # A test runs its programs once or twice: time spent on optimizing them is lost.
@@ -23,3 +25,17 @@ def getkey():
     """A fresh key per call, deterministic per test."""
     keys = iter(range(1_000_000))
     return lambda: jr.fold_in(jr.key(0), next(keys))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mappings():
+    """Forgets compiled programs before there are too many of them.
+
+    Each holds a few memory mappings, of which Linux gives a process 65,530: the
+    compilation that asks for one more crashes.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 30_000:
+        jax.clear_caches()
+        gc.collect()
