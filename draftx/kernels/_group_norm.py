@@ -76,6 +76,9 @@ def _fwd(x, weight, bias, num_groups, epsilon, silu):
 def _bwd(num_groups, epsilon, silu, residuals, d_out):
     del epsilon  # Already inside `rstd`.
     x, weight, bias, mean, rstd = residuals
+    # What follows from the residuals alone must wait for the cotangent: computed ahead
+    # of it, every normalized input of the network would be kept at the same time.
+    mean, rstd, d_out = jax.lax.optimization_barrier((mean, rstd, d_out))
     dtype, channels = mean.dtype, x.shape[-1]
     weight32 = weight.astype(dtype)[None, None, None]
     rstd = _spread(rstd, channels)

@@ -145,15 +145,19 @@ class UNet2DConditionModel(eqx.Module):
         - `time_shifts`: One row for all images, or one for each.
         - `text_context`: One row for each prediction.
         - `remat`: `"ff"` computes the feed-forward layers again in the backward pass;
-            `"block"` keeps only what residual blocks and transformers are given.
+            `"block"` keeps only what residual blocks and transformers are given, and
+            `"step"`, for a call that is itself computed again, does so where the maps
+            are largest, in the first down block.
         """
         parts = [*map(BlockConditioning, time_shifts, text_context)]
         down, middle = parts[: len(self.down_blocks)], parts[len(self.down_blocks)]
         up = parts[len(self.down_blocks) + 1 :]
         x = self.conv_in(latents.astype(self.dtype))
         skips = [x]
-        for block, part in zip(self.down_blocks, down, strict=True):
-            x, new_skips = block(x, part, remat=remat)
+        # A tenth of the network's work, and a sixth of what its backward pass keeps.
+        largest: Remat = "block" if remat == "step" else remat
+        for i, (block, part) in enumerate(zip(self.down_blocks, down, strict=True)):
+            x, new_skips = block(x, part, remat=remat if i else largest)
             skips.extend(new_skips)
         x = self.mid_block(x, middle, remat=remat)
         for block, part in zip(self.up_blocks, up, strict=True):
