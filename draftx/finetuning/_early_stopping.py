@@ -8,6 +8,7 @@ import equinox as eqx
 
 from .._custom_types import Real
 from ._checks import check_whole
+from ._evaluation import Evaluation
 
 
 class EarlyStopping(eqx.Module):
@@ -71,6 +72,16 @@ class EarlyStopping(eqx.Module):
             f"held-out score {evaluations[-1]['score']:.4g} after {waited} evaluations "
             f"without a better one than {evaluations[best]['score']:.4g}, while the "
             f"training reward went from {was:.4g} to {now:.4g}"
+        )
+
+
+def check_early_stopping(
+    early_stopping: EarlyStopping | None, evaluation: Evaluation | None
+) -> None:
+    """Raises unless there is something to judge by."""
+    if early_stopping is not None and evaluation is None:
+        raise ValueError(
+            "`early_stopping` must come with an `evaluation` to judge by; got none."
         )
 
 

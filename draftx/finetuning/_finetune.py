@@ -25,7 +25,7 @@ from ._checks import (
     prepare_prompts,
     RewardError,
 )
-from ._early_stopping import EarlyStopping
+from ._early_stopping import check_early_stopping, EarlyStopping
 from ._estimator import AbstractGradientEstimator, Reward
 from ._evaluation import Evaluation
 from ._probe import check_differentiable
@@ -137,10 +137,7 @@ def finetune(
         check_whole(name, value)
     cost = method.budget(num_inference_steps, batch_size, guided=guidance_scale != 1)
     check_max_budget(max_budget, cost)
-    if early_stopping is not None and evaluation is None:
-        raise ValueError(
-            "`early_stopping` must come with an `evaluation` to judge by; got none."
-        )
+    check_early_stopping(early_stopping, evaluation)
     mesh = Mesh(np.asarray(jax.devices()), ("data",))
     if batch_size % mesh.size:
         nearest = (batch_size // mesh.size + 1) * mesh.size

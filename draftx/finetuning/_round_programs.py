@@ -37,6 +37,12 @@ class Learning(NamedTuple):
     steps_per_update: int
     num_trained: int
 
+    @property
+    def num_updates(self) -> int:
+        """Of a round."""
+        parts = self.batch_size // self.minibatch_size
+        return self.num_inner_epochs * parts * self.num_trained // self.steps_per_update
+
 
 @eqx.filter_jit
 def collect(trainable, frozen, inputs, key, trained, options: Drawing):

@@ -1,7 +1,5 @@
 """Training in rounds: draw samples, score them, learn from them by several updates."""
 
-import dataclasses
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,19 +20,20 @@ from ..pipeline import check_guidance_scale, negative_input_ids, Pipeline
 from ..rewards import probe_host_rewards
 from ._budget import Budget
 from ._checks import (
-    check_finite,
     check_memory_options,
     check_reward,
     check_trainable,
     decoded_spec,
     prepare_prompts,
-    RewardError,
 )
+from ._early_stopping import check_early_stopping, EarlyStopping
 from ._estimator import Reward
+from ._evaluation import Evaluation
 from ._probe import check_differentiable
 from ._result import FinetuneResult
 from ._round_method import AbstractRoundMethod
 from ._round_programs import collect, Drawing, improve, Learning
+from ._run import check_max_budget, Run
 from ._train_step import adamw
 
 
@@ -64,6 +63,9 @@ def finetune_in_rounds(
     guidance_scale: Real = 7.5,
     remat: Remat = "step",
     images_at_once: int | None = None,
+    evaluation: Evaluation | None = None,
+    early_stopping: EarlyStopping | None = None,
+    max_budget: Budget | None = None,
     callback: Callable[[dict[str, Any], Pipeline], None] | None = None,
     show_progress: bool = True,
 ) -> FinetuneResult:
@@ -77,9 +79,10 @@ def finetune_in_rounds(
     **Arguments:**
 
     - `pipeline`, `prompts`, `key`, `negative_prompts`, `num_inference_steps`,
-        `guidance_scale`, `remat`, `images_at_once`, `callback`, `show_progress`: As for
-        `draftx.finetune`. The images of an update must fit at one step, no matter how
-        many steps it has.
+        `guidance_scale`, `remat`, `images_at_once`, `evaluation`, `early_stopping`,
+        `max_budget`, `callback`, `show_progress`: As for `draftx.finetune`, a round for
+        a step. The images of an update must fit at one step, no matter how many steps
+        it has.
     - `reward`: Images to scores. Need not be differentiable, unless the method says so:
         `draftx.rewards.HostReward` makes one of any NumPy function.
     - `method`: `draftx.DDPO()`, `draftx.RewardWeighted()` or `draftx.DPG()`.
@@ -91,11 +94,13 @@ def finetune_in_rounds(
         images; divides those that are trained. `None`: all.
     - `step_fraction`: The part of the steps that each epoch trains, drawn at random.
     - `learning_rate`, `weight_decay`, `max_gradient_norm`, `optimizer`: As for
-        `draftx.finetune`, with the defaults of DDPO's authors.
+        `draftx.finetune`, with the defaults of DDPO's authors. A schedule is given the
+        number of updates, of which a round has several.
 
     **Returns:**
 
-    The tuned pipeline and the history, one row a round: what `draftx.finetune` has, its
+    The tuned pipeline, the evaluations, whether and why it ended early, and the
+    history, one row a round: what `draftx.finetune` has, its
     `gradient_norm` the mean of the updates, the figures of the method, the `Budget` so
     far by its names, and `skipped`, the rounds so far that were not learned from
     because a reward was not finite. After ten of those in a row a `RewardError` is
@@ -123,17 +128,28 @@ def finetune_in_rounds(
         steps_per_update = num_trained
     _check_whole("steps_per_update", steps_per_update, divides=num_trained)
     check_memory_options(remat, images_at_once, batch_size)
+    guided = guidance_scale != 1
+    cost = method.budget(
+        num_inference_steps,
+        batch_size,
+        num_trained=num_inner_epochs * num_trained,
+        guided=guided,
+    )
+    check_max_budget(max_budget, cost)
+    check_early_stopping(early_stopping, evaluation)
     if optimizer is None:
         optimizer = adamw(learning_rate, weight_decay, max_gradient_norm)
     prompt_features = prepare_prompts(reward, prompts)
     shape = (batch_size, *pipeline.latent_shape)
     check_reward(pipeline, reward, shape, prompt_features)
     _probe(pipeline, reward, prompts, shape)
+    if evaluation is not None:
+        evaluation.check(pipeline)
     if method.needs_reward_gradient():
         size = images_at_once or batch_size
         check_differentiable(pipeline, reward, (size, *shape[1:]), prompt_features)
     negative_ids = None
-    if guidance_scale != 1:
+    if guided:
         negative_ids = negative_input_ids(pipeline, negative_prompts, 1)
 
     drawing = Drawing(shape, num_inference_steps, method.eta, remat, images_at_once)
@@ -149,59 +165,47 @@ def finetune_in_rounds(
     scale = jnp.asarray(guidance_scale, jnp.float32)
     inputs = (tokens, prompt_features, negative_ids, scale, reward)
     weigh = method.weigh()
-    per_round = method.budget(
-        num_inference_steps,
-        batch_size,
-        num_trained=num_inner_epochs * num_trained,
-        guided=negative_ids is not None,
+    run = Run(
+        num_train_steps=num_train_steps,
+        evaluation=evaluation,
+        early_stopping=early_stopping,
+        cost=cost,
+        max_budget=max_budget,
+        learning_rate=learning_rate,
+        updates_per_step=learning.num_updates,
     )
-
-    history: list[dict[str, Any]] = []
-    spent = Budget()
-    skipped = in_a_row = 0
+    whole = lambda trainable: eqx.combine(trainable, frozen)
+    run.evaluate_if_due(whole, state[0])
     steps = tqdm(range(num_train_steps), desc="fine-tuning", disable=not show_progress)
-    start = time.perf_counter()
     for step in steps:
+        start = time.perf_counter()
         round_key = jr.fold_in(key, step)
         samples, rows = collect(state[0], frozen, inputs, round_key, trained, drawing)
         rows, rewards = np.asarray(rows), np.asarray(samples.rewards, np.float64)
         figures: dict[str, Any] = {}
         fine = bool(np.all(np.isfinite(rewards)))
         if fine:
-            in_a_row = 0
             weights = jnp.asarray(weigh(rows, rewards), jnp.float32)
             samples = eqx.tree_at(lambda s: s.weights, samples, weights)
             state, figures = improve(
                 method, optimizer, state, frozen, constant, samples, round_key, learning
             )
-        else:
-            skipped, in_a_row = skipped + 1, in_a_row + 1
-        spent = spent + per_round
-        rate: Any = learning_rate(step) if callable(learning_rate) else learning_rate
-        seconds = round(time.perf_counter() - start, 3)
-        history.append(
-            {
-                "step": step,
-                "reward": float(rewards.mean()),
-                "reward_std": float(rewards.std()) if fine else math.nan,
-                **{name: float(value) for name, value in figures.items()},
-                "learning_rate": float(rate),
-                "prompts": rows.tolist(),
-                "skipped": skipped,
-                **dataclasses.replace(spent, seconds=seconds).as_dict(),
-            }
-        )
-        if in_a_row >= MAX_SKIPPED_ROUNDS:
-            try:
-                check_finite(samples.rewards)
-            except RewardError as error:
-                reached = eqx.combine(state[0], frozen)
-                error.result = FinetuneResult(reached, history)
-                raise
-        steps.set_postfix(reward=f"{rewards.mean():.4g}")
+        metrics = {"rewards": rewards, "prompts": rows, "is_finite": fine, **figures}
+        row = run.record(metrics, time.perf_counter() - start)
+        if run.skipped_in_a_row == MAX_SKIPPED_ROUNDS:
+            error = run.error(rewards)
+            error.result = FinetuneResult(whole(state[0]), run.history, run.evaluations)
+            raise error
+        run.evaluate_if_due(whole, state[0])
+        steps.set_postfix(run.postfix())
         if callback is not None:
-            callback(history[-1], eqx.combine(state[0], frozen))
-    return FinetuneResult(eqx.combine(state[0], frozen), history)
+            callback(row, whole(state[0]))
+        if run.stopped is not None:
+            break
+    kept, kept_step = run.kept(state[0])
+    return FinetuneResult(
+        whole(kept), run.history, run.evaluations, kept_step, run.stopped
+    )
 
 
 def _probe(pipeline: Pipeline, reward: Reward, prompts: Prompts, shape) -> None:

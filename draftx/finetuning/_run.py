@@ -33,10 +33,12 @@ class Run:
         cost: Budget | None,
         max_budget: Budget | None,
         learning_rate: Real | optax.Schedule,
+        updates_per_step: int = 1,
     ):
         """**Arguments:**
 
         - `cost`: Of one step, in all but seconds; `None` if it is not known.
+        - `updates_per_step`: How often the optimizer is called in one.
         - The others are those of `finetune`.
         """
         self.num_train_steps = num_train_steps
@@ -45,6 +47,7 @@ class Run:
         self.cost = cost
         self.max_budget = max_budget
         self.learning_rate = learning_rate
+        self.updates_per_step = updates_per_step
         self.history: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.stopped: str | None = None
@@ -53,18 +56,24 @@ class Run:
         self._best: Any = None  # Of early stopping: an adapter.
 
     def record(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """A new row, of what a step gave and how long it took."""
+        """A new row, of what a step gave and how long it took.
+
+        `metrics` has `rewards`, `prompts`, `is_finite`, and numbers for the row.
+        """
         step = len(self.history)
+        figures = dict(metrics)
+        rewards = np.asarray(figures.pop("rewards"), np.float64)
+        prompts = np.asarray(figures.pop("prompts")).tolist()
+        is_finite = bool(figures.pop("is_finite"))
         rate: Any = self.learning_rate
-        if callable(rate):  # The optimizer counts the steps that it took.
-            rate = rate(step - self.skipped)
+        if callable(rate):  # The optimizer counts the updates that it made.
+            rate = rate((step - self.skipped) * self.updates_per_step)
         self.skipped_in_a_row += 1
-        if bool(metrics["is_finite"]):
+        if is_finite:
             self.skipped_in_a_row = 0
         self.skipped += self.skipped_in_a_row > 0
         self.spent = self.spent + (self.cost or Budget()) + Budget(seconds=seconds)
         spent = self.spent.as_dict() if self.cost else {"seconds": self.spent.seconds}
-        rewards = np.asarray(metrics["rewards"], np.float64)
         row = {
             "step": step,
             "reward": float(np.mean(rewards)),
@@ -72,12 +81,12 @@ class Run:
             "reward_std": float(np.std(rewards))
             if np.all(np.isfinite(rewards))
             else math.nan,
-            "gradient_norm": float(metrics["gradient_norm"]),
+            **{name: float(value) for name, value in figures.items()},
             "learning_rate": float(rate),
             "skipped": self.skipped,
             **spent,
             "seconds": round(self.spent.seconds, 3),
-            "prompts": np.asarray(metrics["prompts"]).tolist(),
+            "prompts": prompts,
         }
         if not self.history and self.evaluations:
             row |= _prefixed("before", self.evaluations[0])

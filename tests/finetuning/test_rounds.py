@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 
 import draftx
+from draftx.finetuning import Budget, EarlyStopping, Evaluation
 from draftx.finetuning._round_method import Samples
 from draftx.layers import Linear
 
@@ -238,6 +239,40 @@ def test_training_gives_up_with_what_was_reached(pipeline):
         _BROKEN[0] = False
     assert len(error.value.result.history) == 11
     assert draftx.lora.has_lora(error.value.result.pipeline)
+
+
+def test_evaluations_and_a_budget_end_it(pipeline):
+    evaluation = Evaluation(
+        ["cat", "do"],
+        {"light": lambda images: -_darkness(images)},
+        every=1,
+        batch_size=4,
+        num_inference_steps=2,
+    )
+    stopped = _train(
+        pipeline,
+        draftx.DDPO(),
+        num_train_steps=9,
+        evaluation=evaluation,
+        early_stopping=EarlyStopping(patience=2, require_rising=False, min_delta=1.0),
+    )
+    assert len(stopped.history) == 2
+    assert stopped.step == 0
+    assert "without a better one" in str(stopped.stopped)
+    assert [figures["step"] for figures in stopped.evaluations] == [0, 1, 2]
+    expected = draftx.lora_state_dict(pipeline)
+    for name, array in draftx.lora_state_dict(stopped.pipeline).items():
+        np.testing.assert_array_equal(array, expected[name])
+
+    images = stopped.history[0]["images"]
+    limited = _train(
+        pipeline,
+        draftx.DDPO(),
+        num_train_steps=9,
+        max_budget=Budget(images=images),
+    )
+    assert len(limited.history) == 1
+    assert "images" in str(limited.stopped)
 
 
 @pytest.mark.parametrize(
