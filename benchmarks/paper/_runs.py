@@ -1,0 +1,258 @@
+"""Training runs that the scripts share: each is done once, whoever asks for it."""
+
+import argparse
+import dataclasses
+import functools as ft
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from _common import ANIMALS, load, ROOT
+
+import draftx
+
+
+FOLDER = ROOT / "outputs" / "paper" / "runs"
+TRAINED = tuple(f"a {animal}" for animal in ANIMALS)
+HELD_OUT = ("a fox", "a cow", "a duck", "a wolf")
+
+
+@ft.cache
+def make_reward(name: str) -> draftx.AbstractReward:
+    """A reward by its name: of JPEG, or what `draftx.rewards.load` knows."""
+    match name:
+        case "compressibility":
+            return draftx.rewards.JPEGCompressibility()
+        case "incompressibility":
+            return draftx.rewards.JPEGIncompressibility()
+        case "rotation":
+            return draftx.rewards.RotationAntiCorrelation()
+        case _:
+            return draftx.rewards.load(name)
+
+
+def load_quick(args: argparse.Namespace) -> tuple[draftx.Pipeline, int]:
+    """As `_common.load`, with 10 sampling steps on the embedded model unless told."""
+    if args.num_inference_steps is None and not args.full:
+        args.num_inference_steps = 10
+    pipeline = load(args)  # Fills in what was not told.
+    return pipeline, int(args.num_inference_steps or 0)
+
+
+def guidance(args: argparse.Namespace) -> float:
+    """The guidance scale that goes with the model."""
+    return 7.5 if args.full else 4.0
+
+
+def path_of(row: dict[str, Any]) -> pathlib.Path:
+    """The adapter of a run: for `draftx.load_lora`."""
+    return FOLDER / f"{row['run']}.safetensors"
+
+
+def train(
+    pipeline: draftx.Pipeline,
+    method: draftx.AbstractGradientEstimator | draftx.finetuning.AbstractRoundMethod,
+    args: argparse.Namespace,
+    *,
+    seed: int,
+    learning_rate: float,
+    num_train_steps: int,
+    reward: str = "compressibility",
+    prompts: Sequence[str] = TRAINED,
+    held_out: Sequence[str] = HELD_OUT,
+    others: Sequence[str] = (),
+    every: int | None = None,
+    early_stopping: draftx.EarlyStopping | None = None,
+    stop_by: str = "reward",
+    lora_schedule: Any = None,
+) -> dict[str, Any]:
+    """What a training came to, from `outputs/paper/runs` if it has been done before.
+
+    **Arguments:**
+
+    - `pipeline`: As `_common.load` gives it; an adapter is added here.
+    - `args`: Of `_common.parser`, after `_common.load`.
+    - `seed`: Of the adapter, the prompts and the noise. The held-out noise is the same
+        for all.
+    - `reward`, `others`: What is trained on, and what is watched beside, by name.
+    - `every`: Steps from one evaluation to the next; a third of all if `None`.
+    - `early_stopping`, `stop_by`: The latter is the held-out figure it goes by.
+
+    **Returns:**
+
+    The settings and, as lists by step, `reward` (of the batch), `reward_queries`,
+    `unet_forwards` and `unet_backwards` (sums until then); `evaluations`, whose first
+    is from before training and which have `step`, `reward`, those of `others`,
+    `diversity` and `diversity_across`; `stopped`, `kept_step` and `seconds`.
+    """
+    every = every or max(1, num_train_steps // 3)
+    key = {
+        "model": args.model,
+        "steps": args.num_inference_steps,
+        "batch": args.batch,
+        "rank": args.rank,
+        "guidance": guidance(args),
+        "method": repr(method),
+        "trained_on": reward,
+        "others": list(others),
+        "prompts": list(prompts),
+        "held_out": list(held_out),
+        "learning_rate": learning_rate,
+        "num_train_steps": num_train_steps,
+        "every": every,
+        "early_stopping": repr(early_stopping),
+        "stop_by": stop_by,
+        "lora_schedule": repr(lora_schedule),
+        "seed": seed,
+    }
+    run = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    path = FOLDER / f"{run}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    draftx.enable_compilation_cache()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    adapter_key, train_key = jr.split(jr.key(seed))
+    pipeline = draftx.add_lora(pipeline, rank=args.rank, key=adapter_key)
+    sampling: dict[str, Any] = dict(
+        num_inference_steps=args.num_inference_steps, guidance_scale=guidance(args)
+    )
+    evaluation = draftx.Evaluation(
+        held_out,
+        {"reward": make_reward(reward)} | {name: make_reward(name) for name in others},
+        every=every,
+        weights={stop_by: 1.0},
+        key=jr.key(1),
+        **sampling,
+    )
+    options: dict[str, Any] = sampling | dict(
+        method=method,
+        key=train_key,
+        num_train_steps=num_train_steps,
+        batch_size=args.batch,
+        learning_rate=learning_rate,
+        optimizer=_adamw(learning_rate),
+    )
+    if isinstance(method, draftx.AbstractGradientEstimator):
+        result = draftx.finetune(
+            pipeline,
+            make_reward(reward),
+            prompts,
+            evaluation=evaluation,
+            early_stopping=early_stopping,
+            lora_schedule=lora_schedule,
+            **options,
+        )
+        evaluations = list(result.evaluations)
+    else:
+        evaluations = [{"step": 0} | evaluation(pipeline)]
+
+        def watch(row: dict[str, Any], pipeline: draftx.Pipeline) -> None:
+            done = row["step"] + 1
+            if done % every == 0 or done == num_train_steps:
+                evaluations.append({"step": done} | evaluation(pipeline))
+
+        result = draftx.finetune_in_rounds(
+            pipeline, make_reward(reward), prompts, callback=watch, **options
+        )
+    names = ("reward", "reward_queries", "unet_forwards", "unet_backwards")
+    row = key | {name: [row.get(name) for row in result.history] for name in names}
+    row |= {"run": run, "evaluations": evaluations, "stopped": result.stopped}
+    row |= {"kept_step": result.step, "seconds": round(time.perf_counter() - start, 1)}
+    draftx.save_lora(result.pipeline, path_of(row))
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps(row) + "\n")
+    unfinished.rename(path)  # A run that was cut off leaves nothing.
+    return row
+
+
+def held_out_at(row: dict[str, Any], step: int, name: str = "reward") -> float:
+    """A held-out figure after so many steps, of a run that was evaluated there."""
+    return {e["step"]: e[name] for e in row["evaluations"]}[step]
+
+
+def evaluations_at(row: dict[str, Any], step: int) -> float:
+    """UNet evaluations until then, forward and backward passes each counted as one."""
+    return row["unet_forwards"][step - 1] + row["unet_backwards"][step - 1]
+
+
+def tuned(
+    pipeline: draftx.Pipeline,
+    method: draftx.AbstractGradientEstimator | draftx.finetuning.AbstractRoundMethod,
+    args: argparse.Namespace,
+    *,
+    learning_rates: Sequence[float],
+    seeds: int,
+    at: int | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Runs of several seeds, at the rate that gave the first the best held-out reward.
+
+    **Arguments:**
+
+    - `at`: The step whose reward counts, one with an evaluation; `None` is the last.
+    - `options`: Of `train`.
+    """
+    first = [
+        train(pipeline, method, args, seed=0, learning_rate=rate, **options)
+        for rate in learning_rates
+    ]
+    last = options["num_train_steps"]
+    best = max(first, key=lambda row: held_out_at(row, at or last))
+    rate = best["learning_rate"]
+    return [best] + [
+        train(pipeline, method, args, seed=seed, learning_rate=rate, **options)
+        for seed in range(1, seeds)
+    ]
+
+
+def compare(first: np.ndarray, second: np.ndarray) -> str:
+    """Whether the first is ahead, by more than what seeds differ by."""
+    difference = first.mean() - second.mean()
+    if abs(difference) <= np.hypot(first.std(), second.std()):
+        return "within the spread"
+    return "yes" if difference > 0 else "no"
+
+
+def write(folder: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+    """The rows of a figure as JSON lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "rows.jsonl").write_text(lines)
+
+
+class _State(NamedTuple):
+    rate: Any
+    inner: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Initialize:
+    """Equal for all rates, so that one compiled program serves them."""
+
+    rate: float = dataclasses.field(compare=False)
+
+    def __call__(self, params: Any) -> _State:
+        return _State(jnp.asarray(self.rate, jnp.float32), _UNIT.init(params))
+
+
+# The paper's, but for the rate: AdamW's step is in proportion to it.
+_UNIT = optax.adamw(1.0, b1=0.9, b2=0.999, weight_decay=0.1)
+
+
+def _update(updates: Any, state: Any, params: Any = None) -> tuple[Any, _State]:
+    updates, inner = _UNIT.update(updates, state.inner, params)
+    scaled = optax.tree.scale(state.rate, updates)
+    return scaled, _State(state.rate, inner)
+
+
+def _adamw(rate: float) -> optax.GradientTransformation:
+    return optax.GradientTransformation(_Initialize(rate), _update)
