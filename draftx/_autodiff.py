@@ -78,6 +78,45 @@ def eager_gradient(
     return value, stop_gradient(aux)
 
 
+def known_value(value: _Tree, fn: Callable[..., _Tree], *args: Any) -> _Tree:
+    """`fn(*args)`, given its value: `fn` is called for its gradient alone.
+
+    In a loop, the value can then be computed once, before it, while the gradient goes
+    to `args` iteration by iteration: none as large as the value is carried along.
+
+    **Arguments:**
+
+    - `value`: A tree of arrays.
+    - `fn`: Must not close over what is differentiated.
+    - `args`: Differentiated where somebody asks, as in `eager_gradient`.
+    """
+    leaves, combine = _flatten(args)
+
+    def call(value, *leaves: Array):
+        del leaves
+        return value
+
+    def forward(value, *primals):
+        values, wanted = _values_and_wanted(primals)
+        is_wanted = tuple(i in wanted for i in range(len(values)))
+        return jax.tree.map(lambda primal: primal.value, value), (values, is_wanted)
+
+    def backward(residuals, cotangent):
+        values, is_wanted = residuals
+        wanted = [i for i, flag in enumerate(is_wanted) if flag]
+        of_wanted = lambda chosen: fn(*combine(_replace(values, wanted, chosen)))
+        out, pullback = jax.vjp(of_wanted, [values[i] for i in wanted])
+        is_zero = lambda x: isinstance(x, jax.custom_derivatives.SymbolicZero)
+        fill = lambda d, x: jnp.zeros_like(x) if is_zero(d) else d
+        (gradient,) = pullback(jax.tree.map(fill, cotangent, out, is_leaf=is_zero))
+        nothing: list[Array | None] = [None] * len(values)
+        return (None, *_replace(nothing, wanted, gradient))
+
+    known = jax.custom_vjp(call)
+    known.defvjp(forward, backward, symbolic_zeros=True)
+    return known(stop_gradient(value), *leaves)
+
+
 def checkpointed_fori_loop(
     lower: Int[Array, ""],
     upper: int,

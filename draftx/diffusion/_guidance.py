@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .._autodiff import known_value
 from .._custom_types import Latents, TextEmbeddings
 from ..layers import Remat
 from ..models import map_linears, TextContext, TimeShifts, UNet2DConditionModel
@@ -37,6 +38,7 @@ class Denoiser(AbstractDenoiser):
     """
 
     unet: UNet2DConditionModel
+    text_embeddings: TextEmbeddings
     text_context: list[TextContext]
     time_shifts: list[TimeShifts]
     guidance_scale: Float[Array, "*steps"] | None
@@ -69,6 +71,7 @@ class Denoiser(AbstractDenoiser):
         else:
             guidance_scale = None
         self.unet = map_linears(lambda _, layer: layer.premerged(), unet)
+        self.text_embeddings = text_embeddings
         self.text_context = self.unet.text_context(text_embeddings)
         self.time_shifts = self.unet.time_shifts(timesteps)
         self.guidance_scale = guidance_scale
@@ -76,9 +79,11 @@ class Denoiser(AbstractDenoiser):
 
     def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
         now = jax.tree.map(lambda shift: shift[index][None], self.time_shifts)
-        prediction = self.unet.denoise(
-            latents, now, self.text_context, remat=self.remat
-        )
+        # Their gradient, which is as large as they are, does not pass from step to step.
+        of_text = UNet2DConditionModel.text_context
+        args = (self.unet, self.text_embeddings)
+        context = known_value(self.text_context, of_text, *args)
+        prediction = self.unet.denoise(latents, now, context, remat=self.remat)
         prediction = prediction.astype(jnp.float32)
         if self.guidance_scale is None:
             return prediction

@@ -8,6 +8,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .._checks import is_whole
 from .._custom_types import Latents, Real
 from ._guidance import AbstractDenoiser
 
@@ -46,7 +47,7 @@ class LoRAWindow(AbstractLoRASchedule):
         """
         given = [n for n in (self.first, self.last) if n is not None]
         n = given[0] if len(given) == 1 else None
-        if n is None or isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        if not is_whole(n, least=0):
             raise ValueError(
                 "`LoRAWindow` must be given either `first` or `last`, a whole number "
                 f"of at least 0; got first={self.first!r}, last={self.last!r}."

@@ -2,12 +2,7 @@
 
 from ._alignprop import AlignProp as AlignProp
 from ._budget import Budget as Budget, count as count
-from ._checks import (
-    check_reward as check_reward,
-    decoded_spec as decoded_spec,
-    prepare_prompts as prepare_prompts,
-    RewardError as RewardError,
-)
+from ._checks import prepare_reward as prepare_reward, RewardError as RewardError
 from ._ddpo import DDPO as DDPO
 from ._diversity import coarse_pixels as coarse_pixels, diversity as diversity
 from ._dpg import DPG as DPG
@@ -38,7 +33,10 @@ from ._round_method import (
 )
 from ._rounds import finetune_in_rounds as finetune_in_rounds
 from ._schedule import square_root_decay as square_root_decay
-from ._score_function import check_eta as check_eta, ScoreFunction as ScoreFunction
+from ._score_function import (
+    check_density as check_density,
+    ScoreFunction as ScoreFunction,
+)
 from ._single_reward import SingleRewardLV as SingleRewardLV
 from ._transitions import (
     log_prob as log_prob,

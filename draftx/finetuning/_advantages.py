@@ -1,8 +1,14 @@
+import abc
 import collections
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..pipeline import Pipeline
+from ._estimator import Reward
+from ._round_method import AbstractRoundMethod, Samples, Weigh
 
 
 Normalization: TypeAlias = Literal["per_prompt", "batch"]
@@ -44,6 +50,42 @@ class AdvantageNormalizer:
                     mean[i] = np.mean(self.latest[row])
                     std[i] = np.std(self.latest[row])
         return (rewards - mean) / (std + 1e-6)
+
+
+class AbstractAdvantageMethod(AbstractRoundMethod):
+    """A method that weighs images by their advantages.
+
+    It asks nothing of the reward but numbers, and learns nothing but the model.
+    """
+
+    normalization: eqx.AbstractVar[Normalization]
+    buffer_size: eqx.AbstractVar[int]
+    min_count: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def weigh_advantages(
+        self, advantages: Float[np.ndarray, " batch"]
+    ) -> Float[np.ndarray, " batch"]:
+        """The weights of the images of a round."""
+
+    def needs_reward_gradient(self) -> bool:
+        return False
+
+    def weigh(self) -> Weigh:
+        normalize = AdvantageNormalizer(
+            self.normalization, self.buffer_size, self.min_count
+        )
+        return lambda rows, rewards: self.weigh_advantages(normalize(rows, rewards))
+
+    def start(self, reward: Reward, key: PRNGKeyArray) -> tuple[None, None]:
+        del reward, key
+        return None, None
+
+    def learn(
+        self, learned: Any, constant: Any, pipeline: Pipeline, samples: Samples
+    ) -> tuple[None, dict[str, Float[Array, ""]]]:
+        del learned, constant, pipeline, samples
+        return None, {}
 
 
 def check_normalization(normalization: str, buffer_size: int, min_count: int) -> None:

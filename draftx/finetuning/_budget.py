@@ -55,6 +55,7 @@ def count(
     backwards: Real = 0,
     images: Real = 1,
     queries: Real = 1,
+    seconds: Real = 0,
 ) -> Budget:
     """A budget out of what is done for one image; `guided` doubles the evaluations."""
     per_step = 2 if guided else 1
@@ -63,4 +64,5 @@ def count(
         reward_queries=batch_size * queries,
         unet_forwards=batch_size * per_step * forwards,
         unet_backwards=batch_size * per_step * backwards,
+        seconds=seconds,
     )

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .._checks import is_whole
 from .._custom_types import Prompts
 from ..layers import check_remat
 from ..lora import has_lora
 from ..pipeline import Pipeline
-from ..rewards import AbstractReward
+from ..rewards import AbstractReward, probe_host_rewards
 from ._estimator import call_reward, Reward
 
 
@@ -24,14 +25,6 @@ class RewardError(ValueError):
     """
 
     result: Any = None
-
-
-def check_whole(name: str, value: Any) -> None:
-    """Raises unless a number is a whole one of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a whole number of at least 1; got {value!r}."
-        )
 
 
 def check_trainable(pipeline: Pipeline) -> None:
@@ -49,7 +42,7 @@ def check_memory_options(remat: str, images_at_once: int | None, batch: int) -> 
     size = images_at_once
     if size is None:
         return
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or batch % size:
+    if not is_whole(size) or batch % size:
         raise ValueError(
             "`images_at_once` must be None or a whole number that divides the batch, "
             f"{batch}; got {size!r}."
@@ -61,14 +54,19 @@ def prepare_prompts(reward: Reward, prompts: Prompts) -> Any:
     return reward.prepare(prompts) if isinstance(reward, AbstractReward) else None
 
 
-def check_reward(
-    pipeline: Pipeline, reward: Reward, shape: tuple[int, ...], prompt_features: Any
-) -> None:
-    """Traces the reward, without running it, and raises unless it gives `[batch]`."""
+def prepare_reward(
+    pipeline: Pipeline, reward: Reward, prompts: Prompts, shape: tuple[int, ...]
+) -> Any:
+    """What the reward prepares of the prompts, once it is clear that it works.
+
+    Raises unless it gives `[batch]` for images of latents of this shape, found out by
+    tracing alone. What runs on the host is no part of that, and is called once.
+    """
+    prompt_features = prepare_prompts(reward, prompts)
     images = decoded_spec(pipeline, shape)
     rows = lambda x: jax.ShapeDtypeStruct((shape[0], *x.shape[1:]), x.dtype)
-    prompt_features = jax.tree.map(rows, prompt_features)
-    scores = eqx.filter_eval_shape(call_reward, reward, images, prompt_features)
+    of_batch = jax.tree.map(rows, prompt_features)
+    scores = eqx.filter_eval_shape(call_reward, reward, images, of_batch)
     got = getattr(scores, "shape", type(scores).__name__)
     if got != (shape[0],):
         raise RewardError(
@@ -79,6 +77,10 @@ def check_reward(
         raise RewardError(
             f"`reward` must give floating-point scores; got {scores.dtype}."
         )
+    noise = np.random.default_rng(0).uniform(size=images.shape).astype(np.float32)
+    words = [prompts[i % len(prompts)] for i in range(shape[0])]
+    probe_host_rewards(reward, noise, words)
+    return prompt_features
 
 
 def check_finite(rewards: Array | np.ndarray) -> None:

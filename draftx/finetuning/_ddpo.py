@@ -17,15 +17,14 @@ from .._autodiff import eager_gradient
 from .._custom_types import Real
 from ..diffusion import AbstractDenoiser, DDIM
 from ..pipeline import Pipeline
-from ._advantages import AdvantageNormalizer, check_normalization, Normalization
+from ._advantages import AbstractAdvantageMethod, check_normalization, Normalization
 from ._budget import Budget, count
-from ._estimator import Reward
-from ._round_method import AbstractRoundMethod, Samples, Weigh
-from ._score_function import check_eta, check_reduction
+from ._round_method import Samples
+from ._score_function import check_density, check_reduction
 from ._transitions import log_prob, random_steps, Reduction
 
 
-class DDPO(AbstractRoundMethod):
+class DDPO(AbstractAdvantageMethod):
     r"""Policy gradients over the steps of a chain with noise, importance-sampled.
 
     With $\rho_t = p_\theta(x_{t-1} \mid x_t) / p_{\theta_\text{old}}(x_{t-1} \mid x_t)$
@@ -70,33 +69,17 @@ class DDPO(AbstractRoundMethod):
                 raise ValueError(f"`{name}` must be finite and positive; got {value}.")
         check_normalization(self.normalization, self.buffer_size, self.min_count)
         check_reduction(self.reduction)
-        check_eta(self.eta)
-
-    def check(self, num_inference_steps: int) -> None:
-        del num_inference_steps  # Whether a step has noise is for the sampler to say.
-
-    def needs_reward_gradient(self) -> bool:
-        return False
+        check_density(self.eta)
 
     def trained_steps(
         self, sampler: DDIM, num_inference_steps: int
     ) -> Int[np.ndarray, " trained"]:
         return random_steps(sampler, num_inference_steps, self.eta)
 
-    def weigh(self) -> Weigh:
-        normalize = AdvantageNormalizer(
-            self.normalization, self.buffer_size, self.min_count
-        )
-        limit = self.max_advantage
-        return lambda rows, rewards: np.clip(normalize(rows, rewards), -limit, limit)
-
-    def start(self, reward: Reward, key: PRNGKeyArray) -> tuple[None, None]:
-        del reward, key
-        return None, None
-
-    def learn(self, learned: Any, constant: Any, pipeline: Pipeline, samples: Samples):
-        del learned, constant, pipeline, samples
-        return None, {}
+    def weigh_advantages(
+        self, advantages: Float[np.ndarray, " batch"]
+    ) -> Float[np.ndarray, " batch"]:
+        return np.clip(advantages, -self.max_advantage, self.max_advantage)
 
     def objective(
         self,

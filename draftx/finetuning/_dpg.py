@@ -87,9 +87,6 @@ class DPG(AbstractRoundMethod):
                 "noise, use `draftx.DDPO`."
             )
 
-    def check(self, num_inference_steps: int) -> None:
-        del num_inference_steps
-
     def needs_reward_gradient(self) -> bool:
         return True
 

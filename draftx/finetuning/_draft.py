@@ -13,6 +13,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._autodiff import eager_gradient
+from .._checks import check_whole, is_whole
 from .._custom_types import Latents
 from ._budget import Budget, count
 from ._estimator import AbstractGradientEstimator, Episode
@@ -32,7 +33,7 @@ class DRaFT(AbstractGradientEstimator):
 
     def __check_init__(self):
         k = self.truncation_steps
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        if k is not None and not is_whole(k):
             raise ValueError(
                 "`truncation_steps` must be None (all steps) or a whole number of at "
                 f"least 1; got {k!r}. With 0 nothing would be trained."
@@ -131,11 +132,7 @@ class DRaFTLV(AbstractGradientEstimator):
 
 def check_draws(num_samples: int, include_original: bool, reduction: str) -> None:
     """Raises unless the last step can be drawn like this."""
-    n, least = num_samples, 0 if include_original else 1
-    if isinstance(n, bool) or not isinstance(n, int) or n < least:
-        raise ValueError(
-            f"`num_samples` must be a whole number of at least {least}; got {n!r}."
-        )
+    check_whole("num_samples", num_samples, least=0 if include_original else 1)
     if reduction not in ("mean", "sum"):
         raise ValueError(f"`reduction` must be 'mean' or 'sum'; got {reduction!r}.")
 

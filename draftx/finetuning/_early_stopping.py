@@ -6,8 +6,8 @@ from typing import Any
 
 import equinox as eqx
 
+from .._checks import check_whole
 from .._custom_types import Real
-from ._checks import check_whole
 from ._evaluation import Evaluation
 
 

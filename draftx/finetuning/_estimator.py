@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._autodiff import attach_gradient, stop_gradient
+from .._checks import is_whole
 from .._custom_types import Images, Latents
 from ..diffusion import (
     AbstractDenoiser,
@@ -183,8 +184,7 @@ def check_steps(
     name: str, value: Any, *, least: int = 1, most: int | None = None
 ) -> None:
     """Raises unless a number of sampling steps is a whole one in its range."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if whole and value >= least and (most is None or value <= most):
+    if is_whole(value, least=least) and (most is None or value <= most):
         return
     of_chain = "" if most is None else f" and at most {most}, the number of steps"
     raise ValueError(

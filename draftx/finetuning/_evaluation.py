@@ -11,10 +11,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._checks import check_whole
 from .._custom_types import Images, Latents, Prompts, Real
 from ..models import check_prompts
 from ..pipeline import check_guidance_scale, Pipeline, sample
-from ._checks import check_reward, check_whole, prepare_prompts
+from ._checks import prepare_prompts, prepare_reward
 from ._diversity import coarse_pixels, diversity, Features
 from ._estimator import call_reward, Reward
 
@@ -123,7 +124,7 @@ class Evaluation(eqx.Module):
         pipeline.sampler.timesteps(self.num_inference_steps)
         shape = (self._chunk(), *pipeline.latent_shape)
         for reward in self.rewards.values():
-            check_reward(pipeline, reward, shape, prepare_prompts(reward, self.prompts))
+            prepare_reward(pipeline, reward, self.prompts, shape)
 
     def latents(self, pipeline: Pipeline, indices: np.ndarray) -> Latents:
         """The noise that some of the pictures begin from; a number has its own."""

@@ -1,5 +1,4 @@
 import functools as ft
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
-from tqdm import tqdm
 
+from .._checks import check_whole
 from .._custom_types import Prompts, Real
 from ..diffusion import AbstractLoRASchedule
 from ..layers import Remat
@@ -20,9 +19,7 @@ from ..pipeline import check_eta, check_guidance_scale, negative_input_ids, Pipe
 from ._budget import Budget
 from ._checks import (
     check_memory_options,
-    check_reward,
-    check_whole,
-    prepare_prompts,
+    prepare_reward,
     RewardError,
 )
 from ._early_stopping import check_early_stopping, EarlyStopping
@@ -154,9 +151,8 @@ def finetune(
             max_gradient_norm,
             has_learned_inputs=pipeline.learned is not None,
         )
-    prompt_features = prepare_prompts(reward, prompts)
     shape = (batch_size, *pipeline.latent_shape)
-    check_reward(pipeline, reward, shape, prompt_features)
+    prompt_features = prepare_reward(pipeline, reward, prompts, shape)
     if evaluation is not None:
         evaluation.check(pipeline)
     if method.needs_reward_gradient():
@@ -185,7 +181,7 @@ def finetune(
     constants = eqx.filter_shard(constants, everywhere)
     state = (trainable, optimizer.init(eqx.filter(trainable, eqx.is_array)))
     state = eqx.filter_shard(state, everywhere)
-    take_step = ft.partial(
+    compiled = ft.partial(
         train_step,
         method=method,
         optimizer=optimizer,
@@ -198,34 +194,20 @@ def finetune(
         images_at_once=images_at_once,
     )
 
+    def take_step(state, step):
+        state, metrics = compiled(state, constants, jnp.asarray(step))
+        return state, jax.device_get(metrics)
+
     run = Run(
+        whole=lambda trainable: eqx.combine(to_default_device(trainable), pipeline),
         num_train_steps=num_train_steps,
+        max_skipped_steps=max_skipped_steps,
         evaluation=evaluation,
         early_stopping=early_stopping,
         cost=cost,
         max_budget=max_budget,
         learning_rate=learning_rate,
+        callback=callback,
+        show_progress=show_progress,
     )
-    whole = lambda trainable: eqx.combine(to_default_device(trainable), pipeline)
-    run.evaluate_if_due(whole, state[0])
-    steps = tqdm(range(num_train_steps), desc="fine-tuning", disable=not show_progress)
-    for step in steps:
-        start = time.perf_counter()
-        state, metrics = take_step(state, constants, jnp.asarray(step))
-        metrics = jax.device_get(metrics)
-        row = run.record(metrics, time.perf_counter() - start)
-        if run.skipped_in_a_row == max_skipped_steps:
-            error = run.error(metrics["rewards"])
-            result = FinetuneResult(whole(state[0]), run.history, run.evaluations)
-            error.result = result
-            raise error
-        run.evaluate_if_due(whole, state[0])
-        steps.set_postfix(run.postfix())
-        if callback is not None:
-            callback(row, whole(state[0]))
-        if run.stopped is not None:
-            break
-    kept, kept_step = run.kept(state[0])
-    return FinetuneResult(
-        whole(kept), run.history, run.evaluations, kept_step, run.stopped
-    )
+    return run.train(take_step, state)

@@ -9,12 +9,11 @@ from .._autodiff import stop_gradient
 from .._custom_types import InputIds, Latents, NegativeInputIds, Prompts, Real
 from ..diffusion import AbstractDenoiser, AbstractLoRASchedule
 from ..layers import Remat
-from ..pipeline import check_eta, Pipeline, prepare
+from ..pipeline import Pipeline, prepare
 from ._checks import (
     check_finite,
     check_memory_options,
-    check_reward,
-    prepare_prompts,
+    prepare_reward,
 )
 from ._estimator import AbstractGradientEstimator, Episode, Reward
 from ._probe import check_differentiable
@@ -78,17 +77,15 @@ def reward_gradient(
     `RewardError` for a reward without a finite score for each image, or without a
     gradient although the method needs one.
     """
-    check_eta(eta)
-    key = jr.key(0) if key is None else key
-    latents_key, method_key = jr.split(key)
-    input_ids, negative_ids, latents = prepare(
+    input_ids, negative_ids, latents, method_key = prepare(
         pipeline,
         prompts,
-        key=latents_key,
+        key=key,
         latents=latents,
         negative_prompts=negative_prompts,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
+        eta=eta,
     )
     method.check(num_inference_steps)
     check_trained(
@@ -99,8 +96,7 @@ def reward_gradient(
         guidance_scale=guidance_scale,
     )
     check_memory_options(remat, images_at_once, len(latents))
-    prompt_features = prepare_prompts(reward, prompts)
-    check_reward(pipeline, reward, latents.shape, prompt_features)
+    prompt_features = prepare_reward(pipeline, reward, prompts, latents.shape)
     if method.needs_reward_gradient():
         size = images_at_once or len(latents)
         shape = (size, *latents.shape[1:])

@@ -12,14 +12,13 @@ from .._autodiff import eager_gradient
 from .._custom_types import Latents, Real, TextEmbeddings
 from ..diffusion import DDIM
 from ..models import UNet2DConditionModel
-from ..pipeline import Pipeline
-from ._advantages import AdvantageNormalizer, check_normalization, Normalization
+from ..pipeline import check_eta, Pipeline
+from ._advantages import AbstractAdvantageMethod, check_normalization, Normalization
 from ._budget import Budget, count
-from ._estimator import Reward
-from ._round_method import AbstractRoundMethod, Samples, Weigh
+from ._round_method import Samples
 
 
-class RewardWeighted(AbstractRoundMethod):
+class RewardWeighted(AbstractAdvantageMethod):
     r"""Reward-weighted regression: the model learns from the best of what it drew.
 
     An update descends the loss that diffusion models are trained with, on the model's
@@ -56,41 +55,21 @@ class RewardWeighted(AbstractRoundMethod):
             raise ValueError(
                 f"`temperature` must be finite and positive; got {self.temperature}."
             )
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"`eta` must lie in [0, 1]; got {self.eta}.")
+        check_eta(self.eta)
         check_normalization(self.normalization, self.buffer_size, self.min_count)
-
-    def check(self, num_inference_steps: int) -> None:
-        del num_inference_steps
-
-    def needs_reward_gradient(self) -> bool:
-        return False
 
     def trained_steps(
         self, sampler: DDIM, num_inference_steps: int
     ) -> Int[np.ndarray, " trained"]:
         return np.arange(num_inference_steps, dtype=np.int32)
 
-    def weigh(self) -> Weigh:
-        normalize = AdvantageNormalizer(
-            self.normalization, self.buffer_size, self.min_count
-        )
-
-        def weigh(rows, rewards):
-            logits = normalize(rows, rewards) / self.temperature
-            weights = np.exp(logits - logits.max())
-            # Their mean is 1, so that the learning rate is that of a plain training.
-            return weights / weights.mean()
-
-        return weigh
-
-    def start(self, reward: Reward, key: PRNGKeyArray) -> tuple[None, None]:
-        del reward, key
-        return None, None
-
-    def learn(self, learned: Any, constant: Any, pipeline: Pipeline, samples: Samples):
-        del learned, constant, pipeline, samples
-        return None, {}
+    def weigh_advantages(
+        self, advantages: Float[np.ndarray, " batch"]
+    ) -> Float[np.ndarray, " batch"]:
+        logits = advantages / self.temperature
+        weights = np.exp(logits - logits.max())
+        # Their mean is 1, so that the learning rate is that of a plain training.
+        return weights / weights.mean()
 
     def objective(
         self,

@@ -80,10 +80,6 @@ class AbstractRoundMethod(eqx.Module):
     eta: eqx.AbstractVar[Real]
 
     @abc.abstractmethod
-    def check(self, num_inference_steps: int) -> None:
-        """Raises a `ValueError` if a chain of this length is too short."""
-
-    @abc.abstractmethod
     def needs_reward_gradient(self) -> bool:
         """Whether the reward must be differentiable in the images."""
 
@@ -91,7 +87,10 @@ class AbstractRoundMethod(eqx.Module):
     def trained_steps(
         self, sampler: DDIM, num_inference_steps: int
     ) -> Int[np.ndarray, " trained"]:
-        """The indices of the steps of a chain that can be trained."""
+        """The indices of the steps of a chain that can be trained.
+
+        Raises a `ValueError` if there are none.
+        """
 
     @abc.abstractmethod
     def weigh(self) -> Weigh:

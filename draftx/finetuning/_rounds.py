@@ -1,30 +1,27 @@
 """Training in rounds: draw samples, score them, learn from them by several updates."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
-from tqdm import tqdm
 
+from .._checks import check_whole
 from .._custom_types import Prompts, Real
 from ..layers import Remat
 from ..lora import lora_filter
 from ..models import check_prompts
 from ..pipeline import check_guidance_scale, negative_input_ids, Pipeline
-from ..rewards import probe_host_rewards
 from ._budget import Budget
 from ._checks import (
     check_memory_options,
-    check_reward,
     check_trainable,
-    decoded_spec,
-    prepare_prompts,
+    prepare_reward,
 )
 from ._early_stopping import check_early_stopping, EarlyStopping
 from ._estimator import Reward
@@ -112,21 +109,20 @@ def finetune_in_rounds(
     check_prompts(prompts)
     check_trainable(pipeline)
     check_guidance_scale(guidance_scale)
-    method.check(num_inference_steps)
     pipeline.sampler.timesteps(num_inference_steps)  # Raises before any work.
     trained = method.trained_steps(pipeline.sampler, num_inference_steps)
-    _check_whole("num_train_steps", num_train_steps)
-    _check_whole("batch_size", batch_size)
-    _check_whole("num_inner_epochs", num_inner_epochs)
+    check_whole("num_train_steps", num_train_steps)
+    check_whole("batch_size", batch_size)
+    check_whole("num_inner_epochs", num_inner_epochs)
     if minibatch_size is None:
         minibatch_size = batch_size
-    _check_whole("minibatch_size", minibatch_size, divides=batch_size)
+    check_whole("minibatch_size", minibatch_size, divides=batch_size)
     if not 0 < step_fraction <= 1:
         raise ValueError(f"`step_fraction` must lie in (0, 1]; got {step_fraction}.")
     num_trained = max(1, round(step_fraction * len(trained)))
     if steps_per_update is None:
         steps_per_update = num_trained
-    _check_whole("steps_per_update", steps_per_update, divides=num_trained)
+    check_whole("steps_per_update", steps_per_update, divides=num_trained)
     check_memory_options(remat, images_at_once, batch_size)
     guided = guidance_scale != 1
     cost = method.budget(
@@ -139,10 +135,8 @@ def finetune_in_rounds(
     check_early_stopping(early_stopping, evaluation)
     if optimizer is None:
         optimizer = adamw(learning_rate, weight_decay, max_gradient_norm)
-    prompt_features = prepare_prompts(reward, prompts)
     shape = (batch_size, *pipeline.latent_shape)
-    check_reward(pipeline, reward, shape, prompt_features)
-    _probe(pipeline, reward, prompts, shape)
+    prompt_features = prepare_reward(pipeline, reward, prompts, shape)
     if evaluation is not None:
         evaluation.check(pipeline)
     if method.needs_reward_gradient():
@@ -166,19 +160,20 @@ def finetune_in_rounds(
     inputs = (tokens, prompt_features, negative_ids, scale, reward)
     weigh = method.weigh()
     run = Run(
+        whole=lambda trainable: eqx.combine(trainable, frozen),
         num_train_steps=num_train_steps,
+        max_skipped_steps=MAX_SKIPPED_ROUNDS,
         evaluation=evaluation,
         early_stopping=early_stopping,
         cost=cost,
         max_budget=max_budget,
         learning_rate=learning_rate,
         updates_per_step=learning.num_updates,
+        callback=callback,
+        show_progress=show_progress,
     )
-    whole = lambda trainable: eqx.combine(trainable, frozen)
-    run.evaluate_if_due(whole, state[0])
-    steps = tqdm(range(num_train_steps), desc="fine-tuning", disable=not show_progress)
-    for step in steps:
-        start = time.perf_counter()
+
+    def take_step(state, step):
         round_key = jr.fold_in(key, step)
         samples, rows = collect(state[0], frozen, inputs, round_key, trained, drawing)
         rows, rewards = np.asarray(rows), np.asarray(samples.rewards, np.float64)
@@ -191,36 +186,6 @@ def finetune_in_rounds(
                 method, optimizer, state, frozen, constant, samples, round_key, learning
             )
         metrics = {"rewards": rewards, "prompts": rows, "is_finite": fine, **figures}
-        row = run.record(metrics, time.perf_counter() - start)
-        if run.skipped_in_a_row == MAX_SKIPPED_ROUNDS:
-            error = run.error(rewards)
-            error.result = FinetuneResult(whole(state[0]), run.history, run.evaluations)
-            raise error
-        run.evaluate_if_due(whole, state[0])
-        steps.set_postfix(run.postfix())
-        if callback is not None:
-            callback(row, whole(state[0]))
-        if run.stopped is not None:
-            break
-    kept, kept_step = run.kept(state[0])
-    return FinetuneResult(
-        whole(kept), run.history, run.evaluations, kept_step, run.stopped
-    )
+        return state, jax.device_get(metrics)
 
-
-def _probe(pipeline: Pipeline, reward: Reward, prompts: Prompts, shape) -> None:
-    """Calls what runs on the host once, with a picture of noise for each image."""
-    images = decoded_spec(pipeline, shape)
-    noise = np.random.default_rng(0).uniform(size=images.shape)
-    words = [prompts[i % len(prompts)] for i in range(shape[0])]
-    probe_host_rewards(reward, noise.astype(np.float32), words)
-
-
-def _check_whole(name: str, value: Any, *, divides: int | None = None) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    if whole and (divides is None or divides % value == 0):
-        return
-    of = "" if divides is None else f" that divides {divides}"
-    raise ValueError(
-        f"`{name}` must be a whole number of at least 1{of}; got {value!r}."
-    )
+    return run.train(take_step, state)

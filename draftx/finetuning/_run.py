@@ -1,6 +1,7 @@
 """The bookkeeping of a training: rows, evaluations, and when it is to end."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from tqdm import tqdm
 
 from .._custom_types import Real
 from ..pipeline import Pipeline
@@ -15,6 +17,7 @@ from ._budget import Budget
 from ._checks import check_finite, RewardError
 from ._early_stopping import EarlyStopping
 from ._evaluation import Evaluation
+from ._result import FinetuneResult
 
 
 class Run:
@@ -27,33 +30,75 @@ class Run:
     def __init__(
         self,
         *,
+        whole: Callable[[Any], Pipeline],
         num_train_steps: int,
+        max_skipped_steps: int,
         evaluation: Evaluation | None,
         early_stopping: EarlyStopping | None,
         cost: Budget | None,
         max_budget: Budget | None,
         learning_rate: Real | optax.Schedule,
         updates_per_step: int = 1,
+        callback: Callable[[dict[str, Any], Pipeline], None] | None = None,
+        show_progress: bool = False,
     ):
         """**Arguments:**
 
+        - `whole`: The pipeline with an adapter that is being trained.
         - `cost`: Of one step, in all but seconds; `None` if it is not known.
         - `updates_per_step`: How often the optimizer is called in one.
         - The others are those of `finetune`.
         """
+        self.whole = whole
         self.num_train_steps = num_train_steps
+        self.max_skipped_steps = max_skipped_steps
         self.evaluation = evaluation
         self.early_stopping = early_stopping
         self.cost = cost
         self.max_budget = max_budget
         self.learning_rate = learning_rate
         self.updates_per_step = updates_per_step
+        self.callback = callback
+        self.show_progress = show_progress
         self.history: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.stopped: str | None = None
         self.spent = Budget()
         self.skipped = self.skipped_in_a_row = 0
         self._best: Any = None  # Of early stopping: an adapter.
+
+    def train(
+        self, take_step: Callable[[Any, int], tuple[Any, dict[str, Any]]], state: Any
+    ) -> FinetuneResult:
+        """All the steps, or as many as there are reasons for.
+
+        **Arguments:**
+
+        - `take_step`: From the state and the number of a step to the next state, and
+            to the metrics of `record`, which are on the host.
+        - `state`: At first. It is a tuple that begins with the adapter.
+        """
+        self.evaluate_if_due(state[0])
+        numbers, hide = range(self.num_train_steps), not self.show_progress
+        for step in (progress := tqdm(numbers, desc="fine-tuning", disable=hide)):
+            start = time.perf_counter()
+            state, metrics = take_step(state, step)
+            row = self.record(metrics, time.perf_counter() - start)
+            if self.skipped_in_a_row == self.max_skipped_steps:
+                error = self.error(metrics["rewards"])
+                whole = self.whole(state[0])
+                error.result = FinetuneResult(whole, self.history, self.evaluations)
+                raise error
+            self.evaluate_if_due(state[0])
+            progress.set_postfix(self.postfix())
+            if self.callback is not None:
+                self.callback(row, self.whole(state[0]))
+            if self.stopped is not None:
+                break
+        kept, kept_step = self.kept(state[0])
+        return FinetuneResult(
+            self.whole(kept), self.history, self.evaluations, kept_step, self.stopped
+        )
 
     def record(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
         """A new row, of what a step gave and how long it took.
@@ -101,9 +146,7 @@ class Run:
             if value and getattr(after, name) > value:
                 self.stopped = f"another step would exceed the budget of {value} {name}"
 
-    def evaluate_if_due(
-        self, pipeline_of: Callable[[Any], Pipeline], trainable: Any
-    ) -> None:
+    def evaluate_if_due(self, trainable: Any) -> None:
         """Evaluates an adapter before training, now and then, and at the end."""
         if self.evaluation is None:
             return
@@ -111,7 +154,7 @@ class Run:
         is_last = done == self.num_train_steps or self.stopped is not None
         if done % self.evaluation.every and not is_last:
             return
-        figures = self.evaluation(pipeline_of(trainable))
+        figures = self.evaluation(self.whole(trainable))
         if self.history:
             self.history[-1] |= _prefixed("held_out", figures)
             since = self.evaluations[-1]["step"]

@@ -42,7 +42,7 @@ class ScoreFunction(AbstractGradientEstimator):
             number of dimensions of the latents.
         - `normalize`: Whether to divide by the batch's standard deviation of rewards.
         """
-        check_eta(self.eta)
+        check_density(self.eta)
         check_reduction(self.reduction)
 
     def check(self, num_inference_steps: int) -> None:
@@ -111,7 +111,7 @@ def score_frozen(episode: Episode, latents: Latents) -> Float[Array, " batch"]:
     return lax.map(one, groups).reshape(-1)
 
 
-def check_eta(eta: Real) -> None:
+def check_density(eta: Real) -> None:
     """Raises unless a chain with this $\\eta$ has a density."""
     if not 0 < eta <= 1:
         raise ValueError(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
+from .._checks import check_whole
 from .._custom_types import Real
 from ..layers import Linear
 from ..models import iter_linears, map_linears
@@ -59,8 +60,7 @@ def add_lora(
 
         [LoRA](https://arxiv.org/abs/2106.09685), section 4.1.
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"`rank` must be a whole number of at least 1; got {rank!r}.")
+    check_whole("rank", rank)
     if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
         raise ValueError(f"`alpha` must be finite and positive; got {alpha}.")
     if isinstance(targets, str) or len(targets) == 0:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._checks import is_whole
 from .._custom_types import Real, TextEmbeddings
 from ..kernels import at_least_float32
 
@@ -89,7 +90,7 @@ def add_learned_inputs(
             "neither: nothing would be learned."
         )
     n = num_inference_steps
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+    if n is not None and not is_whole(n):
         raise ValueError(
             "`num_inference_steps` must be None or a whole number of at least 1; got "
             f"{n!r}."

@@ -49,17 +49,15 @@ def sample(
 
     Raises a `ValueError` that names the argument for anything out of range.
     """
-    check_eta(eta)
-    key = jr.key(0) if key is None else key
-    latents_key, noise_key = jr.split(key)
-    input_ids, negative_ids, latents = prepare(
+    input_ids, negative_ids, latents, noise_key = prepare(
         pipeline,
         prompts,
-        key=latents_key,
+        key=key,
         latents=latents,
         negative_prompts=negative_prompts,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
+        eta=eta,
     )
     check_lora_schedule(pipeline, lora_schedule, num_inference_steps)
     return _sample(
@@ -101,31 +99,35 @@ def prepare(
     pipeline: Pipeline,
     prompts: Prompts,
     *,
-    key: PRNGKeyArray,
+    key: PRNGKeyArray | None,
     latents: Any,
     negative_prompts: Prompts,
     num_inference_steps: int,
     guidance_scale: Real,
-) -> tuple[InputIds, NegativeInputIds | None, Latents]:
+    eta: Real,
+) -> tuple[InputIds, NegativeInputIds | None, Latents, PRNGKeyArray]:
     """Checks what a user asks of a pipeline, before any long work.
 
     **Returns:**
 
     Token ids of the prompts, token ids of the negative prompts (`None` if guidance is
-    off), and the starting noise: what was given, or drawn from `key`.
+    off), the starting noise, which is what was given or drawn from `key`, and a key
+    for all that is random after it.
     """
+    check_eta(eta)
     check_prompts(prompts)
     check_guidance_scale(guidance_scale)
     pipeline.sampler.timesteps(num_inference_steps)  # Raises outside of [1, 1000].
+    latents_key, later_key = jr.split(jr.key(0) if key is None else key)
     if latents is None:
         shape = (len(prompts), *pipeline.latent_shape)
-        latents = jr.normal(key, shape, jnp.float32)
+        latents = jr.normal(latents_key, shape, jnp.float32)
     else:
         latents = check_latents(pipeline, latents, len(prompts))
     negative_ids = None
     if guidance_scale != 1:
         negative_ids = negative_input_ids(pipeline, negative_prompts, len(prompts))
-    return pipeline.tokenize(prompts), negative_ids, latents
+    return pipeline.tokenize(prompts), negative_ids, latents, later_key
 
 
 def negative_input_ids(

@@ -1,4 +1,3 @@
-import dataclasses
 import time
 from typing import Any
 
@@ -8,11 +7,12 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from .._checks import check_whole
 from .._custom_types import Prompts, Real
 from ..finetuning import count, Reward
 from ..pipeline import Pipeline
 from ._result import SearchResult
-from ._setup import check_count, draw, make_task
+from ._setup import draw, make_task
 
 
 def best_of_n(
@@ -45,7 +45,7 @@ def best_of_n(
 
         [DRaFT](https://arxiv.org/abs/2309.17400), appendix A.3.
     """
-    check_count("n", n)
+    check_whole("n", n)
     start = time.perf_counter()
     key = jr.key(0) if key is None else key
     task = make_task(
@@ -76,11 +76,12 @@ def best_of_n(
             jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
             for new, old in zip(drawn, best, strict=True)
         ]
-    cost = n * count(
+    budget = count(
         len(prompts),
         guided=task.negative_ids is not None,
-        forwards=num_inference_steps,
+        forwards=n * num_inference_steps,
+        images=n,
+        queries=n,
+        seconds=time.perf_counter() - start,
     )
-    seconds = time.perf_counter() - start
-    budget = dataclasses.replace(cost, seconds=seconds)
     return SearchResult(*best, history=np.stack(history), budget=budget)

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 import time
 from typing import Any
@@ -11,11 +10,12 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._autodiff import stop_gradient
+from .._checks import check_whole
 from .._custom_types import Latents, Prompts, Real
 from ..finetuning import check_differentiable, count, Reward
 from ..pipeline import Pipeline
 from ._result import SearchResult
-from ._setup import check_count, draw, make_task, Task
+from ._setup import draw, make_task, Task
 
 
 def doodl(
@@ -64,7 +64,7 @@ def doodl(
         [DRaFT](https://arxiv.org/abs/2309.17400), appendix A.3, by checkpoints instead
         of an invertible sampler; [ReNO](https://arxiv.org/abs/2406.04312), section 3.3.
     """
-    check_count("num_steps", num_steps)
+    check_whole("num_steps", num_steps)
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(
             f"`learning_rate` must be finite and positive; got {learning_rate}."
@@ -109,16 +109,15 @@ def doodl(
         task = eqx.tree_at(lambda t: t.latents, task, best_latents)
         images, clean, rewards = draw(task)
         draws = 2
-    cost = count(
+    budget = count(
         len(prompts),
         guided=task.negative_ids is not None,
         forwards=num_inference_steps * (num_steps + draws),
         backwards=num_inference_steps * num_steps,
         images=num_steps + draws,
         queries=num_steps + draws,
+        seconds=time.perf_counter() - start,
     )
-    seconds = time.perf_counter() - start
-    budget = dataclasses.replace(cost, seconds=seconds)
     return SearchResult(images, rewards, best_latents, clean, np.stack(history), budget)
 
 

@@ -1,4 +1,3 @@
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -73,13 +72,15 @@ def prompt_engineering(
         results.append(draw(task))
     history = np.stack([np.asarray(rewards) for _, _, rewards in results])
     images, clean, rewards = results[int(np.argmax(history.mean(axis=1)))]
-    cost = len(phrases) * count(
+    n = len(phrases)
+    budget = count(
         len(prompts),
         guided=task.negative_ids is not None,
-        forwards=num_inference_steps,
+        forwards=n * num_inference_steps,
+        images=n,
+        queries=n,
+        seconds=time.perf_counter() - start,
     )
-    seconds = time.perf_counter() - start
-    budget = dataclasses.replace(cost, seconds=seconds)
     return SearchResult(images, rewards, task.latents, clean, history, budget)
 
 

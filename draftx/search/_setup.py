@@ -4,8 +4,6 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._custom_types import (
@@ -17,9 +15,8 @@ from .._custom_types import (
     Real,
 )
 from ..diffusion import AbstractDenoiser, DDIMSteps, run_chain
-from ..finetuning import call_reward, check_reward, decoded_spec, prepare_prompts
-from ..pipeline import check_eta, Pipeline, prepare
-from ..rewards import probe_host_rewards
+from ..finetuning import call_reward, prepare_reward
+from ..pipeline import Pipeline, prepare
 
 
 class Task(eqx.Module):
@@ -86,24 +83,18 @@ def make_task(
 
     The others are those of `draftx.sample`, whose images are drawn with the same key.
     """
-    check_eta(eta)
-    key = jr.key(0) if key is None else key
-    latents_key, noise_key = jr.split(key)
-    input_ids, negative_ids, latents = prepare(
+    input_ids, negative_ids, latents, noise_key = prepare(
         pipeline,
         prompts,
-        key=latents_key,
+        key=key,
         latents=latents,
         negative_prompts=negative_prompts,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
+        eta=eta,
     )
     judged = prompts if judged_prompts is None else judged_prompts
-    features = prepare_prompts(reward, judged)
-    check_reward(pipeline, reward, latents.shape, features)
-    shape = decoded_spec(pipeline, latents.shape).shape
-    noise = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
-    probe_host_rewards(reward, noise, judged)
+    features = prepare_reward(pipeline, reward, judged, latents.shape)
     return Task(
         pipeline=pipeline,
         reward=reward,
@@ -125,11 +116,3 @@ def draw(task: Task) -> tuple[Images, Latents, Float[Array, " batch"]]:
     clean = task.run(task.latents)
     images = task.pipeline.decode(clean)
     return images, clean, task.score(images)
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raises unless a number is a whole one of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a whole number of at least 1; got {value!r}."
-        )

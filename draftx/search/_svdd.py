@@ -1,4 +1,3 @@
-import dataclasses
 import math
 import time
 from typing import Any
@@ -10,12 +9,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._checks import check_whole
 from .._custom_types import Images, Latents, Prompts, Real
 from ..diffusion import step_noise
-from ..finetuning import check_eta, count, random_steps, Reward
+from ..finetuning import check_density, count, random_steps, Reward
 from ..pipeline import Pipeline
 from ._result import SearchResult
-from ._setup import check_count, make_task, Task
+from ._setup import make_task, Task
 
 
 def svdd(
@@ -56,12 +56,12 @@ def svdd(
 
         [SVDD](https://arxiv.org/abs/2408.08252), algorithm 1, as SVDD-PM.
     """
-    check_count("num_candidates", num_candidates)
+    check_whole("num_candidates", num_candidates)
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ValueError(
             f"`temperature` must be finite and not negative; got {temperature}."
         )
-    check_eta(eta)
+    check_density(eta)
     start = time.perf_counter()
     task = make_task(
         pipeline,
@@ -79,14 +79,13 @@ def svdd(
     ends_with_noise = num_inference_steps - 1 in random
     last = num_candidates if ends_with_noise else 1
     images, clean, history = _decode(task, num_candidates, last, float(temperature))
-    cost = count(
+    budget = count(
         len(prompts),
         guided=task.negative_ids is not None,
         forwards=1 + num_candidates * (num_inference_steps - 1),
         queries=num_candidates * (num_inference_steps - 1) + last,
+        seconds=time.perf_counter() - start,
     )
-    seconds = time.perf_counter() - start
-    budget = dataclasses.replace(cost, seconds=seconds)
     history = np.asarray(history)
     rewards = jnp.asarray(history[-1])
     return SearchResult(images, rewards, task.latents, clean, history, budget)

@@ -133,7 +133,9 @@ def test_bad_input_is_named(build, message):
 def test_the_learning_rate_of_a_row_is_that_of_the_optimizer():
     """Which does not count the steps that were skipped."""
     run = Run(
+        whole=lambda trainable: trainable,
         num_train_steps=9,
+        max_skipped_steps=10,
         evaluation=None,
         early_stopping=None,
         cost=Budget(images=4),
