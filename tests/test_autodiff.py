@@ -13,6 +13,7 @@ from draftx._autodiff import (
     attach_gradient,
     checkpointed_fori_loop,
     eager_gradient,
+    known_value,
     stop_gradient,
 )
 
@@ -85,6 +86,65 @@ def test_eager_gradient_of_an_unused_value_is_zero(getkey):
         return jnp.sum(aux)
 
     assert jnp.all(jax.grad(fn)(jr.normal(getkey(), (4, 4))) == 0)
+
+
+def _product(trained, frozen, x):
+    return {"out": jnp.tanh(trained @ x) @ frozen}
+
+
+def _loop(trained, frozen, x, *, known):
+    """A loop whose steps all need the same product."""
+    value = _product(trained, frozen, x)
+
+    @jax.checkpoint
+    def step(state, trained, frozen, x, value):
+        product = known_value(value, _product, trained, frozen, x) if known else value
+        return jnp.sin(state + product["out"])
+
+    state, _ = lax.scan(
+        lambda state, _: (step(state, trained, frozen, x, value), None), x, length=4
+    )
+    return jnp.sum(state**2)
+
+
+@pytest.mark.parametrize("argnums", [0, 2, (0, 1, 2)])
+def test_known_value_has_the_gradient_of_its_function(getkey, argnums):
+    args = (*jr.normal(getkey(), (2, 4, 4)), jr.normal(getkey(), (4,)))
+    grad = lambda known: jax.jit(
+        jax.value_and_grad(lambda *args: _loop(*args, known=known), argnums)
+    )(*args)
+    assert_close(grad(known=True), grad(known=False), scale=10.0)
+
+
+def test_known_value_is_computed_once_without_a_gradient(getkey):
+    args = (*jr.normal(getkey(), (2, 4, 4)), jr.normal(getkey(), (4,)))
+    loop = lambda *args: _loop(*args, known=True)
+    assert _count(loop, *args, primitive="tanh") == 1
+
+
+def test_known_value_takes_its_gradient_out_of_the_loop(getkey):
+    """What a backward loop carries is as large as what is trained, not as the value."""
+    bias, x = jr.normal(getkey(), (1,)), jr.normal(getkey(), (512,))
+
+    def total(bias, x, known):
+        value = x + bias
+        fn = lambda x, bias: x + bias
+
+        def step(state, _):
+            y = known_value(value, fn, x, bias) if known else value
+            return state + jnp.sum(jnp.sin(y) * state), None
+
+        return lax.scan(step, jnp.ones(()), length=3)[0]
+
+    def carried(known):
+        grad = jax.make_jaxpr(jax.grad(lambda bias: total(bias, x, known)))(bias)
+        scan = [e for e in _equations(grad) if e.primitive.name == "scan"][-1]
+        first = scan.params["num_consts"]
+        carry = scan.invars[first : first + scan.params["num_carry"]]
+        return max(v.aval.size for v in carry)
+
+    assert carried(known=False) == 512
+    assert carried(known=True) == 1
 
 
 def test_attached_gradient_weighs_each_row(getkey):
