@@ -140,32 +140,18 @@ def train(
         batch_size=args.batch,
         learning_rate=learning_rate,
         optimizer=_adamw(learning_rate),
+        evaluation=evaluation,
+        early_stopping=early_stopping,
     )
     if isinstance(method, draftx.AbstractGradientEstimator):
-        result = draftx.finetune(
-            pipeline,
-            make_reward(reward),
-            prompts,
-            evaluation=evaluation,
-            early_stopping=early_stopping,
-            lora_schedule=lora_schedule,
-            **options,
-        )
-        evaluations = list(result.evaluations)
+        finetune = ft.partial(draftx.finetune, lora_schedule=lora_schedule)
     else:
-        evaluations = [{"step": 0} | evaluation(pipeline)]
-
-        def watch(row: dict[str, Any], pipeline: draftx.Pipeline) -> None:
-            done = row["step"] + 1
-            if done % every == 0 or done == num_train_steps:
-                evaluations.append({"step": done} | evaluation(pipeline))
-
-        result = draftx.finetune_in_rounds(
-            pipeline, make_reward(reward), prompts, callback=watch, **options
-        )
+        finetune = draftx.finetune_in_rounds
+    result = finetune(pipeline, make_reward(reward), prompts, **options)
     names = ("reward", "reward_queries", "unet_forwards", "unet_backwards")
     row = key | {name: [row.get(name) for row in result.history] for name in names}
-    row |= {"run": run, "evaluations": evaluations, "stopped": result.stopped}
+    row |= {"run": run, "evaluations": list(result.evaluations)}
+    row |= {"stopped": result.stopped}
     row |= {"kept_step": result.step, "seconds": round(time.perf_counter() - start, 1)}
     draftx.save_lora(result.pipeline, path_of(row))
     unfinished = path.with_suffix(f".{os.getpid()}")

@@ -79,7 +79,7 @@ class Denoiser(AbstractDenoiser):
 
     def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
         now = jax.tree.map(lambda shift: shift[index][None], self.time_shifts)
-        # Their gradient, which is as large as they are, does not pass from step to step.
+        # Their gradient, as large as they are, does not pass from step to step.
         of_text = UNet2DConditionModel.text_context
         args = (self.unet, self.text_embeddings)
         context = known_value(self.text_context, of_text, *args)

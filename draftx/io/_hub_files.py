@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping
 
 from ._errors import ModelFileError
@@ -12,7 +13,8 @@ from ._sha256 import check_sha256
 class HubFiles:
     """Files of one repository, all in one folder of it.
 
-    `sha256` has the digests that are known, by name; `repo_type` is `"dataset"` for one
+    `sha256` has the digests that are known, by name: for large files without one it is
+    the digest that the hub stated at this revision. `repo_type` is `"dataset"` for one
     of those.
     """
 
@@ -67,8 +69,18 @@ def fetch(wanted: list[HubFiles], what: str) -> list[pathlib.Path]:
                 f"`{' && '.join(f.command for f in wanted)}` gets them."
             ) from e
         for name, path in zip(files.names, paths, strict=True):
-            if name in files.sha256:
+            digest = files.sha256.get(name) or _stated_digest(path)
+            if digest is not None:
                 again = f"`{files.command} --force-download` gets it again"
-                check_sha256(path, files.sha256[name], again)
+                check_sha256(path, digest, again)
         folders.append(paths[0].parent)
     return folders
+
+
+def _stated_digest(path: pathlib.Path) -> str | None:
+    """The SHA-256 that the hub has for a file, if it has one: for large files.
+
+    Its cache keeps them under that name, with a link from the revision.
+    """
+    name = path.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}", name) else None

@@ -82,10 +82,12 @@ class EmbeddedFolder:
     """A folder of weights that comes with draftx.
 
     `name` is that of the folder in `weights/` of a clone; an installed draftx has it
-    inside the package, with an underscore before the name.
+    inside the package, with an underscore before the name. `sha256` is that of its
+    `model.safetensors`, if it has one.
     """
 
     name: str
+    sha256: str | None = None
 
     def find(self, what: str) -> pathlib.Path:
         """The folder; `what` needs it, for the error text."""
@@ -93,6 +95,9 @@ class EmbeddedFolder:
         candidates = (package / f"_{self.name}", package.parent / "weights" / self.name)
         for folder in candidates:
             if folder.is_dir():
+                if self.sha256 is not None:
+                    weights = folder / "model.safetensors"
+                    check_sha256(weights, self.sha256, "Install draftx again")
                 return folder
         raise ModelFileError(
             f"{what[0].upper()}{what[1:]} is missing from this installation; looked in "

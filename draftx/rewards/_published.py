@@ -27,8 +27,9 @@ class PublishedReward:
     """What is known of a reward before its files are read.
 
     - `reward`: The class, in `draftx.rewards`.
-    - `files`: Where its weights are, at which revision, with which digest. A digest is
-        there if it is known from more than one place, and then it is checked.
+    - `files`: Where its weights are, at which revision, with which digest. One of the
+        hub's is there if it is known from more than one place; else what the hub gives
+        is compared with the digest that the hub states.
     - `license`: Of the weights.
     - `size`: Of the files.
     - `preprocessing`: What becomes of images in $[0, 1]$.
@@ -207,7 +208,9 @@ PUBLISHED: dict[str, PublishedReward] = {
     ),
     "tiny-clip": PublishedReward(
         reward="CLIPScore",
-        files=EmbeddedFolder("clip"),
+        files=EmbeddedFolder(
+            "clip", "40b8ad79583a92138498b9ac2c0258cd57779411da48d848eea20cd5990e0e59"
+        ),
         license="that of draftx (data: see weights/NOTICE.md)",
         size="comes with draftx",
         preprocessing="as CLIP's, to the size it was trained on",
@@ -216,7 +219,10 @@ PUBLISHED: dict[str, PublishedReward] = {
     ),
     "tiny-classifier": PublishedReward(
         reward="ClassifierReward",
-        files=EmbeddedFolder("classifier"),
+        files=EmbeddedFolder(
+            "classifier",
+            "08cf83fc4da203d6f301d96f7fb6e12af7c33b02e17a8e0d5f79ba47eed63fbe",
+        ),
         license="that of draftx (data: see weights/NOTICE.md)",
         size="comes with draftx",
         preprocessing="resized and cropped to the size it was trained on",

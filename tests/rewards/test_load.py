@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from draftx.io import HubFiles, ModelFileError, PackageFile, TorchFile
+from draftx.io import EmbeddedFolder, HubFiles, ModelFileError, PackageFile, TorchFile
 from draftx.io._hub_files import fetch
 from draftx.models import checkpoint_arrays, PerceptualTrunk, ResNet
 from draftx.rewards import (
@@ -64,6 +64,9 @@ def test_the_table_in_the_readme_says_the_same():
         if isinstance(spec.files, HubFiles):
             parts += [spec.files.repo_id, spec.files.revision[:12]]
             parts += [digest[:8] for digest in spec.files.sha256.values()]
+            parts += [] if spec.files.sha256 else ["the hub's"]
+        else:
+            parts += [spec.files.sha256[:8]]
         assert all(part in row for part in parts), name
 
 
@@ -82,6 +85,28 @@ def test_a_downloaded_file_is_checked(tmp_path, monkeypatch):
     assert "17 bytes: damaged, or only partly there. `hf download a/b --rev" in text
     assert text.endswith("--force-download` gets it again.")
     assert "\n" not in text
+
+
+def test_a_download_without_a_known_digest_is_held_to_the_hub_s(tmp_path, monkeypatch):
+    """Large files are kept under their digest, and linked from the revision."""
+    blob = tmp_path / hashlib.sha256(b"the published file").hexdigest()
+    link = tmp_path / "snapshots" / "weights.pt"
+    link.parent.mkdir()
+    link.symlink_to(blob)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(link))
+    files = HubFiles("a/b", "c", ("weights.pt",))
+    blob.write_bytes(b"the published file")
+    assert fetch([files], "a test") == [link.parent]
+    blob.write_bytes(b"another file")
+    with pytest.raises(ModelFileError, match=f"of SHA-256 {blob.name}; it has"):
+        fetch([files], "a test")
+
+
+def test_the_embedded_files_are_checked():
+    for name in ("tiny-clip", "tiny-classifier"):
+        assert published(name).files.find("a test").is_dir()
+    with pytest.raises(ModelFileError, match="Install draftx again"):
+        EmbeddedFolder("clip", "0" * 64).find("a test")
 
 
 def test_a_classifier_of_a_file(arrays, tmp_path):
