@@ -74,7 +74,7 @@ def test_they_reach_their_targets():
 @pytest.fixture(scope="module")
 def drawn(tiny):
     """Every fourth animal, its prompts and its pictures."""
-    animals = _weights_module("composites").ANIMALS[::4]
+    animals = _weights_module("scenes").ANIMALS[::4]
     articles = ["an" if name[0] in "aeiou" else "a" for name in animals]
     prompts = [
         f"{article} {name}, 3d style, on a plain blue background"
@@ -90,13 +90,13 @@ def test_the_judge_recognizes_its_animals(drawn):
     animals, _, images = drawn
     judge = _weights_module("judge")
     logits = eqx.filter_jit(judge.load_judge())(images)["animal"]
-    seen = [judge.ANIMALS[i] for i in np.argmax(np.asarray(logits), axis=-1)]
+    seen = [judge.HEADS["animal"][i] for i in np.argmax(np.asarray(logits), axis=-1)]
     assert _share(seen, animals) >= 0.75, list(zip(animals, seen, strict=True))
 
 
 def test_the_embedded_classifier_recognizes_them(drawn):
     animals, _, images = drawn
-    names = _weights_module("composites").ANIMALS
+    names = _weights_module("scenes").ANIMALS
     reward = draftx.rewards.load("tiny-classifier", target="cat")
     assert reward.targets == (names.index("cat"),)
     logits = eqx.filter_jit(lambda r, x: r.classifier(r.preprocess(x)))(reward, images)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from composites import SIZE
 from jaxtyping import Array, Float, PRNGKeyArray
+from scenes import SIZE
 
 
 def _smoothings() -> Float[Array, "smoothings 64 64"]:

@@ -15,21 +15,11 @@ import pathlib
 import jax
 import jax.random as jr
 import numpy as np
-from composites import (
-    ANIMALS,
-    autoencoder_batch,
-    caption,
-    COLORS,
-    draw_scenes,
-    PATTERNS,
-    random_scene,
-    Scene,
-    SIZE,
-    Sprites,
-    STYLES,
-)
+from composites import autoencoder_batch, draw_scenes
+from cutouts import Sprites
 from judge import HEADS, load_judge, PATH, predict, scene_labels
 from PIL import Image, ImageDraw, ImageFont
+from scenes import ANIMALS, caption, COLORS, PATTERNS, random_scene, Scene, SIZE, STYLES
 from train_vae import reconstruction_psnr
 
 import draftx

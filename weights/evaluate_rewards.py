@@ -17,20 +17,20 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from composites import (
+from composites import draw_scenes
+from cutouts import Sprites
+from evaluate import draw_again, evaluation_scenes, rounded, sample
+from scenes import (
     ANIMALS,
     attributes,
     caption,
     COLORS,
-    draw_scenes,
     is_held_out,
     PATTERNS,
     phrase,
     Scene,
-    Sprites,
     STYLES,
 )
-from evaluate import draw_again, evaluation_scenes, rounded, sample
 
 import draftx
 

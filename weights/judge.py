@@ -1,6 +1,6 @@
 """A small network that names what a picture of the embedded model shows.
 
-It has one head for each word of a caption that [`composites`][] chooses, and has seen
+It has one head for each word of a caption that [`scenes`][] chooses, and has seen
 its training pictures blurred, compressed and noisy, so that it can judge pictures that
 a diffusion model drew. It is no reward, and nothing is trained against it: what it says
 of a fine-tuned model is what a second, independent network sees.
@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from augmentations import augment
-from composites import ANIMALS, attributes, batch, COLORS, PATTERNS, Sprites, STYLES
+from composites import batch
+from cutouts import Sprites
 from jaxtyping import Array, Float, PRNGKeyArray
 from safetensors.numpy import load_file, save_file
+from scenes import ANIMALS, attributes, COLORS, PATTERNS, STYLES
 
 from draftx.layers import Conv2d, GroupNorm, Linear, ResnetBlock
 

@@ -17,8 +17,8 @@ import tempfile
 
 import numpy as np
 import resvg_py
-from composites import ANIMALS, SIZE
 from PIL import Image
+from scenes import ANIMALS, SIZE
 from tqdm import tqdm
 
 

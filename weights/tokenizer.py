@@ -1,6 +1,6 @@
 """Train the embedded tiny model's tokenizer: CLIP's byte pair encoding, made small.
 
-It learns from all captions of [`composites`][] and from the names and keywords of the
+It learns from all captions of [`scenes`][] and from the names and keywords of the
 sprites. The files are those of `transformers.CLIPTokenizer`.
 
     python weights/tokenizer.py --sprites weights/cache/sprites.npz \\
@@ -13,7 +13,7 @@ import json
 import pathlib
 
 import numpy as np
-from composites import ANIMALS, caption, COLORS, PATTERNS, Scene, STYLES
+from scenes import ANIMALS, caption, COLORS, PATTERNS, Scene, STYLES
 from tokenizers import (
     models,
     normalizers,

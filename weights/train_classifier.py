@@ -17,9 +17,11 @@ import jax.random as jr
 import numpy as np
 from _training import fit
 from augmentations import augment
-from composites import ANIMALS, attributes, draw_scenes, named_scenes, SIZE, Sprites
+from composites import draw_scenes
+from cutouts import Sprites
 from jaxtyping import Array, Float
 from safetensors.numpy import save_file
+from scenes import ANIMALS, attributes, named_scenes, SIZE
 
 from draftx.models import checkpoint_arrays, ResNet
 from draftx.models.classifiers._layers import BatchNorm

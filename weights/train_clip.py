@@ -20,17 +20,10 @@ import jax.random as jr
 import numpy as np
 from _training import fit
 from augmentations import augment
-from composites import (
-    ANIMALS,
-    attributes,
-    COLORS,
-    draw_scenes,
-    named_scenes,
-    PATTERNS,
-    phrase,
-    Sprites,
-)
+from composites import draw_scenes
+from cutouts import Sprites
 from safetensors.numpy import save_file
+from scenes import ANIMALS, attributes, COLORS, named_scenes, PATTERNS, phrase
 
 from draftx.io import load_component
 from draftx.models import (

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from _training import fit, use_cpu_cores
-from composites import batch as draw_batch, Sprites
+from composites import batch as draw_batch
+from cutouts import Sprites
 from tqdm import trange
 
 from draftx.diffusion import DDIM, SchedulerConfig

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from _training import fit, use_cpu_cores
-from composites import autoencoder_batch, batch, Sprites
+from composites import autoencoder_batch, batch
+from cutouts import Sprites
 from tqdm import trange
 
 from draftx.io import save_component
