@@ -1,5 +1,6 @@
 """What the training scripts share: the loop, its optimizer, its checkpoints."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -88,25 +89,46 @@ def data_sharding() -> tuple[NamedSharding, NamedSharding]:
     )
 
 
-def prefetch(batches: Iterator[Any], depth: int = 4) -> Iterator[Any]:
-    """Draws batches in a thread of their own."""
+def prefetch(
+    draw: Callable[[np.random.Generator, int], Any],
+    *,
+    seed: int,
+    first: int,
+    depth: int = 4,
+) -> Iterator[Any]:
+    """Draws the batches of step `first` and those after it, in a thread of their own.
+
+    Each step has random numbers of its own: those that a run goes on with are those
+    that it would have had.
+    """
     waiting: queue.Queue = queue.Queue(depth)
 
     def work():
-        for batch in batches:
-            waiting.put(batch)
+        for step in itertools.count(first):
+            waiting.put(draw(np.random.default_rng([seed, step]), step))
 
     threading.Thread(target=work, daemon=True).start()
     while True:
         yield waiting.get()
 
 
-def save_tree(path: pathlib.Path, tree: Any, metadata: dict[str, str]) -> None:
-    """Writes the arrays of a tree; the file is complete or absent."""
+def save_tree(
+    path: pathlib.Path, tree: Any, metadata: dict[str, str] | None = None
+) -> None:
+    """Writes the arrays of a tree."""
     arrays = {
         jax.tree_util.keystr(key): np.ascontiguousarray(leaf).reshape(leaf.shape)
         for key, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
+    save_arrays(path, arrays, metadata)
+
+
+def save_arrays(
+    path: pathlib.Path,
+    arrays: dict[str, np.ndarray],
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Writes arrays by their names; the file is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(arrays, partial, metadata=metadata)
@@ -129,8 +151,9 @@ def load_tree(path: pathlib.Path, like: Any) -> Any:
 def fit(
     model: Any,
     loss_fn: Callable[[Any, Any, Any], tuple[Any, dict[str, Any]]],
-    batches: Callable[[int], Iterator[Any]],
+    draw: Callable[[np.random.Generator, int], Any],
     *,
+    seed: int,
     num_steps: int,
     learning_rate: float,
     ema_decay: float,
@@ -145,7 +168,8 @@ def fit(
     **Arguments:**
 
     - `loss_fn`: `(model, batch, key) -> (loss, metrics)`.
-    - `batches`: The batches from a given step on, as tuples of arrays.
+    - `draw`: `(rng, step) -> batch`, the batch of a step: a tuple of arrays.
+    - `seed`: Of the random numbers that batches are drawn with.
     - `ema_decay`: Of the average of the weights that is returned.
     - `folder`: Gets `checkpoint.safetensors` and `log.jsonl`.
     - `on_save`: Called with the averaged model and the step.
@@ -183,7 +207,7 @@ def fit(
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     first, start = int(state[3]), time.perf_counter()
-    source = prefetch(batches(first))
+    source = prefetch(draw, seed=seed, first=first)
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(range(first, num_steps), initial=first, total=num_steps, mininterval=5)
     for step in bar:

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import pathlib
+from typing import Any
 
 import jax
 import jax.random as jr
@@ -141,11 +142,17 @@ def contact_sheet(images, scenes, wrong, *, num_columns: int = 9) -> Image.Image
     return sheet
 
 
-def rounded(figures):
+def rounded(figures: Any) -> Any:
     """Floats to four digits, in nested dictionaries."""
     if isinstance(figures, dict):
         return {name: rounded(value) for name, value in figures.items()}
     return round(figures, 4) if isinstance(figures, float) else figures
+
+
+def add_figures(path: pathlib.Path, figures: dict) -> None:
+    """Writes figures into a file, beside what else was measured."""
+    everything = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(everything | figures, indent=2) + "\n")
 
 
 def main() -> None:
@@ -215,10 +222,7 @@ def main() -> None:
 
     figures = rounded(figures)
     print(json.dumps(figures, indent=2))
-    path = args.out / "figures.json"
-    # What else was measured is kept: the rewards, by `evaluate_rewards.py`.
-    everything = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps(everything | figures, indent=2) + "\n")
+    add_figures(args.out / "figures.json", figures)
     wrong = predict(judge, generated) != scene_labels(scenes)
     sheet = contact_sheet(generated[SUBSET], subset, wrong[SUBSET])
     sheet.save(args.out / "samples.png")

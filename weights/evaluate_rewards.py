@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,7 +20,7 @@ import jax.random as jr
 import numpy as np
 from composites import draw_scenes
 from cutouts import Sprites
-from evaluate import draw_again, evaluation_scenes, rounded, sample
+from evaluate import add_figures, draw_again, evaluation_scenes, rounded, sample
 from scenes import (
     ANIMALS,
     attributes,
@@ -148,7 +149,7 @@ def main() -> None:
     args = parser.parse_args()
     sprites = Sprites(args.sprites)
     clip = draftx.rewards.load("tiny-clip")
-    classifier = draftx.rewards.load("tiny-classifier", target=0)
+    classifier: Any = draftx.rewards.load("tiny-classifier", target=0)
 
     scenes = held_out_scenes(sprites)
     images = draw_scenes(sprites, scenes).astype(np.float32) / 255
@@ -176,8 +177,7 @@ def main() -> None:
         for figure, target in targets.items():
             if figures[name][figure] < target:
                 print(f"{name}: {figure} misses its target of {target}")
-    everything = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    args.out.write_text(json.dumps(everything | figures, indent=2) + "\n")
+    add_figures(args.out, figures)
 
 
 if __name__ == "__main__":

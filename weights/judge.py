@@ -10,17 +10,18 @@ of a fine-tuned model is what a second, independent network sees.
 
 import argparse
 import pathlib
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from _training import fit, load_tree, save_tree, use_cpu_cores
 from augmentations import augment
 from composites import batch
 from cutouts import Sprites
 from jaxtyping import Array, Float, PRNGKeyArray
-from safetensors.numpy import load_file, save_file
 from scenes import ANIMALS, attributes, COLORS, PATTERNS, STYLES
 
 from draftx.layers import Conv2d, GroupNorm, Linear, ResnetBlock
@@ -34,7 +35,7 @@ HEADS = {
 }
 PATH = pathlib.Path(__file__).parent / "judge" / "model.safetensors"
 
-_NORM = dict(num_groups=8, epsilon=1e-5)
+_NORM: dict[str, Any] = dict(num_groups=8, epsilon=1e-5)
 # Where the logits of one head end and those of the next begin.
 _BOUNDARIES = np.cumsum([len(names) for names in HEADS.values()])
 
@@ -81,20 +82,14 @@ class Judge(eqx.Module):
 
 def save_judge(judge: Judge, path: str | pathlib.Path = PATH) -> None:
     """Writes the weights in float16."""
-    leaves = jax.tree_util.tree_flatten_with_path(judge)[0]
-    arrays = {
-        jax.tree_util.keystr(key): np.asarray(leaf, np.float16) for key, leaf in leaves
-    }
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(arrays, path)
+    half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), judge)
+    save_tree(pathlib.Path(path), half)
 
 
 def load_judge(path: str | pathlib.Path = PATH) -> Judge:
     """Reads what `save_judge` wrote. The arithmetic is in float32."""
-    arrays = load_file(path)
     like = eqx.filter_eval_shape(lambda: Judge(key=jr.key(0)))
-    fill = lambda key, leaf: jnp.asarray(arrays[jax.tree_util.keystr(key)], leaf.dtype)
-    return jax.tree_util.tree_map_with_path(fill, like)
+    return load_tree(pathlib.Path(path), like)
 
 
 def scene_labels(scenes) -> np.ndarray:
@@ -126,8 +121,6 @@ def loss_fn(judge, batch, key):
 
 
 def main() -> None:
-    from _training import fit, use_cpu_cores
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sprites", required=True)
     parser.add_argument("--out", type=pathlib.Path, default=PATH)
@@ -139,21 +132,20 @@ def main() -> None:
     use_cpu_cores(1)
     sprites = Sprites(args.sprites)
 
-    def batches(step):
-        while True:
-            rng = np.random.default_rng([2, step])
-            images, _, scenes = batch(rng, sprites, args.batch_size)
-            yield images, scene_labels(scenes)
-            step += 1
+    def draw(rng, step):
+        del step
+        images, _, scenes = batch(rng, sprites, args.batch_size)
+        return images, scene_labels(scenes)
 
     judge = fit(
         Judge(key=jr.key(0)),
         loss_fn,
-        batches,
+        draw,
+        seed=2,
         num_steps=args.num_steps,
         learning_rate=args.learning_rate,
         ema_decay=0.99,
-        folder=pathlib.Path(args.folder),
+        folder=args.folder,
     )
     save_judge(judge, args.out)
 

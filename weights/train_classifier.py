@@ -15,12 +15,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _training import fit
+from _training import fit, save_arrays
 from augmentations import augment
 from composites import draw_scenes
 from cutouts import Sprites
 from jaxtyping import Array, Float
-from safetensors.numpy import save_file
 from scenes import ANIMALS, attributes, named_scenes, SIZE
 
 from draftx.models import checkpoint_arrays, ResNet
@@ -122,9 +121,7 @@ def save_classifier(network: ResNet, folder: pathlib.Path) -> None:
     # Variances may be too small for half precision.
     narrow = lambda name: np.float32 if "running" in name else np.float16
     arrays = {name: array.astype(narrow(name)) for name, array in arrays.items()}
-    partial = folder / "model.partial"
-    save_file(arrays, partial, metadata={"format": "pt"})
-    partial.replace(folder / "model.safetensors")
+    save_arrays(folder / "model.safetensors", arrays, {"format": "pt"})
     config = dict(
         architecture="ResNet",
         depths=DEPTHS,
@@ -140,22 +137,15 @@ def save_classifier(network: ResNet, folder: pathlib.Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sprites", required=True)
-    path = lambda name, default: parser.add_argument(
-        name, type=pathlib.Path, default=pathlib.Path(default)
+    parser.add_argument(
+        "--folder", type=pathlib.Path, default="weights/cache/classifier"
     )
-    path("--folder", "weights/cache/classifier")
-    path("--out", "weights/classifier")
+    parser.add_argument("--out", type=pathlib.Path, default="weights/classifier")
     parser.add_argument("--num-steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     args = parser.parse_args()
     sprites = Sprites(args.sprites)
-
-    def batches(step):
-        while True:
-            rng = np.random.default_rng([5, step])
-            yield draw_batch(rng, sprites, args.batch_size)
-            step += 1
 
     network = ResNet(
         depths=DEPTHS,
@@ -168,7 +158,8 @@ def main() -> None:
     network = fit(
         _map_norms(training, BatchNorm, network),
         loss_fn,
-        batches,
+        lambda rng, _: draw_batch(rng, sprites, args.batch_size),
+        seed=5,
         num_steps=args.num_steps,
         learning_rate=args.learning_rate,
         ema_decay=0.99,

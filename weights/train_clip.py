@@ -18,19 +18,18 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _training import fit
+from _training import fit, save_arrays
 from augmentations import augment
 from composites import draw_scenes
 from cutouts import Sprites
-from safetensors.numpy import save_file
 from scenes import ANIMALS, attributes, COLORS, named_scenes, PATTERNS, phrase
+from train_unet import TEXT
 
 from draftx.io import load_component
 from draftx.models import (
     checkpoint_arrays,
     CLIPConfig,
     CLIPModel,
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
     CLIPVisionConfig,
@@ -38,14 +37,6 @@ from draftx.models import (
 from draftx.rewards._preprocess import clip_preprocess
 
 
-TEXT = CLIPTextConfig(
-    vocab_size=1024,
-    hidden_size=128,
-    intermediate_size=512,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    max_position_embeddings=32,
-)
 VISION = CLIPVisionConfig(
     hidden_size=128,
     intermediate_size=512,
@@ -157,21 +148,20 @@ def save_clip(model: CLIPModel, folder: pathlib.Path, tokenizer: pathlib.Path) -
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     arrays = checkpoint_arrays(jax.device_get(model))
     arrays = {name: array.astype(np.float16) for name, array in arrays.items()}
-    partial = folder / "model.partial"
-    save_file(arrays, partial, metadata={"format": "pt"})
-    partial.replace(folder / "model.safetensors")
+    save_arrays(folder / "model.safetensors", arrays, {"format": "pt"})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    path = lambda name, default: parser.add_argument(
-        name, type=pathlib.Path, default=pathlib.Path(default)
-    )
     parser.add_argument("--sprites", required=True)
-    path("--text-encoder", "weights/tiny/text_encoder")
-    path("--tokenizer", "weights/tiny/tokenizer")
-    path("--folder", "weights/cache/clip")
-    path("--out", "weights/clip")
+    parser.add_argument(
+        "--text-encoder", type=pathlib.Path, default="weights/tiny/text_encoder"
+    )
+    parser.add_argument(
+        "--tokenizer", type=pathlib.Path, default="weights/tiny/tokenizer"
+    )
+    parser.add_argument("--folder", type=pathlib.Path, default="weights/cache/clip")
+    parser.add_argument("--out", type=pathlib.Path, default="weights/clip")
     parser.add_argument("--num-steps", type=int, default=1200)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
@@ -183,16 +173,11 @@ def main() -> None:
     text = load_component(CLIPTextModel, args.text_encoder)
     model = eqx.tree_at(lambda m: m.text_model, model, text)
 
-    def batches(step):
-        while True:
-            rng = np.random.default_rng([4, step])
-            yield draw_batch(rng, sprites, tokenizer, args.batch_size)
-            step += 1
-
     fit(
         model,
         loss_fn,
-        batches,
+        lambda rng, _: draw_batch(rng, sprites, tokenizer, args.batch_size),
+        seed=4,
         num_steps=args.num_steps,
         learning_rate=args.learning_rate,
         ema_decay=0.998,

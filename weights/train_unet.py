@@ -107,13 +107,12 @@ def encode_composites(sprites, vae, tokenizer, count, cache, batch_size=128):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sprites", required=True)
-    path = lambda name, default: parser.add_argument(
-        name, type=pathlib.Path, default=pathlib.Path(default)
+    parser.add_argument("--vae", type=pathlib.Path, default="weights/cache/vae/model")
+    parser.add_argument(
+        "--tokenizer", type=pathlib.Path, default="weights/cache/tokenizer"
     )
-    path("--vae", "weights/cache/vae/model")
-    path("--tokenizer", "weights/cache/tokenizer")
-    path("--folder", "weights/cache/unet")
-    path("--out", "weights/tiny")
+    parser.add_argument("--folder", type=pathlib.Path, default="weights/cache/unet")
+    parser.add_argument("--out", type=pathlib.Path, default="weights/tiny")
     parser.add_argument("--num-composites", type=int, default=38_400)
     parser.add_argument("--num-steps", type=int, default=5000)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -134,14 +133,12 @@ def main() -> None:
     )
     empty = tokenizer([""])[0]
 
-    def batches(step):
-        while True:
-            rng = np.random.default_rng([3, step])
-            rows = rng.integers(0, len(latents), args.batch_size)
-            ids = input_ids[rows].copy()
-            ids[rng.random(args.batch_size) < _CAPTION_DROPOUT] = empty
-            yield latents[rows], ids
-            step += 1
+    def choose(rng, step):
+        del step
+        rows = rng.integers(0, len(latents), args.batch_size)
+        ids = input_ids[rows].copy()
+        ids[rng.random(args.batch_size) < _CAPTION_DROPOUT] = empty
+        return latents[rows], ids
 
     def publish(model, step):
         del step
@@ -162,7 +159,8 @@ def main() -> None:
     fit(
         Model(unet, CLIPTextModel(TEXT, key=text_key)),
         loss_fn,
-        batches,
+        choose,
+        seed=3,
         num_steps=args.num_steps,
         learning_rate=args.learning_rate,
         ema_decay=0.998,

@@ -122,18 +122,14 @@ def main() -> None:
         ]
     )
 
-    def batches(step):
-        while True:
-            rng = np.random.default_rng([2, step])
-            # Crops see more pictures for the same work; the last fifth sees whole ones.
-            if step < 0.8 * args.num_steps:
-                rows = rng.integers(0, len(pictures), args.batch_size)
-                top, left = rng.integers(0, 64 - _CROP + 1, 2)
-                yield (pictures[rows, top : top + _CROP, left : left + _CROP],)
-            else:
-                rows = rng.integers(0, len(pictures), args.batch_size // 4)
-                yield (pictures[rows],)
-            step += 1
+    def choose(rng, step):
+        # Crops see more pictures for the same work; the last fifth sees whole ones.
+        if step < 0.8 * args.num_steps:
+            rows = rng.integers(0, len(pictures), args.batch_size)
+            top, left = rng.integers(0, 64 - _CROP + 1, 2)
+            return (pictures[rows, top : top + _CROP, left : left + _CROP],)
+        rows = rng.integers(0, len(pictures), args.batch_size // 4)
+        return (pictures[rows],)
 
     def report(vae, step):
         print(
@@ -143,7 +139,8 @@ def main() -> None:
     vae = fit(
         AutoencoderKL(CONFIG, key=jr.key(0)),
         loss_fn,
-        batches,
+        choose,
+        seed=2,
         num_steps=args.num_steps,
         learning_rate=args.learning_rate,
         ema_decay=0.995,
