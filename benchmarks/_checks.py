@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from _agreement import cosine, relative_error
 from _context import Context
 from _measure import compile_program, peaks, use_cache
 from _models import chain_program, gradient_program, make_inputs
@@ -145,7 +146,7 @@ def attention(context: Context) -> dict[str, Any]:
             row |= {"implementation": name, "chosen": name == chosen}
             got = _pull(qkv, d_out, name)
             for label, a, b in zip(("out", "dq", "dk", "dv"), got, wanted, strict=True):
-                row[label] = _relative_error(a, b)
+                row[label] = relative_error(a, b)
             row["passed"] = max(row[x] for x in ("out", "dq", "dk", "dv")) < _LIMIT
             rows.append(row)
             context.save({"rows": rows})
@@ -208,12 +209,12 @@ def bfloat16_gradient(context: Context) -> dict[str, Any]:
     )
     with jax.default_matmul_precision("highest"):
         rewards_wide, high = gradient(arrays_wide)
-    cosine = float(low @ high / np.linalg.norm(low) / np.linalg.norm(high))
+    similarity = cosine(low, high)
     return {
-        "cosine": cosine,
+        "cosine": similarity,
         "norm_ratio": float(np.linalg.norm(low) / np.linalg.norm(high)),
-        "rewards_relative_error": _relative_error(rewards, rewards_wide),
-        "passed": cosine > _COSINE,
+        "rewards_relative_error": relative_error(rewards, rewards_wide),
+        "passed": similarity > _COSINE,
     }
 
 
@@ -222,8 +223,3 @@ def kernel(context: Context, *, name: str) -> dict[str, Any]:
     rows = importlib.import_module(name).rows
     batch = 1 if context.small else 8
     return {"rows": rows(batch, context.small, jnp.dtype(context.dtype))}
-
-
-def _relative_error(got, wanted) -> float:
-    got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
-    return float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
