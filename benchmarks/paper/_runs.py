@@ -52,6 +52,11 @@ def guidance(args: argparse.Namespace) -> float:
     return 7.5 if args.full else 4.0
 
 
+def default_rates(args: argparse.Namespace) -> list[float]:
+    """Learning rates to choose from; the paper's 4e-4 is for thousands of steps."""
+    return [2e-4, 4e-4, 8e-4] if args.full else [2e-3, 4e-3, 8e-3]
+
+
 def path_of(row: dict[str, Any]) -> pathlib.Path:
     """The adapter of a run: for `draftx.load_lora`."""
     return FOLDER / f"{row['run']}.safetensors"

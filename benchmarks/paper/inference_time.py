@@ -19,7 +19,15 @@ import jax.random as jr
 import matplotlib
 import numpy as np
 from _common import parser, Rows, verdict
-from _runs import evaluations_at, guidance, HELD_OUT, load_quick, make_reward, tuned
+from _runs import (
+    default_rates,
+    evaluations_at,
+    guidance,
+    HELD_OUT,
+    load_quick,
+    make_reward,
+    tuned,
+)
 
 import draftx
 
@@ -91,7 +99,7 @@ def main() -> None:
     args = options.parse_args()
     pipeline, total = load_quick(args)
     steps = args.train_steps or (900 if args.full else 12)
-    rates = args.learning_rates or ([2e-4, 4e-4] if args.full else [2e-3, 4e-3])
+    rates = args.learning_rates or default_rates(args)
     seeds = args.seeds or 3
     runs = tuned(
         pipeline,

@@ -17,7 +17,15 @@ import functools as ft
 import matplotlib
 import numpy as np
 from _common import parser, verdict
-from _runs import compare, evaluations_at, held_out_at, load_quick, tuned, write
+from _runs import (
+    compare,
+    default_rates,
+    evaluations_at,
+    held_out_at,
+    load_quick,
+    tuned,
+    write,
+)
 from tqdm import tqdm
 
 import draftx
@@ -35,7 +43,7 @@ def main() -> None:
     args = options.parse_args()
     pipeline, total = load_quick(args)
     train_steps = args.train_steps or (900 if args.full else 12)
-    rates = args.learning_rates or ([2e-4, 4e-4] if args.full else [2e-3, 4e-3])
+    rates = args.learning_rates or default_rates(args)
     seeds = args.seeds or 3
     ks = sorted({1, total, *(args.k or [k for k in (2, 5, 10) if k < total])})
     if not 1 <= ks[0] <= ks[-1] <= total:

@@ -15,7 +15,14 @@ prompts that were not trained on; the reward is compressibility.
 import matplotlib
 import numpy as np
 from _common import parser, verdict
-from _runs import compare, held_out_at, load_quick, tuned, write
+from _runs import (
+    compare,
+    default_rates,
+    held_out_at,
+    load_quick,
+    tuned,
+    write,
+)
 from k_ablation import equal_compute
 from tqdm import tqdm
 
@@ -50,7 +57,7 @@ def main() -> None:
     args = options.parse_args()
     pipeline, total = load_quick(args)
     train_steps = args.train_steps or (900 if args.full else 12)
-    rates = args.learning_rates or ([2e-4, 4e-4] if args.full else [2e-3, 4e-3])
+    rates = args.learning_rates or default_rates(args)
     seeds = args.seeds or 3
     every = max(1, train_steps // 3)
     if train_steps % every:
