@@ -1,6 +1,6 @@
 """Reward by training step and by reward queries, for every way of training.
 
-python benchmarks/paper/reward_by_step.py          # embedded model, 15 to 25 minutes
+python benchmarks/paper/reward_by_step.py          # embedded model, 14 minutes
 python benchmarks/paper/reward_by_step.py --full   # Stable Diffusion 1.4
 
 The claims: DRaFT-LV learns fastest, ahead of DRaFT-1, and about twice as fast as ReFL;
@@ -83,7 +83,7 @@ def main() -> None:
         write(args.out, [row for runs in found.values() for row in runs])
 
     figure, axes = plt.subplots(
-        1, 2, figsize=(10, 4), sharey=True, layout="constrained"
+        1, 2, figsize=(11, 4), sharey=True, layout="constrained"
     )
     steps = range(0, train_steps + 1, every)
     curves = {}
@@ -102,7 +102,8 @@ def main() -> None:
     for axis in axes:
         axis.axhline(curves[names[0]][0].mean(), color="gray", linestyle=":")
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    lines = axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside right center", fontsize=8)
     figure.savefig(args.out / "reward_by_step.png", dpi=150)
 
     end = {name: y[-1] for name, y in curves.items()}
