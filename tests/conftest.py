@@ -6,12 +6,17 @@ import os
 import pathlib
 
 
-# A test runs its programs once or twice: time spent on optimizing them is lost.
-_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-# The older code generator compiles in a third less time. An unknown flag is fatal.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}"
+# A test runs its programs once or twice: time spent on optimizing them is lost. The
+# older code generator compiles in a third less time; an unknown flag would be fatal.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        *["--xla_cpu_use_fusion_emitters=false"]
+        * importlib.metadata.version("jaxlib").startswith("0.10."),
+    ]
+)
 
 import jax
 import jax.random as jr
