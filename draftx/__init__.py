@@ -11,6 +11,7 @@ from . import (
     search as search,
 )
 from ._compilation import enable_compilation_cache as enable_compilation_cache
+from ._devices import split_cpu as split_cpu
 from .diffusion import (
     AnnealedGuidance as AnnealedGuidance,
     LoRAWindow as LoRAWindow,

@@ -67,7 +67,7 @@ def eager_gradient(
 
     def backward(gradient, cotangent):
         scale = cotangent[0]
-        if isinstance(scale, jax.custom_derivatives.SymbolicZero):
+        if _is_zero(scale):
             return (None,) * len(gradient)
         times = lambda g: None if g is None else scale.astype(g.dtype) * g
         return tuple(times(g) for g in gradient)
@@ -105,10 +105,8 @@ def known_value(value: _Tree, fn: Callable[..., _Tree], *args: Any) -> _Tree:
         values, is_wanted = residuals
         wanted = [i for i, flag in enumerate(is_wanted) if flag]
         of_wanted = lambda chosen: fn(*combine(_replace(values, wanted, chosen)))
-        out, pullback = jax.vjp(of_wanted, [values[i] for i in wanted])
-        is_zero = lambda x: isinstance(x, jax.custom_derivatives.SymbolicZero)
-        fill = lambda d, x: jnp.zeros_like(x) if is_zero(d) else d
-        (gradient,) = pullback(jax.tree.map(fill, cotangent, out, is_leaf=is_zero))
+        _, pullback = jax.vjp(of_wanted, [values[i] for i in wanted])
+        (gradient,) = pullback(_instantiate(cotangent))
         nothing: list[Array | None] = [None] * len(values)
         return (None, *_replace(nothing, wanted, gradient))
 
@@ -162,15 +160,9 @@ def checkpointed_fori_loop(
     def backward(residuals, cotangent):
         lower, kept, values, is_wanted = residuals
         wanted = [i for i, flag in enumerate(is_wanted) if flag]
-        is_zero = lambda x: isinstance(x, jax.custom_derivatives.SymbolicZero)
-        if all(map(is_zero, jax.tree.leaves(cotangent, is_leaf=is_zero))):
+        if all(map(_is_zero, jax.tree.leaves(cotangent, is_leaf=_is_zero))):
             return (None,) * (2 + len(values))
-        cotangent = jax.tree.map(
-            lambda x, all: jnp.zeros_like(all[0]) if is_zero(x) else x,
-            cotangent,
-            kept,
-            is_leaf=is_zero,
-        )
+        cotangent = _instantiate(cotangent)
 
         def back(i, carry):
             cotangent, total = carry
@@ -192,6 +184,16 @@ def checkpointed_fori_loop(
     loop = jax.custom_vjp(call)
     loop.defvjp(forward, backward, symbolic_zeros=True)
     return loop(lower, state, *leaves)
+
+
+def _is_zero(cotangent: Any) -> bool:
+    return isinstance(cotangent, jax.custom_derivatives.SymbolicZero)
+
+
+def _instantiate(cotangents: Any) -> Any:
+    """A tree of cotangents with arrays of zeros where they are known to be zero."""
+    fill = lambda d: jnp.zeros(d.shape, d.dtype) if _is_zero(d) else d
+    return jax.tree.map(fill, cotangents, is_leaf=_is_zero)
 
 
 def _flatten(tree: Any) -> tuple[list[Array], Callable[[Any], Any]]:

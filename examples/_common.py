@@ -94,9 +94,7 @@ def parse(parser: argparse.ArgumentParser, **tiny: Any) -> argparse.Namespace:
     if args.out is None:
         name = pathlib.Path(sys.argv[0]).stem
         args.out = pathlib.Path("outputs") / f"{name}-{args.method}"
-    cores = os.cpu_count() or 1
-    split = max(n for n in range(1, cores + 1) if args.batch_size % n == 0)
-    jax.config.update("jax_num_cpu_devices", split)  # Does not touch other devices.
+    draftx.split_cpu(args.batch_size)
     return args
 
 

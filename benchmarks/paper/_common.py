@@ -1,14 +1,10 @@
 """What the scripts of this folder share: a model, rows in a file, a verdict."""
 
 import argparse
-import contextlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
-
-import jax
 
 import draftx
 
@@ -43,19 +39,8 @@ def load(args: argparse.Namespace) -> draftx.Pipeline:
         args.model = "CompVis/stable-diffusion-v1-4"
     if args.num_inference_steps is None:
         args.num_inference_steps = 50 if args.full else 20
-    _use_cores(args.batch)
+    draftx.split_cpu(args.batch)
     return draftx.load(args.model)
-
-
-def _use_cores(batch: int) -> None:
-    """Makes a device of each core of a CPU, as far as the batch can be split.
-
-    Small networks are faster on two devices of one core than on one of two.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    with contextlib.suppress(RuntimeError):  # JAX has started: its devices stay.
-        count = max(n for n in range(1, cores + 1) if batch % n == 0)
-        jax.config.update("jax_num_cpu_devices", count)
 
 
 class Rows:

@@ -77,9 +77,7 @@ def prepare_reward(
         raise RewardError(
             f"`reward` must give floating-point scores; got {scores.dtype}."
         )
-    noise = np.random.default_rng(0).uniform(size=images.shape).astype(np.float32)
-    words = [prompts[i % len(prompts)] for i in range(shape[0])]
-    probe_host_rewards(reward, noise, words)
+    probe_host_rewards(reward, images.shape, prompts)
     return prompt_features
 
 

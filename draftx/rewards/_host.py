@@ -86,13 +86,17 @@ class HostReward(AbstractReward):
         return scores.astype(np.float32)
 
 
-def probe_host_rewards(reward: Any, images: Any, prompts: Any = None) -> None:
+def probe_host_rewards(
+    reward: Any, shape: tuple[int, int, int, int], prompts: Prompts
+) -> None:
     """Calls every `HostReward` inside of a reward once, outside of any program.
 
-    An error in it then comes at once and as it was raised.
+    It is given noise of this shape, and the prompts over and over. An error in it then
+    comes at once and as it was raised.
     """
     is_host = lambda node: isinstance(node, HostReward)
     for node in jax.tree.leaves(reward, is_leaf=is_host):
         if isinstance(node, HostReward):
-            words = node.prepare(prompts) if node.with_prompts else None
-            node.on_host(images, words)
+            noise = np.random.default_rng(0).uniform(size=shape)
+            words = [prompts[i % len(prompts)] for i in range(shape[0])]
+            node.on_host(noise, node.prepare(words))
