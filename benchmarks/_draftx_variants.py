@@ -147,6 +147,7 @@ def draftx_variant(
             key,
             num_inference_steps=setting.steps,
             remat=remat,
+            mesh=mesh,
         )
         return {"rewards": rewards, "gradient": draftx.lora_state_dict(gradient)}
 

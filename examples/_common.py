@@ -3,19 +3,11 @@
 import argparse
 import functools as ft
 import json
-import os
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-
-
-# XLA's CPU backend gains little from a second core inside one device. One host device
-# per core, each with one thread, uses all of them; both must be said before JAX starts.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
-)
 
 import equinox as eqx
 import jax

@@ -17,3 +17,4 @@ from ._lora_schedule import (
     SwitchedDenoiser as SwitchedDenoiser,
 )
 from ._schedule import SchedulerConfig as SchedulerConfig
+from ._split_denoiser import SplitDenoiser as SplitDenoiser

@@ -3,6 +3,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._autodiff import stop_gradient
@@ -58,11 +59,11 @@ def reward_gradient(
     - `latents`, `negative_prompts`, `num_inference_steps`, `guidance_scale`, `eta`,
         `lora_schedule`: As for `draftx.sample`.
     - `remat`: What the backward pass computes again instead of keeping it. `"none"`:
-        nothing, the fastest while it fits. `"ff"`: the feed-forward layers. `"block"`:
-        the inside of every residual block and transformer. `"step"`: whole sampling
-        steps, so that one latent is kept a step. `"nested"`: steps, and while that is
-        done their blocks, the least memory. The decoder and the reward are computed
-        again block by block with the last three.
+        nothing. `"ff"`: the feed-forward layers. `"block"`: the transformers; what is
+        kept is little more than the feature maps between blocks. `"step"`: whole
+        sampling steps, so that one latent is kept a step. `"nested"`: steps, and while
+        that is done their blocks, the least memory. The decoder and the reward are
+        computed again block by block with the last three.
     - `images_at_once`: Decodes and rewards so many images at a time, to save memory;
         must divide the batch, and the reward must look at every image on its own.
         `None` is all at once.
@@ -140,17 +141,20 @@ def objective(
     lora_schedule: AbstractLoRASchedule | None = None,
     remat: Remat = "step",
     images_at_once: int | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-    """The estimator's objective as a function of the adapter, and the rewards."""
+    """The estimator's objective as a function of the adapter, and the rewards.
+
+    With a `mesh`, the batch is split over its one axis, `"data"`.
+    """
     pipeline = eqx.combine(trainable, frozen)
     steps = pipeline.sampler.steps(num_inference_steps, eta=eta)
     conditioning = (steps, input_ids, negative_ids, guidance_scale)
-    again: Remat = "block" if remat == "nested" else remat
     episode = Episode(
         sampler=pipeline.sampler,
         decoder=pipeline.decode,
         denoiser=pipeline.denoiser(
-            *conditioning, remat=again, lora_schedule=lora_schedule
+            *conditioning, remat=remat, lora_schedule=lora_schedule, mesh=mesh
         ),
         steps=steps,
         latents=latents,

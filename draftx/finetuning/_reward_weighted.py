@@ -84,7 +84,7 @@ class RewardWeighted(AbstractAdvantageMethod):
         alphas = jnp.asarray(config.alphas_cumprod())
         embeddings = pipeline.embed(samples.input_ids)
         clean, weights = samples.visited[-1], samples.weights
-        remat = "block" if samples.remat in ("block", "nested") else "none"
+        remat = samples.remat if samples.remat in ("block", "nested") else "none"
 
         def term(unet: UNet2DConditionModel, embeddings: TextEmbeddings, key):
             time_key, noise_key = jr.split(key)

@@ -61,13 +61,12 @@ class Samples(eqx.Module):
         Each of its calls is differentiated at once, so that whole steps are never
         computed again; their blocks are, if `remat` says so.
         """
-        again: dict[Remat, Remat] = {"step": "none", "nested": "block"}
         return pipeline.denoiser(
             self.steps,
             self.input_ids,
             self.negative_ids,
             self.guidance_scale,
-            remat=again.get(self.remat, self.remat),
+            remat="none" if self.remat == "step" else self.remat,
         )
 
 

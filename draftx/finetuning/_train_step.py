@@ -68,6 +68,7 @@ def train_step(
         guidance_scale,
         method_key,
         features,
+        mesh=mesh,
         **options,
     )
     norm = optax.tree.norm(gradient)

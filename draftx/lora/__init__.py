@@ -1,10 +1,10 @@
 """Low-rank adapters: putting them on a model, and their arithmetic."""
 
+from ..models import lora_filter as lora_filter
 from ._adapt import (
     add_lora as add_lora,
     DEFAULT_TARGETS as DEFAULT_TARGETS,
     has_lora as has_lora,
-    lora_filter as lora_filter,
     TARGET_GROUPS as TARGET_GROUPS,
     with_lora as with_lora,
 )

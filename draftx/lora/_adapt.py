@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
@@ -110,15 +109,6 @@ def with_lora(layer: Linear, down: Any, up: Any, scale: Any = None) -> Linear:
 def has_lora(tree: Any) -> bool:
     """Whether any layer carries an adapter."""
     return any(layer.lora_down is not None for _, layer in iter_linears(tree))
-
-
-def lora_filter(tree: Any) -> Any:
-    """A tree of booleans, true at the adapters' arrays: for `eqx.partition`."""
-
-    def mark(path, _):
-        return getattr(path[-1], "name", None) in ("lora_down", "lora_up")
-
-    return jax.tree_util.tree_map_with_path(mark, tree)
 
 
 def _matches(name: str, target: str) -> bool:

@@ -107,6 +107,15 @@ def map_linears(fn: Callable[[str, Linear], Linear], tree: Any) -> Any:
     )
 
 
+def lora_filter(tree: Any) -> Any:
+    """A tree of booleans, true at the adapters' arrays: for `eqx.partition`."""
+
+    def mark(path, _):
+        return getattr(path[-1], "name", None) in ("lora_down", "lora_up")
+
+    return jtu.tree_map_with_path(mark, tree)
+
+
 def named_parameters(model: eqx.Module) -> list[Parameter]:
     """Every array of a model in the order of its leaves, LoRA left out."""
     return [p for p in _parameters(model) if p is not None]

@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from .._custom_types import (
@@ -17,6 +18,7 @@ from ..diffusion import (
     DDIM,
     DDIMSteps,
     Denoiser,
+    SplitDenoiser,
 )
 from ..layers import Remat
 from ..models import (
@@ -78,6 +80,7 @@ class Pipeline(eqx.Module):
         *,
         remat: Remat = "none",
         lora_schedule: AbstractLoRASchedule | None = None,
+        mesh: Mesh | None = None,
     ) -> AbstractDenoiser:
         """The UNet with its conditioning, computed once for a whole chain.
 
@@ -90,12 +93,14 @@ class Pipeline(eqx.Module):
         - `guidance_scale`: The weight $w$; `None` switches guidance off.
         - `remat`: What the backward pass computes again.
         - `lora_schedule`: When the adapter is on; `None` is always.
+        - `mesh`: Devices that the batch is split over, its one axis `"data"`. `None`
+            leaves that to the compiler.
         """
         if lora_schedule is not None:
             args = (steps, input_ids, negative_input_ids, guidance_scale)
             return lora_schedule(
-                self.denoiser(*args, remat=remat),
-                self.without_lora().denoiser(*args, remat=remat),
+                self.denoiser(*args, remat=remat, mesh=mesh),
+                self.without_lora().denoiser(*args, remat=remat, mesh=mesh),
                 len(steps),
             )
         embeddings = self.embed(input_ids)
@@ -107,7 +112,7 @@ class Pipeline(eqx.Module):
                 negative = self.learned.negative(negative, embeddings)
                 scales = self.learned.guidance(len(steps))
                 guidance_scale = guidance_scale if scales is None else scales
-        return Denoiser(
+        denoiser = Denoiser(
             self.unet,
             steps.timestep,
             embeddings,
@@ -115,6 +120,9 @@ class Pipeline(eqx.Module):
             guidance_scale,
             remat=remat,
         )
+        if mesh is None or mesh.size == 1:
+            return denoiser
+        return SplitDenoiser(denoiser, mesh)
 
     def decode(self, latents: Latents, *, remat: Remat = "none") -> Images:
         """Scaled latents to images in $[0, 1]$."""

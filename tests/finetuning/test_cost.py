@@ -94,4 +94,5 @@ def test_step_remat_costs_one_more_forward_pass(sampling):
     total, step = sampling
     with _FLOPS.plain_attention():
         extra = (_gradient(3, remat="step") - _gradient(3)) / step
-    assert 2.9 < extra < 3.1
+    # And the first block, the largest, once more.
+    assert 2.9 < extra < 3.2

@@ -37,14 +37,16 @@ def _call_resnet(
 ) -> Float[Array, "batch height width out_channels"]:
     if shift.shape[0] > 1:
         shift = match_batch(shift, x.shape[0])
-    return checkpoint_if(remat == "block", resnet)(x, shift)
+    # What its backward pass needs is the input of its two norms: forgetting the second
+    # costs two convolutions.
+    return checkpoint_if(remat == "nested", resnet)(x, shift)
 
 
 def _call_transformer(
     transformer: Transformer2D, x: Array, contexts: list[KeyValue], remat: Remat
 ) -> Float[Array, "batch height width channels"]:
     call = lambda transformer, *args: transformer(*args, remat=remat)
-    return checkpoint_if(remat == "block", call)(transformer, x, contexts)
+    return checkpoint_if(remat in ("block", "nested"), call)(transformer, x, contexts)
 
 
 def _resnet(

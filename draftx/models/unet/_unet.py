@@ -144,10 +144,11 @@ class UNet2DConditionModel(eqx.Module):
             an image, which follow one another in `text_context`.
         - `time_shifts`: One row for all images, or one for each.
         - `text_context`: One row for each prediction.
-        - `remat`: `"ff"` computes the feed-forward layers again in the backward pass;
-            `"block"` keeps only what residual blocks and transformers are given, and
-            `"step"`, for a call that is itself computed again, does so where the maps
-            are largest, in the first down block.
+        - `remat`: What the backward pass computes again. `"ff"`: the feed-forward
+            layers. `"block"`: the transformers; residual blocks keep the input of
+            their norms. `"nested"`: transformers and residual blocks. `"step"`, for a
+            call that is itself computed again, is `"nested"` where the maps are
+            largest, in the first down block.
         """
         parts = [*map(BlockConditioning, time_shifts, text_context)]
         down, middle = parts[: len(self.down_blocks)], parts[len(self.down_blocks)]
@@ -155,7 +156,7 @@ class UNet2DConditionModel(eqx.Module):
         x = self.conv_in(latents.astype(self.dtype))
         skips = [x]
         # A tenth of the network's work, and a sixth of what its backward pass keeps.
-        largest: Remat = "block" if remat == "step" else remat
+        largest: Remat = "nested" if remat == "step" else remat
         for i, (block, part) in enumerate(zip(self.down_blocks, down, strict=True)):
             x, new_skips = block(x, part, remat=remat if i else largest)
             skips.extend(new_skips)
