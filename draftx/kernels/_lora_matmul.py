@@ -32,7 +32,10 @@ def _product(x, weight):
 
 
 def _sum_of_outer(left, right, dtype):
-    """Sum of outer products over every leading axis, with none of them reshaped."""
+    """Sum of outer products over every leading axis, with none of them reshaped.
+
+    A CPU transposes `left` first: it should be the smaller one.
+    """
     axes = tuple(range(left.ndim - 1))
     return jnp.tensordot(left, right, axes=(axes, axes), preferred_element_type=dtype)
 
@@ -57,7 +60,7 @@ def _bwd(residuals, d_out):
     )
     x_down = skinny("...i,ri->...r", x, lora_down)
     d_down = skinny("...o,or->...r", d_out, lora_up)
-    d_lora_up = _sum_of_outer(d_out, x_down.astype(x.dtype), dtype)
+    d_lora_up = _sum_of_outer(x_down.astype(x.dtype), d_out, dtype)  # Transposed.
     d_lora_down = _sum_of_outer(d_down.astype(x.dtype), x, dtype)
     d_scale = None
     if lora_scale is not None:
@@ -77,7 +80,7 @@ def _bwd(residuals, d_out):
         d_x,
         d_weight.astype(weight.dtype),
         d_lora_down.astype(lora_down.dtype),
-        d_lora_up.astype(lora_up.dtype),
+        d_lora_up.T.astype(lora_up.dtype),
         d_scale,
     )
 
