@@ -14,7 +14,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
         *["--xla_cpu_use_fusion_emitters=false"]
-        * importlib.metadata.version("jaxlib").startswith("0.10."),
+        * importlib.metadata.version("jaxlib").startswith(("0.10.", "0.11.")),
     ]
 )
 
