@@ -94,7 +94,7 @@ def expected(problem):
     return _value_and_gradients(_plain, problem)
 
 
-@pytest.mark.parametrize("remat", ["none", "ff", "block"])
+@pytest.mark.parametrize("remat", ["none", "ff", "block", "nested"])
 def test_reuse_and_remat_change_neither_values_nor_gradients(remat, problem, expected):
     predict = lambda *args: _reusing(*args, remat=remat)
     value, d_latents, d_lora = _value_and_gradients(predict, problem)
