@@ -85,7 +85,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(problem)
     total = args.num_inference_steps
     if args.remat is None:
-        args.remat = ["none", "block", "step"] if tiny else ["step"]
+        args.remat = ["block", "step"] if tiny else ["step"]
     if args.method == "draft-lv":
         args.k = [1]
     elif args.k is None:

@@ -42,7 +42,7 @@ def test_what_is_impossible_is_refused(options, message, capsys):
 
 def test_defaults():
     args = memory_vs_k.parse_args([])
-    assert (args.k, args.remat, args.batch) == ([1, 5, 10], ["none", "step"], 4)
+    assert (args.k, args.remat, args.batch) == ([1, 5, 10], ["block", "step"], 4)
     args = memory_vs_k.parse_args(["--model", "sd14-shape"])
     assert (args.k, args.remat) == ([1, 10, 50], ["step"])
     assert args.num_inference_steps == 50
