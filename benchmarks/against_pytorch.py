@@ -56,7 +56,7 @@ from draftx.layers import Remat
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Everything: compare, time, print; what `--out` is given is returned."""
-    draftx.split_cpu(args.batch)
+    draftx.split_cpu(args.batch)  # What a user calls; but `--threads` counts here.
     with contextlib.suppress(RuntimeError):  # JAX has started: its devices stay.
         jax.config.update("jax_num_cpu_devices", args.threads)
     gpu = jax.default_backend() == "gpu"
