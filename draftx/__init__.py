@@ -3,6 +3,7 @@
 from . import (
     diffusion as diffusion,
     io as io,
+    judges as judges,
     kernels as kernels,
     layers as layers,
     lora as lora,
@@ -12,10 +13,7 @@ from . import (
 )
 from ._compilation import enable_compilation_cache as enable_compilation_cache
 from ._devices import split_cpu as split_cpu
-from .diffusion import (
-    AnnealedGuidance as AnnealedGuidance,
-    LoRAWindow as LoRAWindow,
-)
+from .diffusion import AnnealedGuidance as AnnealedGuidance, LoRAWindow as LoRAWindow
 from .finetuning import (
     AbstractGradientEstimator as AbstractGradientEstimator,
     AlignProp as AlignProp,

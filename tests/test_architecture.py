@@ -11,6 +11,7 @@ _FLOORS = (
     "kernels",
     "layers",
     "models",
+    "judges",
     "diffusion",
     "pipeline",
     "lora",

@@ -2,7 +2,7 @@
 
 python weights/train_classifier.py --sprites weights/cache/sprites.npz
 
-Names and shapes of the arrays are torchvision's, so that `draftx.models.ResNet` reads
+Names and shapes of the arrays are torchvision's, so that `draftx.judges.ResNet` reads
 them; `config.json` says how pictures are preprocessed and what the classes are.
 """
 
@@ -22,8 +22,9 @@ from cutouts import Sprites
 from jaxtyping import Array, Float
 from scenes import ANIMALS, attributes, named_scenes, SIZE
 
-from draftx.models import checkpoint_arrays, ResNet
-from draftx.models.classifiers._layers import BatchNorm
+from draftx.judges import ResNet
+from draftx.judges.classifiers._layers import BatchNorm
+from draftx.models import checkpoint_arrays
 from draftx.rewards import ResizeAndCrop
 
 

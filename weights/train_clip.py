@@ -26,10 +26,10 @@ from scenes import ANIMALS, attributes, COLORS, named_scenes, PATTERNS, phrase
 from train_unet import TEXT
 
 from draftx.io import load_component
+from draftx.judges import CLIPModel
 from draftx.models import (
     checkpoint_arrays,
     CLIPConfig,
-    CLIPModel,
     CLIPTextModel,
     CLIPTokenizer,
     CLIPVisionConfig,

@@ -17,11 +17,7 @@ from ..layers import Remat
 from ..models import check_prompts
 from ..pipeline import check_eta, check_guidance_scale, negative_input_ids, Pipeline
 from ._budget import Budget
-from ._checks import (
-    check_memory_options,
-    prepare_reward,
-    RewardError,
-)
+from ._checks import check_memory_options, prepare_reward, RewardError
 from ._early_stopping import check_early_stopping, EarlyStopping
 from ._estimator import AbstractGradientEstimator, Reward
 from ._evaluation import Evaluation

@@ -11,11 +11,7 @@ from .._custom_types import InputIds, Latents, NegativeInputIds, Prompts, Real
 from ..diffusion import AbstractDenoiser, AbstractLoRASchedule
 from ..layers import Remat
 from ..pipeline import Pipeline, prepare
-from ._checks import (
-    check_finite,
-    check_memory_options,
-    prepare_reward,
-)
+from ._checks import check_finite, check_memory_options, prepare_reward
 from ._estimator import AbstractGradientEstimator, Episode, Reward
 from ._probe import check_differentiable
 from ._trainable import check_trained, trainable_filter

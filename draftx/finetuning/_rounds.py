@@ -18,11 +18,7 @@ from ..lora import lora_filter
 from ..models import check_prompts
 from ..pipeline import check_guidance_scale, negative_input_ids, Pipeline
 from ._budget import Budget
-from ._checks import (
-    check_memory_options,
-    check_trainable,
-    prepare_reward,
-)
+from ._checks import check_memory_options, check_trainable, prepare_reward
 from ._early_stopping import check_early_stopping, EarlyStopping
 from ._estimator import Reward
 from ._evaluation import Evaluation

@@ -1,7 +1,10 @@
-"""The three networks of Stable Diffusion 1.x: UNet, autoencoder, text encoder."""
+"""The networks of a latent diffusion model: UNet, autoencoder, text encoder."""
 
-from ._aesthetic_head import AestheticHead as AestheticHead
-from ._config import ConfigError as ConfigError
+from ._config import (
+    check_fixed as check_fixed,
+    ConfigError as ConfigError,
+    known_fields as known_fields,
+)
 from ._keys import (
     checkpoint_arrays as checkpoint_arrays,
     checkpoint_key as checkpoint_key,
@@ -12,38 +15,13 @@ from ._keys import (
     Parameter as Parameter,
     replace_parameters as replace_parameters,
 )
-from .blip import (
-    BertConfig as BertConfig,
-    BertTokenizer as BertTokenizer,
-    BertWithImage as BertWithImage,
-    BlipVisionModel as BlipVisionModel,
-    from_blip as from_blip,
-    IMAGE_REWARD as IMAGE_REWARD,
-    ImageRewardConfig as ImageRewardConfig,
-    ImageRewardModel as ImageRewardModel,
-)
-from .classifiers import (
-    EfficientNetLite as EfficientNetLite,
-    PerceptualTrunk as PerceptualTrunk,
-    ResNet as ResNet,
-)
 from .clip import (
     check_prompts as check_prompts,
     CLIPConfig as CLIPConfig,
-    CLIPModel as CLIPModel,
     CLIPTextConfig as CLIPTextConfig,
     CLIPTextModel as CLIPTextModel,
     CLIPTokenizer as CLIPTokenizer,
     CLIPVisionConfig as CLIPVisionConfig,
-    CLIPVisionModel as CLIPVisionModel,
-    CLIPVisionModelWithProjection as CLIPVisionModelWithProjection,
-    from_open_clip as from_open_clip,
-)
-from .owlvit import (
-    Detections as Detections,
-    OWLVIT_B_32 as OWLVIT_B_32,
-    owlvit_config as owlvit_config,
-    OwlViTForObjectDetection as OwlViTForObjectDetection,
 )
 from .unet import (
     TextContext as TextContext,

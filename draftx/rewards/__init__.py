@@ -1,17 +1,4 @@
-from ..models import AestheticHead as AestheticHead
-from ._aesthetic import AestheticScore as AestheticScore
-from ._base import (
-    AbstractRandomReward as AbstractRandomReward,
-    AbstractReward as AbstractReward,
-    with_key as with_key,
-)
-from ._classifier import ClassifierReward as ClassifierReward
-from ._clip_score import (
-    AbstractCLIPReward as AbstractCLIPReward,
-    CLIPScore as CLIPScore,
-    HPSv2 as HPSv2,
-    PickScore as PickScore,
-)
+from ..judges import AestheticHead as AestheticHead
 from ._combine import (
     Clipped as Clipped,
     Negated as Negated,
@@ -20,41 +7,49 @@ from ._combine import (
     Thresholded as Thresholded,
     WeightedSum as WeightedSum,
 )
-from ._compressibility import (
-    JPEGCompressibility as JPEGCompressibility,
-    JPEGIncompressibility as JPEGIncompressibility,
-)
-from ._dissimilarity import BatchDissimilarity as BatchDissimilarity
-from ._dropout import AestheticDropout as AestheticDropout
-from ._features import FeatureDistance as FeatureDistance
-from ._host import (
+from ._rotation import RotationAntiCorrelation as RotationAntiCorrelation
+from .contract import (
+    AbstractRandomReward as AbstractRandomReward,
+    AbstractReward as AbstractReward,
     HostReward as HostReward,
     probe_host_rewards as probe_host_rewards,
+    with_key as with_key,
 )
-from ._hps_benchmark import (
+from .jpeg import (
+    jpeg_roundtrip as jpeg_roundtrip,
+    JPEGCompressibility as JPEGCompressibility,
+    JPEGIncompressibility as JPEGIncompressibility,
+    quantization_tables as quantization_tables,
+)
+from .perception import (
+    BatchDissimilarity as BatchDissimilarity,
+    ClassifierReward as ClassifierReward,
+    DetectionReward as DetectionReward,
+    FeatureDistance as FeatureDistance,
+    FeatureSimilarity as FeatureSimilarity,
+    imagenet_classes as imagenet_classes,
+    LPIPS as LPIPS,
+    LPIPSSimilarity as LPIPSSimilarity,
+    ResizeAndCrop as ResizeAndCrop,
+)
+from .preference import (
+    AbstractCLIPReward as AbstractCLIPReward,
+    AestheticDropout as AestheticDropout,
+    AestheticScore as AestheticScore,
+    CLIPScore as CLIPScore,
     hps_benchmark as hps_benchmark,
     hps_prompts as hps_prompts,
     hps_result as hps_result,
     HPS_STYLES as HPS_STYLES,
     HPSResult as HPSResult,
+    HPSv2 as HPSv2,
+    ImageReward as ImageReward,
+    PickScore as PickScore,
 )
-from ._image_reward import ImageReward as ImageReward
-from ._imagenet import (
-    imagenet_classes as imagenet_classes,
-    ResizeAndCrop as ResizeAndCrop,
-)
-from ._jpeg_codec import jpeg_roundtrip as jpeg_roundtrip
-from ._jpeg_tables import quantization_tables as quantization_tables
-from ._load import load as load, load_lpips as load_lpips
-from ._lpips import LPIPS as LPIPS
-from ._owlvit import DetectionReward as DetectionReward
-from ._published import (
+from .zoo import (
+    load as load,
+    load_lpips as load_lpips,
     names as names,
     published as published,
     PublishedReward as PublishedReward,
 )
-from ._references import (
-    FeatureSimilarity as FeatureSimilarity,
-    LPIPSSimilarity as LPIPSSimilarity,
-)
-from ._rotation import RotationAntiCorrelation as RotationAntiCorrelation

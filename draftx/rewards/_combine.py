@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._custom_types import Images, Prompts, Real
 from ..models import check_prompts
-from ._base import AbstractReward
+from .contract import AbstractReward
 
 
 class WeightedSum(AbstractReward):

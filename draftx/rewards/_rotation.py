@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 
 from .._custom_types import Images
 from ..kernels import at_least_float32
-from ._base import AbstractReward
 from ._numerics import safe_sqrt
 from ._preprocess import check_images
+from .contract import AbstractReward
 
 
 Form: TypeAlias = Literal["distance", "l2", "l1", "correlation", "cosine"]

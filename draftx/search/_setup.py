@@ -6,14 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._custom_types import (
-    Images,
-    InputIds,
-    Latents,
-    NegativeInputIds,
-    Prompts,
-    Real,
-)
+from .._custom_types import Images, InputIds, Latents, NegativeInputIds, Prompts, Real
 from ..diffusion import AbstractDenoiser, DDIMSteps, run_chain
 from ..finetuning import call_reward, prepare_reward
 from ..pipeline import Pipeline, prepare

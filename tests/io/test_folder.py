@@ -9,14 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import draftx.io._save as save_module
+import draftx.io.pipeline._save as save_module
 from draftx import load, merge_lora, save
 from draftx.io import load_component, ModelFileError, save_component
-from draftx.models import (
-    AutoencoderKL,
-    CLIPTextModel,
-    UNet2DConditionModel,
-)
+from draftx.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 
 from .tiny import assert_equal, cast, random_lora, random_model, UNET
 

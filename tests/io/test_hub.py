@@ -6,7 +6,7 @@ import json
 import huggingface_hub
 import pytest
 
-import draftx.io._local_files as local_files
+import draftx.io.sources._local_files as local_files
 from draftx import load
 from draftx.io import ModelFileError
 

@@ -9,7 +9,7 @@ import jax.random as jr
 import pytest
 
 from draftx.io import ModelFileError
-from draftx.io._components import match_keys
+from draftx.io.pipeline._components import match_keys
 from draftx.models import (
     AutoencoderConfig,
     AutoencoderKL,

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from draftx.io import ModelFileError
-from draftx.io._atomic import new_folder, write_file
-from draftx.io._safetensors import TensorFile, write_tensors
+from draftx.io.formats._atomic import new_folder, write_file
+from draftx.io.formats._safetensors import TensorFile, write_tensors
 
 
 GOOD = save({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4)})

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from draftx.io import read_torch_file
-from draftx.models import EfficientNetLite, PerceptualTrunk, ResNet
-from draftx.models.classifiers import Stage
-from draftx.models.classifiers._trunks import spec_of
+from draftx.judges import EfficientNetLite, PerceptualTrunk, ResNet
+from draftx.judges.classifiers import Stage
+from draftx.judges.classifiers._trunks import spec_of
 from draftx.rewards import ClassifierReward, LPIPS, ResizeAndCrop
-from draftx.rewards._lpips import published_heads
+from draftx.rewards.perception._lpips import published_heads
 
 from ..goldens import make_classifiers
 from ..helpers import relative_error

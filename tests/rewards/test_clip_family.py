@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from draftx.rewards import AestheticHead, AestheticScore, CLIPScore, PickScore
-from draftx.rewards._similarity import unit
+from draftx.rewards.preference._similarity import unit
 
 from ..helpers import assert_close, relative_error
 from ..io.tiny import write_tokenizer

@@ -12,21 +12,20 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from draftx.io import ModelFileError
-from draftx.io._components import match_keys
-from draftx.io._image_reward import read_bert_tokenizer, read_image_reward
-from draftx.models import (
+from draftx.io.judges._image_reward import read_bert_tokenizer, read_image_reward
+from draftx.io.pipeline._components import match_keys
+from draftx.judges import (
     BertConfig,
     BertTokenizer,
-    CLIPVisionConfig,
-    ConfigError,
     from_blip,
     IMAGE_REWARD,
     ImageRewardConfig,
     ImageRewardModel,
 )
+from draftx.models import CLIPVisionConfig, ConfigError
 from draftx.rewards import ImageReward
-from draftx.rewards._image_reward import PromptTokens
 from draftx.rewards._preprocess import blip_preprocess, clip_preprocess
+from draftx.rewards.preference._image_reward import PromptTokens
 
 from ..goldens import make_clip, make_image_reward
 from ..helpers import assert_close, relative_error

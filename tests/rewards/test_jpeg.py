@@ -156,7 +156,7 @@ def test_error_texts(getkey):
 
 def test_names_are_checked():
     # Called without the annotations' own check, as a user's program would be.
-    from draftx.rewards._jpeg_codec import check_codec_arguments
+    from draftx.rewards.jpeg._codec import check_codec_arguments
 
     with pytest.raises(ValueError, match="`subsampling` must be one of .*got '4:1:1'"):
         check_codec_arguments(50, "4:1:1", "hard")

@@ -12,8 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from draftx.io import EmbeddedFolder, HubFiles, ModelFileError, PackageFile, TorchFile
-from draftx.io._hub_files import fetch
-from draftx.models import checkpoint_arrays, PerceptualTrunk, ResNet
+from draftx.io.sources._hub_files import fetch
+from draftx.judges import PerceptualTrunk, ResNet
+from draftx.models import checkpoint_arrays
 from draftx.rewards import (
     ClassifierReward,
     load,
@@ -22,7 +23,7 @@ from draftx.rewards import (
     names,
     published,
 )
-from draftx.rewards._lpips import published_heads
+from draftx.rewards.perception._lpips import published_heads
 
 from . import thin
 

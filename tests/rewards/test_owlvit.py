@@ -11,21 +11,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from draftx.io import ModelFileError
-from draftx.io._clip import read_tokenizer
-from draftx.io._components import match_keys
-from draftx.io._owlvit import read_owlvit
-from draftx.models import (
-    CLIPConfig,
-    ConfigError,
-    OWLVIT_B_32,
-    owlvit_config,
-    OwlViTForObjectDetection,
-)
-from draftx.models.owlvit._heads import box_bias
+from draftx.io.judges._clip import read_tokenizer
+from draftx.io.judges._owlvit import read_owlvit
+from draftx.io.pipeline._components import match_keys
+from draftx.judges import OWLVIT_B_32, owlvit_config, OwlViTForObjectDetection
+from draftx.judges.owlvit._heads import box_bias
+from draftx.models import CLIPConfig, ConfigError
 from draftx.rewards import DetectionReward
-from draftx.rewards._owlvit import PromptQueries
 from draftx.rewards._preprocess import resize, stretch_preprocess
-from draftx.rewards._similarity import unit
+from draftx.rewards.perception._detection import PromptQueries
+from draftx.rewards.preference._similarity import unit
 
 from ..goldens import make_clip, make_owlvit
 from ..helpers import assert_close, relative_error

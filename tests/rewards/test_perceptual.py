@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from draftx.models import EfficientNetLite, PerceptualTrunk, ResNet
+from draftx.judges import EfficientNetLite, PerceptualTrunk, ResNet
 from draftx.rewards import (
     ClassifierReward,
     FeatureSimilarity,
@@ -18,10 +18,10 @@ from draftx.rewards import (
     LPIPSSimilarity,
     ResizeAndCrop,
 )
-from draftx.rewards._classifier import default_preprocess
-from draftx.rewards._features import check_one_of, Distance
-from draftx.rewards._imagenet import class_index, EFFICIENTNET_LITE, IMAGENET
-from draftx.rewards._lpips import check_one_shape, unit
+from draftx.rewards.perception._classifier import default_preprocess
+from draftx.rewards.perception._features import check_one_of, Distance
+from draftx.rewards.perception._imagenet import class_index, EFFICIENTNET_LITE, IMAGENET
+from draftx.rewards.perception._lpips import check_one_shape, unit
 
 from ..helpers import assert_close
 

@@ -14,9 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 import draftx
 from draftx.io import ModelFileError
-from draftx.io._clip import VIT_H_14
-from draftx.io._components import match_keys
-from draftx.models import CLIPConfig, CLIPModel, ConfigError, from_open_clip
+from draftx.io.judges._clip import VIT_H_14
+from draftx.io.pipeline._components import match_keys
+from draftx.judges import CLIPModel, from_open_clip
+from draftx.models import CLIPConfig, ConfigError
 
 from ..goldens import make_clip
 from . import tiny_clip
@@ -110,7 +111,7 @@ def hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     monkeypatch.setattr(
-        draftx.rewards._load, "VIT_H_14", tiny_clip.clip_config("hpsv2")
+        draftx.rewards.zoo._load, "VIT_H_14", tiny_clip.clip_config("hpsv2")
     )
     return calls
 

@@ -11,22 +11,24 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from draftx.models import (
+from draftx.judges import (
     AestheticHead,
     BertConfig,
     BertTokenizer,
-    CLIPConfig,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPTokenizer,
-    CLIPVisionConfig,
     CLIPVisionModelWithProjection,
     ImageRewardConfig,
     ImageRewardModel,
     OwlViTForObjectDetection,
     PerceptualTrunk,
-    replace_parameters,
     ResNet,
+)
+from draftx.models import (
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    replace_parameters,
 )
 from draftx.rewards import (
     AestheticDropout,

@@ -67,7 +67,7 @@ def write_tokenizer(folder: pathlib.Path) -> None:
 
 def load(name, folder, monkeypatch, **options):
     """By the public function; the one architecture it knows of is made the tiny one."""
-    import draftx.rewards._load
+    import draftx.rewards.zoo._load
 
-    monkeypatch.setattr(draftx.rewards._load, "VIT_H_14", clip_config("hpsv2"))
+    monkeypatch.setattr(draftx.rewards.zoo._load, "VIT_H_14", clip_config("hpsv2"))
     return draftx.rewards.load(name, **write(name, folder), **options)

@@ -4,13 +4,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from ..._custom_types import Latents, TextEmbeddings
-from ...layers import (
-    Conv2d,
-    GroupNorm,
-    Remat,
-    sinusoidal_embedding,
-    TimestepEmbedding,
-)
+from ...layers import Conv2d, GroupNorm, Remat, sinusoidal_embedding, TimestepEmbedding
 from ._blocks import (
     BlockConditioning,
     DownBlock,

@@ -1,0 +1,17 @@
+"""Files of tensors: safetensors, PyTorch's, and writing that survives a kill."""
+
+from ._arrays import Arrays as Arrays, read_arrays as read_arrays
+from ._atomic import (
+    new_folder as new_folder,
+    write_json as write_json,
+    write_text as write_text,
+)
+from ._errors import first_five as first_five, ModelFileError as ModelFileError
+from ._pickle import read_torch_file as read_torch_file
+from ._safetensors import (
+    open_weights as open_weights,
+    read_json as read_json,
+    TensorFile as TensorFile,
+    write_tensors as write_tensors,
+)
+from ._sha256 import check_sha256 as check_sha256

@@ -1,0 +1,15 @@
+"""Pipelines, adapters and learned inputs as files of diffusers and PEFT."""
+
+from ._components import (
+    check_dtype as check_dtype,
+    fill as fill,
+    load_component as load_component,
+    save_component as save_component,
+)
+from ._learned import (
+    load_learned_inputs as load_learned_inputs,
+    save_learned_inputs as save_learned_inputs,
+)
+from ._load import load as load
+from ._lora import load_lora as load_lora, save_lora as save_lora
+from ._save import save as save

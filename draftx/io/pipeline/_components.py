@@ -1,0 +1,226 @@
+"""The three networks of a pipeline as folders: their files, their tensors' names."""
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from ...models import (
+    AutoencoderConfig,
+    AutoencoderKL,
+    checkpoint_arrays,
+    CLIPTextConfig,
+    CLIPTextModel,
+    iter_linears,
+    named_parameters,
+    Parameter,
+    replace_parameters,
+    UNet2DConditionModel,
+    UNetConfig,
+)
+from ..formats import (
+    Arrays,
+    first_five,
+    ModelFileError,
+    open_weights,
+    read_json,
+    TensorFile,
+    write_json,
+    write_tensors,
+)
+from ._configs import config_dict
+
+
+Model = TypeVar("Model", bound=eqx.Module)
+
+_CONFIGS: dict[type, Any] = {
+    UNet2DConditionModel: UNetConfig,
+    AutoencoderKL: AutoencoderConfig,
+    CLIPTextModel: CLIPTextConfig,
+}
+# Names that autoencoders were published with at first.
+_OLD_ATTENTION = {
+    "query": "to_q",
+    "key": "to_k",
+    "value": "to_v",
+    "proj_attn": "to_out.0",
+}
+
+
+def weights_stem(cls: type) -> str:
+    """The name of the file of weights, without its ending."""
+    return "model" if cls is CLIPTextModel else "diffusion_pytorch_model"
+
+
+def load_component(
+    cls: type[Model], folder: str | pathlib.Path, *, dtype: Any = None
+) -> Model:
+    """Reads one network from its folder.
+
+    **Arguments:**
+
+    - `cls`: `UNet2DConditionModel`, `AutoencoderKL` or `CLIPTextModel`.
+    - `folder`: Has `config.json` and the weights, as diffusers or transformers write
+        them.
+    - `dtype`: To compute in; float32 if `None`, whatever the file has.
+    """
+    folder, dtype = pathlib.Path(folder), check_dtype(dtype)
+    path = folder / "config.json"
+    config = read_json(path)
+    _check_class(cls, config, path)
+    try:
+        config = _CONFIGS[cls].from_dict(config)
+        skeleton = eqx.filter_eval_shape(cls, config, dtype=dtype, key=jr.key(0))
+    except (TypeError, ValueError, AttributeError, ArithmeticError, IndexError) as e:
+        raise ModelFileError(f"{str(path)!r} describes no {cls.__name__}: {e}") from e
+    return fill(skeleton, open_weights(folder, weights_stem(cls)))
+
+
+def fill(
+    skeleton: Any,
+    file: TensorFile | Arrays,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Any:
+    """A model with the arrays of a file, all of them or an error.
+
+    **Arguments:**
+
+    - `skeleton`: The model, its arrays shapes and dtypes only.
+    - `file`: Has weights in any dtype.
+    - `shapes`: Of the tensors to be read, by name; of all of them if `None`.
+    """
+    keys = match_keys(skeleton, file.shapes if shapes is None else shapes, file.name)
+    file.check_dtypes(list(keys.values()))
+    # Unlike `jnp.asarray`, this compiles nothing for each new shape.
+    return replace_parameters(
+        skeleton,
+        lambda p: jax.device_put(p.from_file(file.read(keys[p.key], p.leaf.dtype))),
+    )
+
+
+def match_keys(
+    model: eqx.Module, shapes: Mapping[str, tuple[int, ...]], name: str
+) -> dict[str, str]:
+    """Finds the tensor of a file for every array of a model.
+
+    **Arguments:**
+
+    - `model`: Its arrays may be shapes only.
+    - `shapes`: Of the tensors in the file, by name.
+    - `name`: Of the file, for the error text.
+
+    **Returns:**
+
+    The name in the file, by the name that draftx gives the array.
+    """
+    parameters = {p.key: p for p in named_parameters(model)}
+    found: dict[str, str] = {}
+    unexpected = []
+    for key in shapes:
+        if key.endswith("position_ids"):
+            continue  # The numbers 0, 1, 2, ..., which old files store.
+        ours = _current_key(model, key)
+        if ours in parameters and ours not in found:
+            found[ours] = key
+        else:
+            unexpected.append(key)
+    missing = [key for key in parameters if key not in found]
+    misshaped = [
+        f"{key}: {shapes[key]}, not {parameters[ours].file_shape}"
+        for ours, key in found.items()
+        if not _fits(parameters[ours], shapes[key])
+    ]
+    problems = [
+        f"{len(items)} {kind}: {first_five(items)}"
+        for kind, items in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of the wrong shape", misshaped),
+        )
+        if items
+    ]
+    if problems:
+        raise ModelFileError(
+            f"{name!r} does not fit the {type(model).__name__} of its config.json "
+            f"({len(parameters)} tensors): {'; '.join(problems)}."
+        )
+    return found
+
+
+def save_component(
+    model: eqx.Module, folder: str | pathlib.Path, *, token_ids: Mapping[str, int] = {}
+) -> None:
+    """Writes one network as a folder that diffusers or transformers open.
+
+    **Arguments:**
+
+    - `model`: Without LoRA.
+    - `folder`: Gets `config.json` and the weights, in the dtype that they have.
+    - `token_ids`: `bos_token_id` and so on, for the text encoder's config. By default
+        the last two ids of the vocabulary, as in CLIP.
+    """
+    folder = pathlib.Path(folder)
+    check_no_lora(model)
+    stem = weights_stem(type(model))
+    write_tensors(folder / f"{stem}.safetensors", checkpoint_arrays(model))
+    write_json(folder / "config.json", config_dict(model) | dict(token_ids))
+
+
+def check_no_lora(model: eqx.Module) -> None:
+    """Raises if a model has LoRA, which its own files have no place for."""
+    names = [name for name, layer in iter_linears(model) if layer.lora_down is not None]
+    if names:
+        raise ValueError(
+            f"`{type(model).__name__}` must be saved without LoRA; {len(names)} of its "
+            f"layers have it: {first_five(names)}. Save the LoRA alone with "
+            "`draftx.save_lora`, or put it into the weights with `draftx.merge_lora`."
+        )
+
+
+def check_dtype(dtype: Any) -> np.dtype:
+    """The dtype to compute in; float32 for `None`."""
+    accepted = [jnp.dtype(t) for t in (jnp.float32, jnp.bfloat16, jnp.float16)]
+    try:
+        return accepted[
+            accepted.index(jnp.dtype(jnp.float32 if dtype is None else dtype))
+        ]
+    except (TypeError, ValueError) as e:
+        names = [t.name for t in accepted]
+        raise ValueError(
+            f"`dtype` must be None or one of {names}; got {dtype!r}."
+        ) from e
+
+
+def _check_class(cls: type, config: Mapping[str, Any], path: pathlib.Path) -> None:
+    names = [config.get("_class_name")]
+    if cls is CLIPTextModel:
+        names = config.get("architectures") or names
+        names = names if isinstance(names, list) else [names]
+    if names != [None] and cls.__name__ not in names:
+        raise ModelFileError(
+            f"{str(path)!r} must describe a {cls.__name__}; it describes {names[0]!r}."
+        )
+
+
+def _current_key(model: eqx.Module, key: str) -> str:
+    if isinstance(model, CLIPTextModel):
+        return key if key.startswith("text_model.") else f"text_model.{key}"
+    if isinstance(model, AutoencoderKL):
+        old = r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)"
+        return re.sub(old, lambda m: _OLD_ATTENTION[m.group()], key)
+    return key
+
+
+def _fits(parameter: Parameter, shape: tuple[int, ...]) -> bool:
+    if parameter.layout == "conv":
+        return shape == parameter.file_shape
+    # A 1x1 convolution and a matrix are the same, and files differ in which they have.
+    return (shape[:-2] if len(shape) == 4 and shape[2:] == (1, 1) else shape) == tuple(
+        parameter.leaf.shape
+    )

@@ -1,0 +1,68 @@
+"""The `config.json` of a network, as diffusers and transformers write it."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+
+from ...models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+
+
+# Diffusers rewrites the sample size of UNets that say they come from before 0.9.
+DIFFUSERS_VERSION = "0.35.0"
+# What the models of draftx always do, said so that nobody has to know the defaults.
+_UNET_FIXED = dict(
+    act_fn="silu",
+    center_input_sample=False,
+    downsample_padding=1,
+    dropout=0.0,
+    dual_cross_attention=False,
+    mid_block_scale_factor=1,
+    mid_block_type="UNetMidBlock2DCrossAttn",
+    only_cross_attention=False,
+    resnet_time_scale_shift="default",
+    upcast_attention=False,
+)
+_VAE_FIXED = dict(
+    act_fn="silu",
+    force_upcast=False,
+    mid_block_add_attention=True,
+    use_post_quant_conv=True,
+    use_quant_conv=True,
+)
+_TEXT_FIXED = dict(
+    architectures=["CLIPTextModel"],
+    attention_dropout=0.0,
+    dropout=0.0,
+    initializer_factor=1.0,
+    initializer_range=0.02,
+    model_type="clip_text_model",
+)
+
+
+def config_dict(model: eqx.Module) -> dict[str, Any]:
+    """The `config.json` of a model, every field said."""
+    if not isinstance(model, UNet2DConditionModel | AutoencoderKL | CLIPTextModel):
+        raise ValueError(
+            "`model` must be a UNet2DConditionModel, an AutoencoderKL or a "
+            f"CLIPTextModel; got a {type(model).__name__}."
+        )
+    config = dataclasses.asdict(model.config)
+    if isinstance(model, CLIPTextModel):
+        vocab_size, dtype = model.config.vocab_size, model.token_embedding.dtype
+        ids = dict(
+            bos_token_id=vocab_size - 2,
+            eos_token_id=vocab_size - 1,
+            pad_token_id=vocab_size - 1,
+            projection_dim=model.config.hidden_size,
+            torch_dtype=dtype.name,
+        )
+        return _TEXT_FIXED | config | ids
+    head = dict(_class_name=type(model).__name__, _diffusers_version=DIFFUSERS_VERSION)
+    if isinstance(model, AutoencoderKL):
+        return head | _VAE_FIXED | config
+    # Diffusers takes the number of heads only under the other name.
+    if config["num_attention_heads"] is not None:
+        config["attention_head_dim"] = config["num_attention_heads"]
+        config["num_attention_heads"] = None
+    return head | _UNET_FIXED | config

@@ -1,0 +1,118 @@
+"""Reading the folder of a whole pipeline, as diffusers writes it."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ...diffusion import DDIM, SchedulerConfig
+from ...models import AutoencoderKL, CLIPTextModel, CLIPTokenizer, UNet2DConditionModel
+from ...pipeline import Pipeline
+from ..formats import ModelFileError, read_json
+from ._components import load_component
+
+
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_config.json")
+
+
+def load_folder(folder: pathlib.Path, dtype: Any) -> Pipeline:
+    """**Arguments:**
+
+    - `folder`: Has `model_index.json` and a folder for each part.
+    - `dtype`: As in [`draftx.load`][].
+    """
+    check_model_index(read_model_index(folder), str(folder))
+    missing = [part for part in _PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise ModelFileError(
+            f"{str(folder)!r} must have the folders {', '.join(_PARTS)}; missing are "
+            f"{', '.join(missing)}."
+        )
+    path = folder / "scheduler" / "scheduler_config.json"
+    scheduler = read_json(path)
+    try:
+        sampler = DDIM(SchedulerConfig.from_dict(scheduler))
+    except (TypeError, ValueError) as e:
+        raise ModelFileError(f"{str(path)!r} describes no scheduler: {e}") from e
+    # The large files last: what is wrong elsewhere is found at once.
+    tokenizer = _load_tokenizer(folder / "tokenizer")
+    text_encoder = load_component(CLIPTextModel, folder / "text_encoder", dtype=dtype)
+    _check_lengths(tokenizer, text_encoder, folder)
+    vae = load_component(AutoencoderKL, folder / "vae", dtype=dtype)
+    unet = load_component(UNet2DConditionModel, folder / "unet", dtype=dtype)
+    channels = vae.config.latent_channels
+    if unet.config.in_channels != channels:
+        raise ModelFileError(
+            f"The UNet of {str(folder)!r} must take the {channels} channels of the "
+            f"autoencoder's latents; it takes {unet.config.in_channels}. Inpainting "
+            "and upscaling models are not supported."
+        )
+    try:
+        return Pipeline(unet, vae, text_encoder, sampler, tokenizer)
+    except ValueError as e:
+        raise ModelFileError(f"The parts of {str(folder)!r} do not fit: {e}") from e
+
+
+def read_model_index(folder: pathlib.Path) -> dict[str, Any]:
+    """The parsed `model_index.json`, or an error that says what the folder is."""
+    path = folder / "model_index.json"
+    if path.is_file():
+        return read_json(path)
+    got = "holds none"
+    if any((folder / name).is_file() for name in _LORA_FILES):
+        got = (
+            "is a LoRA: load the model that it was trained on, then the LoRA with "
+            "`draftx.load_lora`"
+        )
+    elif (folder / "config.json").is_file():
+        got = "is one part of a model: pass the folder above it"
+    raise ModelFileError(
+        "`source` must be a folder with a model_index.json, as diffusers' "
+        f"`save_pretrained` writes it; {str(folder)!r} {got}."
+    )
+
+
+def check_model_index(index: Mapping[str, Any], name: str) -> None:
+    """Raises unless the file describes Stable Diffusion 1.x or 2.x."""
+    kind = index.get("_class_name")
+    if "text_encoder_2" in index or "XL" in str(kind):
+        raise ModelFileError(
+            f"`source` must be a Stable Diffusion 1.x or 2.x model; {name!r} is a "
+            f"{kind}. SDXL has two text encoders and is not supported."
+        )
+    for part, cls in (
+        ("unet", "UNet2DConditionModel"),
+        ("vae", "AutoencoderKL"),
+        ("text_encoder", "CLIPTextModel"),
+    ):
+        entry = index.get(part)
+        got = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
+        if got != cls:
+            raise ModelFileError(
+                "`source` must be a Stable Diffusion 1.x or 2.x model, whose "
+                f"{part} is a {cls}; that of {name!r}, a {kind}, is {got!r}."
+            )
+
+
+def _load_tokenizer(folder: pathlib.Path) -> CLIPTokenizer:
+    try:
+        return CLIPTokenizer.from_folder(folder)
+    # The library behind it raises bare `Exception`s.
+    except Exception as e:
+        raise ModelFileError(f"{str(folder)!r} holds no CLIP tokenizer: {e}") from e
+
+
+def _check_lengths(
+    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, folder: pathlib.Path
+) -> None:
+    config = text_encoder.config
+    pairs = (
+        ("ids", tokenizer.vocab_size, config.vocab_size),
+        ("tokens a prompt", tokenizer.max_length, config.max_position_embeddings),
+    )
+    for what, got, most in pairs:
+        if got > most:
+            raise ModelFileError(
+                f"The tokenizer of {str(folder)!r} must fit the text encoder; it gives "
+                f"{got} {what}, and the text encoder takes {most}."
+            )

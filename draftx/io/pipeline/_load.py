@@ -1,0 +1,72 @@
+import os
+import pathlib
+from typing import Any
+
+from ...pipeline import Pipeline
+from ..formats import ModelFileError, TensorFile
+from ..sources import EmbeddedFolder, is_repo_id
+from ._components import check_dtype
+from ._folder import load_folder
+from ._hub import download
+
+
+def load(
+    source: str | os.PathLike, *, dtype: Any = None, revision: str | None = None
+) -> Pipeline:
+    """Loads a text-to-image model.
+
+    **Arguments:**
+
+    - `source`: `"tiny"`, the model that comes with draftx; a folder in the layout of
+        diffusers; or the name of a repository on the Hugging Face Hub, such as
+        `"CompVis/stable-diffusion-v1-4"`.
+    - `dtype`: Of all weights, and what is computed in: float32 if `None`, whatever the
+        files have. `jnp.bfloat16` halves memory.
+    - `revision`: A branch, tag or commit of the repository; pin it for results that
+        can be reproduced.
+
+    **Returns:**
+
+    The pipeline. A file that is damaged or does not fit is a
+    [`draftx.io.ModelFileError`][]; there is no partly loaded model.
+    """
+    dtype = check_dtype(dtype)
+    path = pathlib.Path(source)
+    is_hub = (
+        isinstance(source, str)
+        and source != "tiny"
+        and not path.exists()
+        and is_repo_id(source)
+    )
+    if revision is not None and not is_hub:
+        raise ValueError(
+            "`revision` must be None unless `source` is on the Hugging Face Hub; got "
+            f"{revision!r} for {str(source)!r}."
+        )
+    if is_hub:
+        return load_folder(download(str(source), revision), dtype)
+    if source == "tiny":
+        return load_folder(EmbeddedFolder("tiny").find("the embedded model"), dtype)
+    if path.is_dir():
+        return load_folder(path, dtype)
+    if path.is_file():
+        raise ModelFileError(_about_file(path))
+    raise ModelFileError(
+        f'`source` must be "tiny", a folder or a repository "owner/name"; got '
+        f"{str(source)!r}, and there is no such folder."
+    )
+
+
+def _about_file(path: pathlib.Path) -> str:
+    rule = "`source` must be a folder, not a single file"
+    if path.suffix == ".safetensors":
+        if any("lora" in key for key in TensorFile(path).shapes):
+            return (
+                f"{rule}; {str(path)!r} is a LoRA. Load the model that it was trained "
+                "on, then the LoRA with `draftx.load_lora`."
+            )
+    return (
+        f"{rule}; got {str(path)!r}. Convert it with diffusers, "
+        f"`StableDiffusionPipeline.from_single_file({str(path)!r})"
+        '.save_pretrained("folder")`, and pass the folder.'
+    )

@@ -1,0 +1,68 @@
+import pathlib
+
+from ...pipeline import Pipeline
+from ..formats import new_folder, write_json
+from ._components import check_no_lora, save_component
+from ._configs import DIFFUSERS_VERSION
+from ._tokenizer import save_tokenizer
+
+
+def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
+    """Writes a pipeline as a folder that diffusers and [`draftx.load`][] open.
+
+    **Arguments:**
+
+    - `pipeline`: Without LoRA, and without learned inputs of the sampler.
+    - `folder`: Written whole or not at all. A folder there already is replaced if it is
+        empty or a saved pipeline, and is an error otherwise.
+    """
+    folder = pathlib.Path(folder)
+    if pipeline.learned is not None:
+        raise ValueError(
+            "`pipeline` must have no learned inputs; no format knows them. Save them "
+            "with `draftx.save_learned_inputs`, and what "
+            "`draftx.remove_learned_inputs(pipeline)` gives with `draftx.save`."
+        )
+    for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        check_no_lora(model)
+    _check_target(folder)
+    with new_folder(folder) as new:
+        token_ids = save_tokenizer(pipeline.tokenizer, new / "tokenizer")
+        save_component(pipeline.unet, new / "unet")
+        save_component(pipeline.vae, new / "vae")
+        save_component(pipeline.text_encoder, new / "text_encoder", token_ids=token_ids)
+        scheduler = {"_diffusers_version": DIFFUSERS_VERSION}
+        scheduler |= pipeline.sampler.config.to_dict()
+        write_json(new / "scheduler" / "scheduler_config.json", scheduler)
+        write_json(new / "model_index.json", _model_index())
+
+
+def _check_target(folder: pathlib.Path) -> None:
+    if folder.is_dir():
+        if (folder / "model_index.json").is_file() or not any(folder.iterdir()):
+            return
+        got = "a folder with other files in it"
+    elif folder.exists():
+        got = "a file"
+    else:
+        return
+    raise ValueError(
+        f"`folder` must be new, empty or a saved pipeline; {str(folder)!r} is {got}. "
+        "Choose another name."
+    )
+
+
+def _model_index() -> dict[str, object]:
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }

@@ -1,0 +1,44 @@
+"""Writing a tokenizer as the four files that transformers' `CLIPTokenizer` reads."""
+
+import json
+import pathlib
+
+from ...models import CLIPTokenizer
+from ..formats import write_json, write_text
+
+
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+def save_tokenizer(tokenizer: CLIPTokenizer, folder: pathlib.Path) -> dict[str, int]:
+    """**Returns:**
+
+    The ids of the special tokens, as the text encoder's config names them.
+    """
+    whole = json.loads(tokenizer.to_json())
+    vocab = dict(whole["model"]["vocab"])
+    vocab |= {token["content"]: token["id"] for token in whole["added_tokens"]}
+    vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
+    # Older versions of `tokenizers` write a merge as one string.
+    merges = [
+        m if isinstance(m, str) else " ".join(m) for m in whole["model"]["merges"]
+    ]
+    special = dict(
+        bos_token=_START,
+        eos_token=_END,
+        pad_token=tokenizer.pad_token,
+        unk_token=whole["model"].get("unk_token") or _END,
+    )
+    config = special | dict(
+        add_prefix_space=False,
+        do_lower_case=True,
+        errors="replace",
+        model_max_length=tokenizer.max_length,
+        tokenizer_class="CLIPTokenizer",
+    )
+    write_text(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False) + "\n")
+    write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
+    write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / "tokenizer_config.json", config)
+    names = ("bos_token", "eos_token", "pad_token")
+    return {f"{name}_id": vocab[special[name]] for name in names}

@@ -1,0 +1,12 @@
+"""Where files come from: the hub, a package, this machine."""
+
+from ._hub_files import (
+    fetch as fetch,
+    HubFiles as HubFiles,
+    is_repo_id as is_repo_id,
+)
+from ._local_files import (
+    EmbeddedFolder as EmbeddedFolder,
+    PackageFile as PackageFile,
+    TorchFile as TorchFile,
+)

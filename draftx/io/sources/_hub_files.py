@@ -1,0 +1,91 @@
+"""Single files of repositories on the Hugging Face Hub, at a revision."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping
+
+from ..formats import check_sha256, ModelFileError
+
+
+def is_repo_id(source: str) -> bool:
+    """Whether a string has the form `owner/name`."""
+    part = r"[A-Za-z0-9][\w.-]*"
+    return re.fullmatch(f"{part}/{part}", source, re.ASCII) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class HubFiles:
+    """Files of one repository, all in one folder of it.
+
+    `sha256` has the digests that are known, by name: for large files without one it is
+    the digest that the hub stated at this revision. `repo_type` is `"dataset"` for one
+    of those.
+    """
+
+    repo_id: str
+    revision: str | None
+    names: tuple[str, ...]
+    sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    repo_type: str | None = None
+
+    @property
+    def command(self) -> str:
+        """What downloads them into the cache."""
+        kind = "" if self.repo_type is None else f" --repo-type {self.repo_type}"
+        at = "" if self.revision is None else f" --revision {self.revision}"
+        return f"hf download {self.repo_id}{kind}{at} {' '.join(self.names)}"
+
+
+def fetch(wanted: list[HubFiles], what: str) -> list[pathlib.Path]:
+    """Downloads what the cache lacks, and checks what is there by its digest.
+
+    **Arguments:**
+
+    - `wanted`: All files that are needed.
+    - `what`: Needs them, for the error text.
+
+    **Returns:**
+
+    For each entry of `wanted`, the folder that holds its files.
+    """
+    import huggingface_hub
+
+    folders = []
+    for files in wanted:
+        try:
+            paths = [
+                pathlib.Path(
+                    huggingface_hub.hf_hub_download(
+                        files.repo_id,
+                        file,
+                        repo_type=files.repo_type,
+                        revision=files.revision,
+                    )
+                )
+                for file in files.names
+            ]
+        # What is raised depends on the version and on the HTTP client that it uses.
+        except Exception as e:
+            cause = " ".join([f"{type(e).__name__}:", *str(e).split("\n")[:1]])
+            raise ModelFileError(
+                f"The files of {what} are not here, and the Hugging Face Hub did not "
+                f"give those of {files.repo_id!r} ({cause}). With a connection, "
+                f"`{' && '.join(f.command for f in wanted)}` gets them."
+            ) from e
+        for name, path in zip(files.names, paths, strict=True):
+            digest = files.sha256.get(name) or _stated_digest(path)
+            if digest is not None:
+                again = f"`{files.command} --force-download` gets it again"
+                check_sha256(path, digest, again)
+        folders.append(paths[0].parent)
+    return folders
+
+
+def _stated_digest(path: pathlib.Path) -> str | None:
+    """The SHA-256 that the hub has for a file, if it has one: for large files.
+
+    Its cache keeps them under that name, with a link from the revision.
+    """
+    name = path.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}", name) else None

@@ -1,0 +1,30 @@
+"""The networks that rewards are made of: what looks at images, and at words."""
+
+from ._aesthetic_head import AestheticHead as AestheticHead
+from .blip import (
+    BertConfig as BertConfig,
+    BertTokenizer as BertTokenizer,
+    BertWithImage as BertWithImage,
+    BlipVisionModel as BlipVisionModel,
+    from_blip as from_blip,
+    IMAGE_REWARD as IMAGE_REWARD,
+    ImageRewardConfig as ImageRewardConfig,
+    ImageRewardModel as ImageRewardModel,
+)
+from .classifiers import (
+    EfficientNetLite as EfficientNetLite,
+    PerceptualTrunk as PerceptualTrunk,
+    ResNet as ResNet,
+)
+from .clip import (
+    CLIPModel as CLIPModel,
+    CLIPVisionModel as CLIPVisionModel,
+    CLIPVisionModelWithProjection as CLIPVisionModelWithProjection,
+    from_open_clip as from_open_clip,
+)
+from .owlvit import (
+    Detections as Detections,
+    OWLVIT_B_32 as OWLVIT_B_32,
+    owlvit_config as owlvit_config,
+    OwlViTForObjectDetection as OwlViTForObjectDetection,
+)

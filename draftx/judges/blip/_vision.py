@@ -1,0 +1,75 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ...layers import checkpoint_if, LayerNorm
+from ...models.clip import CLIPVisionConfig, EncoderLayer
+from ..clip import embed_patches, prepend
+
+
+class BlipVisionModel(eqx.Module):
+    """BLIP's image encoder: the normed last hidden state of every token.
+
+    CLIP's vision tower but for a bias of the patches, and no norm before the layers.
+
+    ??? cite
+
+        [BLIP](https://arxiv.org/abs/2201.12086), section 3.1.
+    """
+
+    class_embedding: Float[Array, " features"]
+    patch_embedding: Float[Array, "features 3 patch patch"]
+    patch_bias: Float[Array, " features"]
+    position_embedding: Float[Array, "positions features"]
+    layers: list[EncoderLayer]
+    post_layernorm: LayerNorm
+    config: CLIPVisionConfig = eqx.field(static=True)
+
+    def __init__(
+        self,
+        config: CLIPVisionConfig,
+        *,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        ckey, pkey, wkey, lkey = jr.split(key, 4)
+        features, size = config.hidden_size, config.patch_size
+        positions = 1 + (config.image_size // size) ** 2
+        self.class_embedding = 0.02 * jr.normal(ckey, (features,), dtype)
+        self.patch_embedding = 0.02 * jr.normal(wkey, (features, 3, size, size), dtype)
+        self.patch_bias = jnp.zeros(features, dtype)
+        self.position_embedding = 0.02 * jr.normal(pkey, (positions, features), dtype)
+        self.layers = [
+            EncoderLayer(config, is_causal=False, dtype=dtype, key=k)
+            for k in jr.split(lkey, config.num_hidden_layers)
+        ]
+        self.post_layernorm = LayerNorm(
+            features, epsilon=config.layer_norm_eps, dtype=dtype
+        )
+        self.config = config
+
+    def __call__(
+        self,
+        pixel_values: Float[
+            Array, "batch {self.config.image_size} {self.config.image_size} 3"
+        ],
+        *,
+        remat: bool = False,
+    ) -> Float[Array, "batch positions features"]:
+        """**Arguments:**
+
+        - `pixel_values`: Channels last, normalized by CLIP's mean and deviation.
+        - `remat`: Whether the backward pass computes the inside of every layer again
+            rather than keeping it.
+
+        **Returns:**
+
+        The class token, then the patches from left to right and from top to bottom.
+        """
+        x = embed_patches(pixel_values, self.patch_embedding)
+        x = prepend(self.class_embedding, x + self.patch_bias[None, None])
+        x = x + self.position_embedding[None]
+        for layer in self.layers:
+            x = checkpoint_if(remat, layer)(x)
+        return self.post_layernorm(x)

@@ -1,0 +1,12 @@
+"""Both towers of CLIP."""
+
+from ._model import (
+    CLIPModel as CLIPModel,
+    CLIPVisionModelWithProjection as CLIPVisionModelWithProjection,
+)
+from ._open_clip import from_open_clip as from_open_clip
+from ._vision import (
+    CLIPVisionModel as CLIPVisionModel,
+    embed_patches as embed_patches,
+    prepend as prepend,
+)

@@ -1,0 +1,121 @@
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from einops import rearrange
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..._custom_types import Images
+from ...layers import checkpoint_if, LayerNorm
+from ...models.clip import CLIPVisionConfig, EncoderLayer
+
+
+class CLIPVisionModel(eqx.Module):
+    """CLIP's vision tower up to the normed hidden state of its class token.
+
+    ??? cite
+
+        [Learning Transferable Visual Models From Natural Language Supervision](
+        https://arxiv.org/abs/2103.00020), section 2.4.
+    """
+
+    class_embedding: Float[Array, " features"]
+    # As in the file. Patches do not overlap, so it is a matrix and no convolution.
+    patch_embedding: Float[Array, "features 3 patch patch"]
+    position_embedding: Float[Array, "positions features"]
+    # The name in published files, misspelled there.
+    pre_layrnorm: LayerNorm
+    layers: list[EncoderLayer]
+    post_layernorm: LayerNorm
+    config: CLIPVisionConfig = eqx.field(static=True)
+
+    def __init__(
+        self,
+        config: CLIPVisionConfig,
+        *,
+        dtype: jnp.dtype | type = jnp.float32,
+        key: PRNGKeyArray,
+    ):
+        ckey, pkey, wkey, lkey = jr.split(key, 4)
+        features, epsilon = config.hidden_size, config.layer_norm_eps
+        num_patches = (config.image_size // config.patch_size) ** 2
+        patch = (features, 3, config.patch_size, config.patch_size)
+        self.class_embedding = features**-0.5 * jr.normal(ckey, (features,), dtype)
+        self.patch_embedding = 0.02 * jr.normal(wkey, patch, dtype)
+        self.position_embedding = 0.02 * jr.normal(
+            pkey, (1 + num_patches, features), dtype
+        )
+        self.pre_layrnorm = LayerNorm(features, epsilon=epsilon, dtype=dtype)
+        self.layers = [
+            EncoderLayer(config, is_causal=False, dtype=dtype, key=k)
+            for k in jr.split(lkey, config.num_hidden_layers)
+        ]
+        self.post_layernorm = LayerNorm(features, epsilon=epsilon, dtype=dtype)
+        self.config = config
+
+    def __call__(
+        self,
+        pixel_values: Float[
+            Array, "batch {self.config.image_size} {self.config.image_size} 3"
+        ],
+        *,
+        remat: bool = False,
+    ) -> Float[Array, "batch features"]:
+        """**Arguments:**
+
+        - `pixel_values`: Channels last, normalized by CLIP's mean and deviation.
+        - `remat`: Whether the backward pass computes the inside of every layer again
+            rather than keeping it.
+
+        **Returns:**
+
+        The class token's last hidden state, in the dtype of the weights.
+        """
+        return self.post_layernorm(self._encode(pixel_values, remat=remat)[:, 0])
+
+    def hidden_states(
+        self, pixel_values: Images, *, remat: bool = False
+    ) -> Float[Array, "batch positions features"]:
+        """The last hidden state of every token, normed: the class token, then the
+        patches from left to right and from top to bottom.
+
+        **Arguments:** those of `__call__`.
+        """
+        return self.post_layernorm(self._encode(pixel_values, remat=remat))
+
+    def _encode(
+        self, pixel_values: Images, *, remat: bool
+    ) -> Float[Array, "batch positions features"]:
+        x = embed_patches(pixel_values, self.patch_embedding)
+        x = prepend(self.class_embedding, x) + self.position_embedding[None]
+        x = self.pre_layrnorm(x)
+        for layer in self.layers:
+            x = checkpoint_if(remat, layer)(x)
+        return x
+
+
+def embed_patches(
+    pixel_values: Images, weight: Float[Array, "features 3 patch patch"]
+) -> Float[Array, "batch patches features"]:
+    """A convolution whose stride is its width: every patch by itself.
+
+    **Arguments:**
+
+    - `pixel_values`: Channels last.
+    - `weight`: In the order of checkpoints, `OIHW`.
+    """
+    size = weight.shape[-1]
+    patches = rearrange(
+        pixel_values.astype(weight.dtype),
+        "b (h p) (w q) c -> b (h w) c p q",
+        p=size,
+        q=size,
+    )
+    return jnp.einsum("btcpq,fcpq->btf", patches, weight)
+
+
+def prepend(
+    token: Float[Array, " features"], x: Float[Array, "batch patches features"]
+) -> Float[Array, "batch positions features"]:
+    """Puts the same first token before the tokens of every image."""
+    first = jnp.broadcast_to(token[None, None], (x.shape[0], 1, x.shape[2]))
+    return jnp.concatenate([first, x], axis=1)

@@ -1,0 +1,8 @@
+"""What a reward is, and how one is called."""
+
+from ._host import HostReward as HostReward, probe_host_rewards as probe_host_rewards
+from ._reward import (
+    AbstractRandomReward as AbstractRandomReward,
+    AbstractReward as AbstractReward,
+    with_key as with_key,
+)

@@ -1,0 +1,15 @@
+"""What networks see in images: classes, things, likeness."""
+
+from ._classifier import ClassifierReward as ClassifierReward
+from ._detection import DetectionReward as DetectionReward
+from ._dissimilarity import BatchDissimilarity as BatchDissimilarity
+from ._features import FeatureDistance as FeatureDistance
+from ._imagenet import (
+    imagenet_classes as imagenet_classes,
+    ResizeAndCrop as ResizeAndCrop,
+)
+from ._lpips import LPIPS as LPIPS
+from ._references import (
+    FeatureSimilarity as FeatureSimilarity,
+    LPIPSSimilarity as LPIPSSimilarity,
+)
