@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import check_whole
 from .._custom_types import Images, Latents, Prompts, Real
-from ..models import check_prompts
+from .._table import check_prompts
 from ..pipeline import check_guidance_scale, Pipeline, sample
 from ._checks import prepare_prompts, prepare_reward
 from ._diversity import coarse_pixels, diversity, Features

@@ -12,9 +12,9 @@ from jaxtyping import PRNGKeyArray
 
 from .._checks import check_whole
 from .._custom_types import Prompts, Real
+from .._table import check_prompts
 from ..diffusion import AbstractLoRASchedule
 from ..layers import Remat
-from ..models import check_prompts
 from ..pipeline import check_eta, check_guidance_scale, negative_input_ids, Pipeline
 from ._budget import Budget
 from ._checks import check_memory_options, prepare_reward, RewardError

@@ -13,9 +13,9 @@ from jaxtyping import PRNGKeyArray
 
 from .._checks import check_whole
 from .._custom_types import Prompts, Real
+from .._table import check_prompts
 from ..layers import Remat
 from ..lora import lora_filter
-from ..models import check_prompts
 from ..pipeline import check_guidance_scale, negative_input_ids, Pipeline
 from ._budget import Budget
 from ._checks import check_memory_options, check_trainable, prepare_reward

@@ -14,7 +14,6 @@ from ._feed_forward import GEGLUFeedForward as GEGLUFeedForward
 from ._linear import Linear as Linear
 from ._norm import GroupNorm as GroupNorm, LayerNorm as LayerNorm
 from ._remat import (
-    check_remat as check_remat,
     checkpoint_if as checkpoint_if,
     Remat as Remat,
 )

@@ -1,25 +1,73 @@
+import enum
 from collections.abc import Callable
-from typing import Any, get_args, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import equinox as eqx
 
 
-# What the backward pass computes again instead of keeping it, from nothing to most.
-Remat: TypeAlias = Literal["none", "ff", "block", "step", "nested"]
 _Call: TypeAlias = Callable[..., Any]
 
 
-def check_remat(remat: str) -> None:
-    """Raises unless `remat` names a tier."""
-    if remat not in get_args(Remat):
-        raise ValueError(
-            f"`remat` must be one of {', '.join(map(repr, get_args(Remat)))}; got "
-            f"{remat!r}."
-        )
+class Remat(enum.StrEnum):
+    """A tier of rematerialisation: what the backward pass computes again.
+
+    What is computed again need not be kept. From nothing to the most, `Remat("step")`
+    and so on; all that a tier means is said here, and networks ask for their own part.
+    """
+
+    NONE = "none"
+    FF = "ff"
+    BLOCK = "block"
+    STEP = "step"
+    NESTED = "nested"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Remat":
+        names = ", ".join(repr(tier.value) for tier in cls)
+        raise ValueError(f"`remat` must be one of {names}; got {value!r}.")
+
+    @property
+    def steps(self) -> bool:
+        """Whole sampling steps: the chain keeps one latent a step."""
+        return self in (Remat.STEP, Remat.NESTED)
+
+    @property
+    def transformers(self) -> bool:
+        """The UNet's transformers: little more than the feature maps is kept."""
+        return self in (Remat.BLOCK, Remat.NESTED)
+
+    @property
+    def residual_blocks(self) -> bool:
+        """The UNet's residual blocks, which otherwise keep the input of their norms."""
+        return self is Remat.NESTED
+
+    @property
+    def feed_forwards(self) -> bool:
+        """The feed-forward layers of the UNet's transformers, and nothing else."""
+        return self is Remat.FF
+
+    @property
+    def scoring(self) -> bool:
+        """What comes after the chain: blocks of the decoder, layers of a reward."""
+        return self in (Remat.BLOCK, Remat.STEP, Remat.NESTED)
+
+    @property
+    def where_largest(self) -> "Remat":
+        """The tier where a UNet's feature maps are largest, in its first block.
+
+        A step that is computed again keeps all of its inside for a moment: the first
+        block is a tenth of the network's work, and a sixth of what is kept.
+        """
+        return Remat.NESTED if self is Remat.STEP else self
+
+    @property
+    def within_step(self) -> "Remat":
+        """The tier for a step whose gradient is taken at once: not computed twice."""
+        return Remat.NONE if self is Remat.STEP else self
 
 
 def checkpoint_if(active: bool, call: _Call) -> _Call:
-    """`call`, its inside forgotten and computed again by the backward pass, or not.
+    """Wraps `call` so that its inside is forgotten and computed again, or does not.
 
     The barrier that keeps the compiler from joining the two computations also makes the
     second one wait for the gradient that needs it: blocks are recomputed one by one,

@@ -16,7 +16,6 @@ from ._keys import (
     replace_parameters as replace_parameters,
 )
 from .clip import (
-    check_prompts as check_prompts,
     CLIPConfig as CLIPConfig,
     CLIPTextConfig as CLIPTextConfig,
     CLIPTextModel as CLIPTextModel,

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._custom_types import Images, InputIds, Latents, NegativeInputIds, Prompts, Real
+from .._table import check_prompts
 from ..diffusion import AbstractLoRASchedule, run_chain
-from ..models import check_prompts, iter_linears
+from ..models import iter_linears
 from ._pipeline import Pipeline
 
 

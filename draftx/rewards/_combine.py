@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._custom_types import Images, Prompts, Real
-from ..models import check_prompts
+from .._table import check_prompts
 from .contract import AbstractReward
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from .._custom_types import Prompts, Real
+from .._table import check_prompts
 from ..finetuning import count, Reward
-from ..models import check_prompts
 from ..pipeline import Pipeline
 from ._result import SearchResult
 from ._setup import draw, make_task

@@ -8,7 +8,6 @@ from ._config import (
 from ._encoder import EncoderLayer as EncoderLayer
 from ._text import CLIPTextModel as CLIPTextModel
 from ._tokenizer import (
-    check_prompts as check_prompts,
     CLIPTokenizer as CLIPTokenizer,
     encode_rows as encode_rows,
 )

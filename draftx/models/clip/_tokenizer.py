@@ -1,7 +1,6 @@
 import json
 import pathlib
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from tokenizers import (
     Tokenizer,
 )
 
-from ..._custom_types import Prompts
+from ..._table import check_prompts
 
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
@@ -195,23 +194,6 @@ def encode_rows(
         ids[i, : len(tokens)] = tokens
         lengths[i] = len(tokens)
     return ids, lengths
-
-
-def check_prompts(prompts: Any, name: str = "prompts") -> None:
-    """Raises unless `prompts` is a non-empty list or tuple of strings."""
-    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-        raise ValueError(
-            f"`{name}` must be a list of strings; got {prompts!r}. Put a single prompt "
-            "into a list."
-        )
-    if len(prompts) == 0:
-        raise ValueError(f"`{name}` must hold at least one prompt; got an empty list.")
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            raise ValueError(
-                f"`{name}` must hold only strings; got {prompt!r} of type "
-                f"{type(prompt).__name__}."
-            )
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -4,5 +4,8 @@ from ._host import HostReward as HostReward, probe_host_rewards as probe_host_re
 from ._reward import (
     AbstractRandomReward as AbstractRandomReward,
     AbstractReward as AbstractReward,
+    as_reward as as_reward,
+    FunctionReward as FunctionReward,
+    Reward as Reward,
     with_key as with_key,
 )

@@ -1,42 +1,102 @@
+"""What a reward is: scores of images, given what it prepared of their rows."""
+
 import abc
-from typing import Any, TypeVar
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._custom_types import Images, Prompts
+from ..._custom_types import Images
+from ..._table import Rows, Table
 
 
 Tree = TypeVar("Tree")
+
+# Gives one score an image, larger is better: an `AbstractReward`, or any function of
+# images, or of images and the rows' arrays. `as_reward` makes the first of the others.
+Reward: TypeAlias = Callable[..., Float[Array, " batch"]]
 
 
 class AbstractReward(eqx.Module):
     """Scores images. Larger is better; every reward is differentiable in `images`."""
 
-    def prepare(self, prompts: Prompts) -> Any:
-        """What `__call__` is given of the prompts: arrays with one row for each.
+    def prepare(self, rows: Rows) -> Any:
+        """Prepares the features of rows on the host: arrays with one row for each.
 
-        Called on the host, once for a set of prompts: words become numbers here, and
-        what does not depend on the images is computed here. `None`, which is what this
-        method gives unless a reward has its own, stands for a reward that looks at the
-        images alone.
+        Called once for a table of prompts: words become numbers here, and what does not
+        depend on the images is computed here. `None`, which is what this method gives
+        unless a reward has its own, stands for a reward that looks at the images alone.
+
+        **Arguments:**
+
+        - `rows`: A list of prompts or a [`draftx.Table`][]; `Table.of` makes the second
+            of the first. `rows["prompt"]` are its prompts, `rows["reference"]` a column
+            of that name.
         """
-        del prompts
+        del rows
         return None
 
     @abc.abstractmethod
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        """**Arguments:**
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        """Scores images, one number for each.
+
+        **Arguments:**
 
         - `images`: Channels last, in $[0, 1]$.
-        - `prompts`: The rows of `prepare` for these images, or `None`.
+        - `features`: The rows of `prepare` for these images, or `None`.
 
         **Returns:**
 
-        One score per image, in float32, not averaged over the batch.
+        One score an image, in float32, not averaged over the batch.
         """
+
+
+class FunctionReward(AbstractReward):
+    """Makes a reward of a function of images, or of images and their rows' arrays."""
+
+    fn: Callable[..., Any]
+    takes_rows: bool = eqx.field(static=True)
+
+    def __init__(self, fn: Callable[..., Any]):
+        self.fn = fn
+        self.takes_rows = _takes_rows(fn)
+
+    __init__.__doc__ = """**Arguments:**
+
+    - `fn`: `fn(images)`, or `fn(images, rows)` with `rows` a mapping of the table's
+        columns to arrays with one row for each image. Its signature decides: a second
+        positional parameter without a default, or one that is named `rows`.
+    """
+
+    def prepare(self, rows: Rows) -> dict[str, Array] | None:
+        if not self.takes_rows:
+            return None
+        arrays = Table.of(rows).arrays
+        return {name: jax.numpy.asarray(column) for name, column in arrays.items()}
+
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        return self.fn(images, features) if self.takes_rows else self.fn(images)
+
+
+def as_reward(reward: Reward) -> AbstractReward:
+    """Makes a reward of any function, and leaves one as it is.
+
+    **Arguments:**
+
+    - `reward`: An `AbstractReward`, or what `FunctionReward` takes.
+    """
+    if isinstance(reward, AbstractReward):
+        return reward
+    if not callable(reward):
+        raise ValueError(
+            "`reward` must be a function of images or a reward; got "
+            f"{type(reward).__name__}."
+        )
+    return FunctionReward(reward)
 
 
 class AbstractRandomReward(AbstractReward):
@@ -50,7 +110,7 @@ class AbstractRandomReward(AbstractReward):
 
 
 def with_key(reward: Tree, key: PRNGKeyArray) -> Tree:
-    """A reward with new random numbers, however deep in it they are drawn.
+    """Gives a reward new random numbers, however deep in it they are drawn.
 
     Meant to be called in every step of a training, inside `jit`. A reward that draws
     none, or that is a plain function, stays as it is.
@@ -66,3 +126,18 @@ def with_key(reward: Tree, key: PRNGKeyArray) -> Tree:
         if is_random(node):
             nodes[i] = eqx.tree_at(lambda r: r.key, node, jr.fold_in(key, i))
     return jax.tree.unflatten(treedef, nodes)
+
+
+def _takes_rows(fn: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # Some built-in functions do not say.
+        return False
+    positional = [
+        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(positional) < 2:
+        return False
+    return positional[1].default is inspect.Parameter.empty or any(
+        p.name == "rows" for p in positional[1:2]
+    )

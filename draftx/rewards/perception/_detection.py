@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..._custom_types import Images, Prompts, Real
+from ..._table import check_prompts
 from ...judges import Detections, OwlViTForObjectDetection
-from ...models import check_prompts, CLIPTokenizer
+from ...models import CLIPTokenizer
 from .._preprocess import stretch_preprocess
 from ..contract import AbstractReward
 from ..preference import check_tokenizer, text_embeddings

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._custom_types import InputIds, Prompts
+from ..._table import check_prompts
 from ...judges import CLIPModel
-from ...models import check_prompts, CLIPTokenizer
+from ...models import CLIPTokenizer
 from .._preprocess import Pixels
 
 

@@ -1,0 +1,147 @@
+"""A batch as rows of a table: prompts, and whatever else belongs to an image."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+
+# What a user may write for the rows: a list of prompts, or columns of equal length.
+# Looser than that, because `Table.of` says more than a type checker would.
+Rows: TypeAlias = Any
+
+_TEXT = ("prompt", "negative_prompt")
+
+
+class Table:
+    """Columns of equal length, on the host: one row for each image or prompt.
+
+    `prompt` and `negative_prompt` are lists of strings; every other column is a NumPy
+    array whose first axis counts the rows, such as a reference image for each.
+    """
+
+    def __init__(self, columns: Mapping[str, Any]):
+        self._columns = dict(columns)
+
+    __init__.__doc__ = """**Arguments:**
+
+    - `columns`: As `Table.of` makes them.
+    """
+
+    @classmethod
+    def of(cls, rows: Rows) -> "Table":
+        """Makes a table of a list of prompts, or of a mapping of columns.
+
+        **Arguments:**
+
+        - `rows`: A list of strings, a mapping with a column `"prompt"` and others of
+            the same length, or a table, which stays as it is.
+
+        Raises a `ValueError` that names the column for anything else.
+        """
+        if isinstance(rows, Table):
+            return rows
+        if not isinstance(rows, Mapping):
+            check_prompts(rows)
+            return cls({"prompt": list(rows)})
+        if "prompt" not in rows:
+            raise ValueError(
+                "`prompts` must have a column 'prompt' if it is a mapping; got "
+                f"{sorted(map(str, rows))}."
+            )
+        columns: dict[str, Any] = {}
+        for name, column in rows.items():
+            if not isinstance(name, str):
+                raise ValueError(f"`prompts` must name its columns; got {name!r}.")
+            label = "prompts" if name == "prompt" else f"prompts[{name!r}]"
+            columns[name] = (
+                _texts(column, label) if name in _TEXT else _array(column, label)
+            )
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                f"`prompts` must have columns of one length; got {lengths}."
+            )
+        return cls(columns)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self._columns["prompt"])
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a column of this name."""
+        return name in self._columns
+
+    def __getitem__(self, name: str) -> Any:
+        """One column by its name."""
+        if name not in self._columns:
+            raise KeyError(
+                f"the table has no column {name!r}, only {sorted(self._columns)}; give "
+                "it with the prompts: {'prompt': [...], " + repr(name) + ": ...}"
+            )
+        return self._columns[name]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The column of prompts."""
+        return self._columns["prompt"]
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The columns that a compiled program can be given: all but the texts."""
+        return {k: v for k, v in self._columns.items() if k not in _TEXT}
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Table":
+        """The rows at these indices, in this order."""
+        indices = [int(i) for i in indices]
+        return Table(
+            {
+                name: [column[i] for i in indices]
+                if isinstance(column, list)
+                else column[indices]
+                for name, column in self._columns.items()
+            }
+        )
+
+    def with_prompts(self, prompts: Sequence[str]) -> "Table":
+        """The same rows with other prompts."""
+        return Table(self._columns | {"prompt": list(prompts)})
+
+
+def check_prompts(prompts: Any, name: str = "prompts") -> None:
+    """Raises unless `prompts` is a non-empty list or tuple of strings."""
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise ValueError(
+            f"`{name}` must be a list of strings; got {prompts!r}. Put a single prompt "
+            "into a list."
+        )
+    if len(prompts) == 0:
+        raise ValueError(f"`{name}` must hold at least one prompt; got an empty list.")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ValueError(
+                f"`{name}` must hold only strings; got {prompt!r} of type "
+                f"{type(prompt).__name__}."
+            )
+
+
+def _texts(column: Any, label: str) -> list[str]:
+    if isinstance(column, np.ndarray):
+        column = column.tolist()
+    check_prompts(column, label)
+    return list(column)
+
+
+def _array(column: Any, label: str) -> np.ndarray:
+    try:
+        array = np.asarray(column)
+    except Exception as e:
+        raise ValueError(f"`{label}` must be an array; {type(e).__name__}: {e}.") from e
+    # Extended types, such as bfloat16, are of kind "V".
+    if array.ndim == 0 or array.dtype.kind not in "fiubV":
+        raise ValueError(
+            f"`{label}` must be an array of numbers with one row for each prompt; got "
+            f"shape {array.shape} of {array.dtype}. Texts other than 'prompt' and "
+            "'negative_prompt' cannot be passed to a compiled program."
+        )
+    return array
