@@ -11,8 +11,15 @@ from ._rotation import RotationAntiCorrelation as RotationAntiCorrelation
 from .contract import (
     AbstractRandomReward as AbstractRandomReward,
     AbstractReward as AbstractReward,
+    as_reward as as_reward,
+    check_differentiable as check_differentiable,
+    check_finite as check_finite,
+    check_scores as check_scores,
+    FunctionReward as FunctionReward,
     HostReward as HostReward,
     probe_host_rewards as probe_host_rewards,
+    Reward as Reward,
+    RewardError as RewardError,
     with_key as with_key,
 )
 from .jpeg import (

@@ -1,6 +1,12 @@
 """What a reward is, and how one is called."""
 
+from ._checks import (
+    check_finite as check_finite,
+    check_scores as check_scores,
+    RewardError as RewardError,
+)
 from ._host import HostReward as HostReward, probe_host_rewards as probe_host_rewards
+from ._probe import check_differentiable as check_differentiable
 from ._reward import (
     AbstractRandomReward as AbstractRandomReward,
     AbstractReward as AbstractReward,
