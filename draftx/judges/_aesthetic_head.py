@@ -1,11 +1,12 @@
 """What turns an embedding into a rating."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..layers import Linear
+from ..layers import AbstractLinear, Linear
 
 
 class AestheticHead(eqx.Module):
@@ -15,7 +16,7 @@ class AestheticHead(eqx.Module):
     give their scores; an activation would change them.
     """
 
-    linears: list[Linear]
+    linears: list[AbstractLinear]
 
     def __init__(
         self,
@@ -40,6 +41,12 @@ class AestheticHead(eqx.Module):
             )
         ]
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The dtype of the weights, in which ratings are computed."""
+        return self.linears[0].dtype
+
+    @jax.named_scope("draftx.aesthetic_head")
     def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, " batch"]:
         for linear in self.linears:
             x = linear(x)

@@ -1,4 +1,4 @@
-"""Layers with parameters: linear (with LoRA), convolution, norms, attention."""
+"""Layers with parameters: linear, convolution, norms, attention."""
 
 from ._attention import (
     Attention as Attention,
@@ -11,7 +11,7 @@ from ._embedding import (
     TimestepEmbedding as TimestepEmbedding,
 )
 from ._feed_forward import GEGLUFeedForward as GEGLUFeedForward
-from ._linear import Linear as Linear
+from ._linear import AbstractLinear as AbstractLinear, Linear as Linear
 from ._norm import GroupNorm as GroupNorm, LayerNorm as LayerNorm
 from ._remat import (
     checkpoint_if as checkpoint_if,

@@ -1,13 +1,14 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..kernels import dot_product_attention
-from ._linear import Linear
+from ._linear import AbstractLinear, Linear
 
 
 class KeyValue(eqx.Module):
@@ -20,10 +21,10 @@ class KeyValue(eqx.Module):
 class Attention(eqx.Module):
     """Multi-head attention with diffusers' projections: self- or cross-attention."""
 
-    to_q: Linear
-    to_k: Linear
-    to_v: Linear
-    to_out: Linear
+    to_q: AbstractLinear
+    to_k: AbstractLinear
+    to_v: AbstractLinear
+    to_out: AbstractLinear
     num_heads: int = eqx.field(static=True)
 
     def __init__(
@@ -57,6 +58,7 @@ class Attention(eqx.Module):
         self.to_out = Linear(inner, query_features, dtype=dtype, key=okey)
         self.num_heads = num_heads
 
+    @jax.named_scope("key_value")
     def key_value(
         self, context: Float[Array, "batch context_tokens context_features"]
     ) -> KeyValue:
@@ -68,6 +70,7 @@ class Attention(eqx.Module):
             self._split(self.to_k(context)), self._split(self.to_v(context))
         )
 
+    @jax.named_scope("attention")
     def __call__(
         self,
         x: Float[Array, "batch tokens features"],

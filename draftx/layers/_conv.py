@@ -1,6 +1,7 @@
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -52,6 +53,7 @@ class Conv2d(eqx.Module):
         self.stride = stride
         self.padding = padding
 
+    @jax.named_scope("conv")
     def __call__(
         self, x: Float[Array, "batch height width {self.in_channels}"]
     ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:

@@ -7,7 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from .._custom_types import Real
-from ._linear import Linear
+from ._linear import AbstractLinear, Linear
 
 
 def sinusoidal_embedding(
@@ -41,8 +41,8 @@ def sinusoidal_embedding(
 class TimestepEmbedding(eqx.Module):
     """Two linear layers that turn sinusoids into what residual blocks are given."""
 
-    linear_1: Linear
-    linear_2: Linear
+    linear_1: AbstractLinear
+    linear_2: AbstractLinear
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class TimestepEmbedding(eqx.Module):
         self.linear_1 = Linear(in_features, features, dtype=dtype, key=key_1)
         self.linear_2 = Linear(features, features, dtype=dtype, key=key_2)
 
+    @jax.named_scope("timestep_embedding")
     def __call__(
         self, x: Float[Array, "batch in_features"]
     ) -> Float[Array, "batch features"]:

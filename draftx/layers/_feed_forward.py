@@ -1,10 +1,11 @@
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..kernels import geglu
-from ._linear import Linear
+from ._linear import AbstractLinear, Linear
 
 
 class GEGLUFeedForward(eqx.Module):
@@ -19,8 +20,8 @@ class GEGLUFeedForward(eqx.Module):
         [GLU Variants Improve Transformer](https://arxiv.org/abs/2002.05202)
     """
 
-    proj_in: Linear
-    proj_out: Linear
+    proj_in: AbstractLinear
+    proj_out: AbstractLinear
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class GEGLUFeedForward(eqx.Module):
         self.proj_in = Linear(features, 2 * inner, dtype=dtype, key=ikey)
         self.proj_out = Linear(inner, features, dtype=dtype, key=okey)
 
+    @jax.named_scope("feed_forward")
     def __call__(
         self, x: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:

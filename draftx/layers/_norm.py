@@ -1,4 +1,5 @@
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -31,6 +32,7 @@ class GroupNorm(eqx.Module):
         self.num_groups = num_groups
         self.epsilon = epsilon
 
+    @jax.named_scope("group_norm")
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, silu: bool = False
     ) -> Float[Array, "batch height width channels"]:
@@ -67,6 +69,7 @@ class LayerNorm(eqx.Module):
         self.bias = jnp.zeros(features, dtype)
         self.epsilon = epsilon
 
+    @jax.named_scope("layer_norm")
     def __call__(
         self, x: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:

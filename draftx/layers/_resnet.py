@@ -7,7 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._conv import Conv2d
-from ._linear import Linear
+from ._linear import AbstractLinear, Linear
 from ._norm import GroupNorm
 
 
@@ -19,10 +19,10 @@ class ResnetBlock(eqx.Module):
 
     norm1: GroupNorm
     conv1: Conv2d
-    time_emb_proj: Linear | None
+    time_emb_proj: AbstractLinear | None
     norm2: GroupNorm
     conv2: Conv2d
-    conv_shortcut: Linear | None
+    conv_shortcut: AbstractLinear | None
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class ResnetBlock(eqx.Module):
                 in_channels, out_channels, is_conv=True, dtype=dtype, key=keys[3]
             )
 
+    @jax.named_scope("time_shift")
     def time_shift(
         self, time_embedding: Float[Array, "steps time_features"]
     ) -> Float[Array, "steps out_channels"]:
@@ -68,6 +69,7 @@ class ResnetBlock(eqx.Module):
             raise ValueError("This block was built without `time_features`.")
         return self.time_emb_proj(jax.nn.silu(time_embedding))
 
+    @jax.named_scope("resnet")
     def __call__(
         self,
         x: Float[Array, "batch height width in_channels"],

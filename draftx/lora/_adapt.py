@@ -1,17 +1,17 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
 from .._checks import check_whole
 from .._custom_types import Real
-from ..layers import Linear
+from ..layers import AbstractLinear
 from ..models import iter_linears, map_linears
+from ._tree import with_lora
 
 
 _Tree = TypeVar("_Tree")
@@ -79,7 +79,7 @@ def add_lora(
         chosen |= matched
     keys = dict(zip(sorted(chosen), jr.split(key, len(chosen)), strict=True))
 
-    def adapt(name: str, layer: Linear) -> Linear:
+    def adapt(name: str, layer: AbstractLinear) -> AbstractLinear:
         if name not in keys:
             return layer
         limit = min(layer.in_features, layer.out_features)
@@ -94,21 +94,6 @@ def add_lora(
         return with_lora(layer, down, up, scale)
 
     return map_linears(adapt, pipeline)
-
-
-def with_lora(layer: Linear, down: Any, up: Any, scale: Any = None) -> Linear:
-    """A layer with this adapter in place of any other; all `None` for none."""
-    return eqx.tree_at(
-        lambda m: (m.lora_down, m.lora_up, m.lora_scale),
-        layer,
-        (down, up, scale),
-        is_leaf=lambda node: node is None,
-    )
-
-
-def has_lora(tree: Any) -> bool:
-    """Whether any layer carries an adapter."""
-    return any(layer.lora_down is not None for _, layer in iter_linears(tree))
 
 
 def _matches(name: str, target: str) -> bool:

@@ -2,13 +2,13 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-import equinox as eqx
 import jax.numpy as jnp
 
 from .._custom_types import Real
-from ..layers import Linear
+from ..layers import AbstractLinear
 from ..models import iter_linears, map_linears
-from ._adapt import has_lora, with_lora
+from ._linear import LoRALinear
+from ._tree import has_lora, iter_lora, with_lora
 
 
 _Tree = TypeVar("_Tree")
@@ -28,8 +28,8 @@ def scale_lora(pipeline: _Tree, scale: Real) -> _Tree:
     _require_lora(pipeline)
     _require_finite("scale", scale)
 
-    def one(_: str, layer: Linear) -> Linear:
-        if layer.lora_down is None or layer.lora_up is None:
+    def one(_: str, layer: AbstractLinear) -> AbstractLinear:
+        if not isinstance(layer, LoRALinear):
             return layer
         up = layer.lora_up * jnp.asarray(scale, layer.lora_up.dtype)
         return with_lora(layer, layer.lora_down, up, layer.lora_scale)
@@ -44,19 +44,14 @@ def merge_lora(pipeline: _Tree) -> _Tree:
     """
     _require_lora(pipeline)
 
-    def one(_: str, layer: Linear) -> Linear:
-        update = layer.lora_update()
-        if update is None:
-            return layer
-        weight = (layer.weight.astype(update.dtype) + update).astype(layer.weight.dtype)
-        merged = with_lora(layer, None, None)
-        return eqx.tree_at(lambda m: m.weight, merged, weight)
-
-    return map_linears(one, pipeline)
+    return map_linears(
+        lambda _, layer: layer.merged() if isinstance(layer, LoRALinear) else layer,
+        pipeline,
+    )
 
 
 def mix_lora(pipelines: Sequence[_Tree], weights: Sequence[Real]) -> _Tree:
-    r"""One adapter whose update is the weighted sum of the adapters of several.
+    r"""Mixes adapters into one whose update is the weighted sum of theirs.
 
     $$\Delta W = \sum_i w_i \frac{\alpha_i}{r_i} U_i D_i$$
 
@@ -82,12 +77,11 @@ def mix_lora(pipelines: Sequence[_Tree], weights: Sequence[Real]) -> _Tree:
         _require_finite("weights", weight)
     factors: dict[str, list] = {}
     for pipeline, weight in zip(pipelines, weights, strict=True):
-        for name, layer in iter_linears(pipeline):
-            if layer.lora_down is not None and layer.lora_up is not None:
-                up = layer.lora_up * jnp.asarray(weight, layer.lora_up.dtype)
-                if layer.lora_scale is not None:
-                    up = layer.lora_scale * up
-                factors.setdefault(name, []).append((layer.lora_down, up))
+        for name, layer in iter_lora(pipeline):
+            up = layer.lora_up * jnp.asarray(weight, layer.lora_up.dtype)
+            if layer.lora_scale is not None:
+                up = layer.lora_scale * up
+            factors.setdefault(name, []).append((layer.lora_down, up))
     names = {name for name, _ in iter_linears(pipelines[0])}
     if not factors.keys() <= names:
         raise ValueError(
@@ -95,7 +89,7 @@ def mix_lora(pipelines: Sequence[_Tree], weights: Sequence[Real]) -> _Tree:
             f"{min(factors.keys() - names)!r}."
         )
 
-    def one(name: str, layer: Linear) -> Linear:
+    def one(name: str, layer: AbstractLinear) -> AbstractLinear:
         if name not in factors:
             return layer
         downs, ups = zip(*factors[name], strict=True)

@@ -9,7 +9,6 @@ from ._keys import (
     checkpoint_arrays as checkpoint_arrays,
     checkpoint_key as checkpoint_key,
     iter_linears as iter_linears,
-    lora_filter as lora_filter,
     map_linears as map_linears,
     named_parameters as named_parameters,
     Parameter as Parameter,

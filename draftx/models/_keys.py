@@ -7,14 +7,14 @@ table below, and the layout of the array itself.
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
 import jax.tree_util as jtu
 import numpy as np
 
-from ..layers import Conv2d, Linear
+from ..layers import AbstractLinear, Conv2d, Linear
 
 
 # (pattern of our path, replacement), applied in order to every path.
@@ -44,13 +44,15 @@ _RENAMED = (
     (r"^(owlvit\.)?(text|vision)_model\.layers\b", r"\1\2_model.encoder.layers"),
     (r"^owlvit\.vision_model\.pre_layrnorm\b", "owlvit.vision_model.pre_layernorm"),
 )
+_Tree = TypeVar("_Tree")
 _Layout: TypeAlias = Literal["plain", "conv", "pointwise"]
 
 
 def checkpoint_key(path: tuple[Any, ...]) -> str:
-    """The published name of the module or array at a key path of a JAX tree."""
+    """Names the module or array at a key path of a JAX tree as published files do."""
     parts = (p.name if isinstance(p, jtu.GetAttrKey) else p.idx for p in path)
-    name = ".".join(str(part) for part in parts)
+    # What wraps a layer has it in `base`.
+    name = ".".join(str(part) for part in parts if part != "base")
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
     return name
@@ -90,16 +92,24 @@ class Parameter(NamedTuple):
         return np.ascontiguousarray(array).reshape(self.file_shape)
 
 
-def iter_linears(tree: Any) -> Iterator[tuple[str, Linear]]:
-    """Every linear layer of a model with its published name."""
+def iter_linears(tree: Any) -> Iterator[tuple[str, AbstractLinear]]:
+    """Yields the published name and the layer of every linear layer of a model.
+
+    A layer that wraps another stands for both.
+    """
     leaves, _ = jtu.tree_flatten_with_path(tree, is_leaf=_is_linear)
     for path, leaf in leaves:
         if _is_linear(leaf):
             yield checkpoint_key(path), leaf
 
 
-def map_linears(fn: Callable[[str, Linear], Linear], tree: Any) -> Any:
-    """Replaces every linear layer of a model by `fn(published name, layer)`."""
+def map_linears(
+    fn: Callable[[str, AbstractLinear], AbstractLinear], tree: _Tree
+) -> _Tree:
+    """Replaces every linear layer of a model by `fn(published name, layer)`.
+
+    A layer that wraps another stands for both.
+    """
     return jtu.tree_map_with_path(
         lambda path, leaf: fn(checkpoint_key(path), leaf) if _is_linear(leaf) else leaf,
         tree,
@@ -107,29 +117,18 @@ def map_linears(fn: Callable[[str, Linear], Linear], tree: Any) -> Any:
     )
 
 
-def lora_filter(tree: Any) -> Any:
-    """A tree of booleans, true at the adapters' arrays: for `eqx.partition`."""
-
-    def mark(path, _):
-        return getattr(path[-1], "name", None) in ("lora_down", "lora_up")
-
-    return jtu.tree_map_with_path(mark, tree)
-
-
 def named_parameters(model: eqx.Module) -> list[Parameter]:
-    """Every array of a model in the order of its leaves, LoRA left out."""
+    """Lists the arrays of a model that checkpoints have, in the order of its leaves."""
     return [p for p in _parameters(model) if p is not None]
 
 
 def checkpoint_arrays(model: eqx.Module) -> dict[str, np.ndarray]:
-    """The state dict that diffusers or transformers would save, LoRA left out."""
+    """Collects the state dict that diffusers or transformers would save."""
     return {p.key: p.to_file() for p in named_parameters(model)}
 
 
-def replace_parameters(
-    model: eqx.Module, new_leaf: Callable[[Parameter], Any]
-) -> eqx.Module:
-    """Replaces every array of a model by `new_leaf(parameter)`, LoRA left alone."""
+def replace_parameters(model: _Tree, new_leaf: Callable[[Parameter], Any]) -> _Tree:
+    """Replaces the arrays of a model that checkpoints have by `new_leaf(parameter)`."""
     leaves, treedef = jax.tree.flatten(model)
     parameters = _parameters(model)
     new = [
@@ -140,21 +139,25 @@ def replace_parameters(
 
 
 def _is_linear(node: Any) -> bool:
-    return isinstance(node, Linear)
+    return isinstance(node, AbstractLinear)
 
 
-def _parameters(model: eqx.Module) -> list[Parameter | None]:
-    layouts = {}
-    is_layer = lambda node: isinstance(node, Linear | Conv2d)
+def _parameters(model: Any) -> list[Parameter | None]:
+    """One for each leaf of a model, `None` for those that no checkpoint has."""
+    layouts, wrappers = {}, set()
+    is_layer = lambda node: isinstance(node, AbstractLinear | Conv2d)
     for path, layer in jtu.tree_flatten_with_path(model, is_leaf=is_layer)[0]:
         if isinstance(layer, Conv2d):
             layouts[f"{checkpoint_key(path)}.weight"] = "conv"
-        elif isinstance(layer, Linear) and layer.is_conv:
-            layouts[f"{checkpoint_key(path)}.weight"] = "pointwise"
+        elif isinstance(layer, AbstractLinear):
+            if layer.is_conv:
+                layouts[f"{checkpoint_key(path)}.weight"] = "pointwise"
+            if not isinstance(layer, Linear):
+                wrappers.add(path)
     parameters = []
     for path, leaf in jtu.tree_flatten_with_path(model)[0]:
         key = checkpoint_key(path)
-        is_lora = ".lora_" in key
+        is_added = path[:-1] in wrappers
         layout = layouts.get(key, "plain")
-        parameters.append(None if is_lora else Parameter(key, leaf, layout))
+        parameters.append(None if is_added else Parameter(key, leaf, layout))
     return parameters

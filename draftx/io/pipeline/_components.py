@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from ...lora import iter_lora
 from ...models import (
     AutoencoderConfig,
     AutoencoderKL,
     checkpoint_arrays,
     CLIPTextConfig,
     CLIPTextModel,
-    iter_linears,
     named_parameters,
     Parameter,
     replace_parameters,
@@ -174,7 +174,7 @@ def save_component(
 
 def check_no_lora(model: eqx.Module) -> None:
     """Raises if a model has LoRA, which its own files have no place for."""
-    names = [name for name, layer in iter_linears(model) if layer.lora_down is not None]
+    names = [name for name, _ in iter_lora(model)]
     if names:
         raise ValueError(
             f"`{type(model).__name__}` must be saved without LoRA; {len(names)} of its "

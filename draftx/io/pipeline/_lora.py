@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ...layers import Linear
-from ...lora import with_lora
+from ...layers import AbstractLinear
+from ...lora import iter_lora, with_lora
 from ...models import iter_linears, map_linears
 from ...pipeline import Pipeline
 from ..formats import first_five, ModelFileError, read_json, TensorFile, write_tensors
@@ -41,9 +41,7 @@ def save_lora(pipeline: Pipeline, path: str | os.PathLike) -> None:
             )
         path = path / _DIFFUSERS_NAME
     arrays: dict[str, np.ndarray] = {}
-    for name, layer in iter_linears(pipeline):
-        if layer.lora_down is None or layer.lora_up is None:
-            continue
+    for name, layer in iter_lora(pipeline):
         if not name.startswith(_MODELS):
             raise ValueError(
                 "`pipeline` must have LoRA in the UNet and the text encoder only; "
@@ -121,7 +119,9 @@ def _adapter_config(path: pathlib.Path) -> dict[str, Any] | None:
     return read_json(config) if path.name == _PEFT_NAME and config.is_file() else None
 
 
-def _check_shapes(file: TensorFile, pairs: dict[str, Pair], layers: dict[str, Linear]):
+def _check_shapes(
+    file: TensorFile, pairs: dict[str, Pair], layers: dict[str, AbstractLinear]
+) -> None:
     wrong = []
     for name, pair in pairs.items():
         layer, down, up = layers[name], file.shapes[pair.down], file.shapes[pair.up]

@@ -1,9 +1,11 @@
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._custom_types import Images, InputIds
+from ...layers import Remat
 from .._aesthetic_head import AestheticHead
 from ._config import ImageRewardConfig
 from ._text import BertWithImage
@@ -47,13 +49,14 @@ class ImageRewardModel(eqx.Module):
         )
         self.config = config
 
+    @jax.named_scope("draftx.image_reward")
     def __call__(
         self,
         pixel_values: Images,
         input_ids: InputIds,
         lengths: Int[Array, " batch"],
         *,
-        remat: bool = False,
+        remat: Remat = Remat.NONE,
     ) -> Float[Array, " batch"]:
         """**Arguments:**
 

@@ -7,17 +7,17 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._custom_types import InputIds
 from ...kernels import at_least_float32, dot_product_attention
-from ...layers import checkpoint_if, LayerNorm, Linear
+from ...layers import AbstractLinear, checkpoint_if, LayerNorm, Linear, Remat
 from ._config import BertConfig
 
 
 class BertAttention(eqx.Module):
     """Attention with what follows it in BERT: a sum, then a norm."""
 
-    query: Linear
-    key: Linear
-    value: Linear
-    dense: Linear
+    query: AbstractLinear
+    key: AbstractLinear
+    value: AbstractLinear
+    dense: AbstractLinear
     layer_norm: LayerNorm
     num_heads: int = eqx.field(static=True)
 
@@ -35,6 +35,7 @@ class BertAttention(eqx.Module):
         )
         self.num_heads = config.num_attention_heads
 
+    @jax.named_scope("attention")
     def __call__(
         self,
         x: Float[Array, "batch tokens features"],
@@ -83,8 +84,8 @@ class BertLayer(eqx.Module):
 
     attention: BertAttention
     crossattention: BertAttention
-    intermediate: Linear
-    output: Linear
+    intermediate: AbstractLinear
+    output: AbstractLinear
     layer_norm: LayerNorm
 
     def __init__(
@@ -102,6 +103,7 @@ class BertLayer(eqx.Module):
             features, epsilon=config.layer_norm_eps, dtype=dtype
         )
 
+    @jax.named_scope("bert_layer")
     def __call__(
         self,
         x: Float[Array, "batch tokens features"],
@@ -158,13 +160,14 @@ class BertWithImage(eqx.Module):
         ]
         self.config = config
 
+    @jax.named_scope("draftx.blip.text")
     def __call__(
         self,
         input_ids: InputIds,
         lengths: Int[Array, " batch"],
         image_tokens: Float[Array, "batch image_tokens image_features"],
         *,
-        remat: bool = False,
+        remat: Remat = Remat.NONE,
     ) -> Float[Array, "batch tokens features"]:
         """**Arguments:**
 
@@ -182,5 +185,5 @@ class BertWithImage(eqx.Module):
         positions = self.position_embedding[:tokens]
         x = self.layer_norm(self.token_embedding[input_ids] + positions[None])
         for layer in self.layers:
-            x = checkpoint_if(remat, layer)(x, image_tokens, lengths)
+            x = checkpoint_if(remat.scoring, layer)(x, image_tokens, lengths)
         return x

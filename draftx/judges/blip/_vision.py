@@ -1,9 +1,10 @@
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...layers import checkpoint_if, LayerNorm
+from ...layers import checkpoint_if, LayerNorm, Remat
 from ...models.clip import CLIPVisionConfig, EncoderLayer
 from ..clip import embed_patches, prepend
 
@@ -49,19 +50,20 @@ class BlipVisionModel(eqx.Module):
         )
         self.config = config
 
+    @jax.named_scope("draftx.blip.vision")
     def __call__(
         self,
         pixel_values: Float[
             Array, "batch {self.config.image_size} {self.config.image_size} 3"
         ],
         *,
-        remat: bool = False,
+        remat: Remat = Remat.NONE,
     ) -> Float[Array, "batch positions features"]:
         """**Arguments:**
 
         - `pixel_values`: Channels last, normalized by CLIP's mean and deviation.
-        - `remat`: Whether the backward pass computes the inside of every layer again
-            rather than keeping it.
+        - `remat`: Where its `scoring` is true, the backward pass computes the inside of
+            every layer again rather than keeping it.
 
         **Returns:**
 
@@ -71,5 +73,5 @@ class BlipVisionModel(eqx.Module):
         x = prepend(self.class_embedding, x + self.patch_bias[None, None])
         x = x + self.position_embedding[None]
         for layer in self.layers:
-            x = checkpoint_if(remat, layer)(x)
+            x = checkpoint_if(remat.scoring, layer)(x)
         return self.post_layernorm(x)

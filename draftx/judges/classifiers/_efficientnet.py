@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...layers import Linear
+from ...layers import AbstractLinear, Linear
 from ._arrays import shape_of, with_arrays
 from ._layers import BatchNorm, Conv
 
@@ -68,6 +68,7 @@ class Block(eqx.Module):
         self._bn2 = BatchNorm(stage.channels, epsilon=_EPSILON)
         self.has_skip = stride == 1 and in_channels == stage.channels
 
+    @jax.named_scope("mbconv")
     def __call__(
         self, x: Float[Array, "batch height width in_channels"]
     ) -> Float[Array, "batch out_height out_width channels"]:
@@ -96,7 +97,7 @@ class EfficientNetLite(eqx.Module):
     _blocks: tuple[Block, ...]
     _conv_head: Conv
     _bn1: BatchNorm
-    _fc: Linear
+    _fc: AbstractLinear
 
     def __init__(
         self,
@@ -167,6 +168,7 @@ class EfficientNetLite(eqx.Module):
         """How many logits there are."""
         return self._fc.out_features
 
+    @jax.named_scope("draftx.efficientnet")
     def features(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch features"]:

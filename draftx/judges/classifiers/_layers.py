@@ -52,6 +52,7 @@ class Conv(eqx.Module):
         self.padding = kernel_size // 2 if padding is None else padding
         self.num_groups = num_groups
 
+    @jax.named_scope("conv")
     def __call__(
         self, x: Float[Array, "batch height width in_channels"]
     ) -> Float[Array, "batch out_height out_width out_channels"]:
@@ -83,6 +84,7 @@ class BatchNorm(eqx.Module):
         self.running_var = jnp.ones(channels)
         self.epsilon = epsilon
 
+    @jax.named_scope("batch_norm")
     def __call__(
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:

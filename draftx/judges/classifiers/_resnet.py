@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...layers import Linear
+from ...layers import AbstractLinear, Linear
 from ._arrays import shape_of, with_arrays
 from ._layers import BatchNorm, Conv, max_pool
 
@@ -52,6 +52,7 @@ class Block(eqx.Module):
             )
             self.downsample = (conv, BatchNorm(channels))
 
+    @jax.named_scope("resnet_block")
     def __call__(
         self, x: Float[Array, "batch height width in_channels"]
     ) -> Float[Array, "batch out_height out_width channels"]:
@@ -82,7 +83,7 @@ class ResNet(eqx.Module):
     layer2: tuple[Block, ...]
     layer3: tuple[Block, ...]
     layer4: tuple[Block, ...]
-    fc: Linear
+    fc: AbstractLinear
 
     def __init__(
         self,
@@ -155,6 +156,7 @@ class ResNet(eqx.Module):
         """How many logits there are."""
         return self.fc.out_features
 
+    @jax.named_scope("draftx.resnet")
     def features(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch features"]:

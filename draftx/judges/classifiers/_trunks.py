@@ -133,6 +133,7 @@ class PerceptualTrunk(eqx.Module):
         convs = [self.features[tap - 1] for tap in spec.taps]
         return tuple(conv.weight.shape[0] for conv in convs if conv is not None)
 
+    @jax.named_scope("draftx.perceptual_trunk")
     def __call__(
         self, images: Float[Array, "batch height width 3"]
     ) -> list[Float[Array, "batch _ _ _"]]:

@@ -6,7 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._custom_types import Images, InputIds
-from ...layers import Linear
+from ...layers import AbstractLinear, Linear, Remat
 from ...models.clip import CLIPConfig, CLIPTextModel
 from ._vision import CLIPVisionModel
 
@@ -22,8 +22,8 @@ class CLIPModel(eqx.Module):
 
     text_model: CLIPTextModel
     vision_model: CLIPVisionModel
-    text_projection: Linear
-    visual_projection: Linear
+    text_projection: AbstractLinear
+    visual_projection: AbstractLinear
     logit_scale: Float[Array, ""]
     config: CLIPConfig = eqx.field(static=True)
 
@@ -66,7 +66,7 @@ class CLIPModel(eqx.Module):
         return self.text_projection(pooled)
 
     def image_features(
-        self, pixel_values: Images, *, remat: bool = False
+        self, pixel_values: Images, *, remat: Remat = Remat.NONE
     ) -> Float[Array, "batch embedding"]:
         """The embedding of each image, not normalized.
 
@@ -79,7 +79,7 @@ class CLIPVisionModelWithProjection(eqx.Module):
     """The half of a CLIP that embeds images."""
 
     vision_model: CLIPVisionModel
-    visual_projection: Linear
+    visual_projection: AbstractLinear
     config: CLIPConfig = eqx.field(static=True)
 
     def __init__(
@@ -96,7 +96,7 @@ class CLIPVisionModelWithProjection(eqx.Module):
         self.config = config
 
     def image_features(
-        self, pixel_values: Images, *, remat: bool = False
+        self, pixel_values: Images, *, remat: Remat = Remat.NONE
     ) -> Float[Array, "batch embedding"]:
         """As in [`draftx.judges.CLIPModel`][]."""
         return self.visual_projection(self.vision_model(pixel_values, remat=remat))

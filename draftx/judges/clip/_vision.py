@@ -1,11 +1,12 @@
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._custom_types import Images
-from ...layers import checkpoint_if, LayerNorm
+from ...layers import checkpoint_if, LayerNorm, Remat
 from ...models.clip import CLIPVisionConfig, EncoderLayer
 
 
@@ -58,13 +59,13 @@ class CLIPVisionModel(eqx.Module):
             Array, "batch {self.config.image_size} {self.config.image_size} 3"
         ],
         *,
-        remat: bool = False,
+        remat: Remat = Remat.NONE,
     ) -> Float[Array, "batch features"]:
         """**Arguments:**
 
         - `pixel_values`: Channels last, normalized by CLIP's mean and deviation.
-        - `remat`: Whether the backward pass computes the inside of every layer again
-            rather than keeping it.
+        - `remat`: Where its `scoring` is true, the backward pass computes the inside of
+            every layer again rather than keeping it.
 
         **Returns:**
 
@@ -73,7 +74,7 @@ class CLIPVisionModel(eqx.Module):
         return self.post_layernorm(self._encode(pixel_values, remat=remat)[:, 0])
 
     def hidden_states(
-        self, pixel_values: Images, *, remat: bool = False
+        self, pixel_values: Images, *, remat: Remat = Remat.NONE
     ) -> Float[Array, "batch positions features"]:
         """The last hidden state of every token, normed: the class token, then the
         patches from left to right and from top to bottom.
@@ -82,14 +83,15 @@ class CLIPVisionModel(eqx.Module):
         """
         return self.post_layernorm(self._encode(pixel_values, remat=remat))
 
+    @jax.named_scope("draftx.clip.vision")
     def _encode(
-        self, pixel_values: Images, *, remat: bool
+        self, pixel_values: Images, *, remat: Remat
     ) -> Float[Array, "batch positions features"]:
         x = embed_patches(pixel_values, self.patch_embedding)
         x = prepend(self.class_embedding, x) + self.position_embedding[None]
         x = self.pre_layrnorm(x)
         for layer in self.layers:
-            x = checkpoint_if(remat, layer)(x)
+            x = checkpoint_if(remat.scoring, layer)(x)
         return x
 
 

@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...layers import Linear
+from ...layers import AbstractLinear, Linear
 
 
 # Added to the length of a vector before dividing by it.
@@ -20,9 +20,9 @@ class ClassHead(eqx.Module):
     A cosine, with a shift and a scale that the patch chooses for itself.
     """
 
-    dense0: Linear
-    logit_shift: Linear
-    logit_scale: Linear
+    dense0: AbstractLinear
+    logit_shift: AbstractLinear
+    logit_scale: AbstractLinear
 
     def __init__(self, features: int, embedding: int, *, dtype, key: PRNGKeyArray):
         key_1, key_2, key_3 = jr.split(key, 3)
@@ -30,6 +30,7 @@ class ClassHead(eqx.Module):
         self.logit_shift = Linear(features, 1, dtype=dtype, key=key_2)
         self.logit_scale = Linear(features, 1, dtype=dtype, key=key_3)
 
+    @jax.named_scope("class_head")
     def __call__(
         self,
         x: Float[Array, "batch patches features"],
@@ -57,9 +58,9 @@ class ClassHead(eqx.Module):
 class BoxHead(eqx.Module):
     """The box of what a patch shows, told from where the patch itself is."""
 
-    dense0: Linear
-    dense1: Linear
-    dense2: Linear
+    dense0: AbstractLinear
+    dense1: AbstractLinear
+    dense2: AbstractLinear
 
     def __init__(self, features: int, *, dtype, key: PRNGKeyArray):
         key_1, key_2, key_3 = jr.split(key, 3)
@@ -67,6 +68,7 @@ class BoxHead(eqx.Module):
         self.dense1 = Linear(features, features, dtype=dtype, key=key_2)
         self.dense2 = Linear(features, 4, dtype=dtype, key=key_3)
 
+    @jax.named_scope("box_head")
     def __call__(
         self, x: Float[Array, "batch patches features"]
     ) -> Float[Array, "batch patches 4"]:

@@ -1,12 +1,13 @@
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._custom_types import Images, InputIds
-from ...layers import LayerNorm
+from ...layers import LayerNorm, Remat
 from ...models.clip import CLIPConfig
 from ..clip import CLIPModel
 from ._heads import BoxHead, ClassHead
@@ -71,12 +72,13 @@ class OwlViTForObjectDetection(eqx.Module):
         """The embedding of each query, not normalized."""
         return self.owlvit.text_features(input_ids)
 
+    @jax.named_scope("draftx.owlvit")
     def __call__(
         self,
         pixel_values: Images,
         queries: Float[Array, "#batch queries embedding"],
         *,
-        remat: bool = False,
+        remat: Remat = Remat.NONE,
     ) -> Detections:
         """**Arguments:**
 

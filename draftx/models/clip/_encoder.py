@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...kernels import dot_product_attention
-from ...layers import LayerNorm, Linear
+from ...layers import AbstractLinear, LayerNorm, Linear
 from ._config import CLIPTextConfig, CLIPVisionConfig
 
 
@@ -19,10 +19,10 @@ TowerConfig: TypeAlias = CLIPTextConfig | CLIPVisionConfig
 class SelfAttention(eqx.Module):
     """Multi-head self-attention with CLIP's projections."""
 
-    q_proj: Linear
-    k_proj: Linear
-    v_proj: Linear
-    out_proj: Linear
+    q_proj: AbstractLinear
+    k_proj: AbstractLinear
+    v_proj: AbstractLinear
+    out_proj: AbstractLinear
     num_heads: int = eqx.field(static=True)
     is_causal: bool = eqx.field(static=True)
 
@@ -43,6 +43,7 @@ class SelfAttention(eqx.Module):
         self.num_heads = num_heads
         self.is_causal = is_causal
 
+    @jax.named_scope("attention")
     def __call__(
         self, x: Float[Array, "batch tokens features"]
     ) -> Float[Array, "batch tokens features"]:
@@ -57,8 +58,8 @@ class SelfAttention(eqx.Module):
 class MLP(eqx.Module):
     """Two linear layers around CLIP's activation."""
 
-    fc1: Linear
-    fc2: Linear
+    fc1: AbstractLinear
+    fc2: AbstractLinear
     hidden_act: str = eqx.field(static=True)
 
     def __init__(self, config: TowerConfig, *, dtype, key: PRNGKeyArray):
@@ -68,6 +69,7 @@ class MLP(eqx.Module):
         self.fc2 = Linear(inner, features, dtype=dtype, key=key_2)
         self.hidden_act = config.hidden_act
 
+    @jax.named_scope("mlp")
     def __call__(
         self, x: Float[Array, "batch tokens features"]
     ) -> Float[Array, "batch tokens features"]:
@@ -103,6 +105,7 @@ class EncoderLayer(eqx.Module):
         self.layer_norm2 = LayerNorm(features, epsilon=epsilon, dtype=dtype)
         self.mlp = MLP(config, dtype=dtype, key=mkey)
 
+    @jax.named_scope("encoder_layer")
     def __call__(
         self, x: Float[Array, "batch tokens features"]
     ) -> Float[Array, "batch tokens features"]:

@@ -1,4 +1,5 @@
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -46,6 +47,7 @@ class CLIPTextModel(eqx.Module):
         )
         self.config = config
 
+    @jax.named_scope("draftx.clip.text")
     def __call__(self, input_ids: InputIds) -> TextEmbeddings:
         """**Arguments:**
 

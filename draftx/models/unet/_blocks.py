@@ -1,6 +1,7 @@
 from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -39,14 +40,14 @@ def _call_resnet(
         shift = match_batch(shift, x.shape[0])
     # What its backward pass needs is the input of its two norms: forgetting the second
     # costs two convolutions.
-    return checkpoint_if(remat == "nested", resnet)(x, shift)
+    return checkpoint_if(remat.residual_blocks, resnet)(x, shift)
 
 
 def _call_transformer(
     transformer: Transformer2D, x: Array, contexts: list[KeyValue], remat: Remat
 ) -> Float[Array, "batch height width channels"]:
     call = lambda transformer, *args: transformer(*args, remat=remat)
-    return checkpoint_if(remat in ("block", "nested"), call)(transformer, x, contexts)
+    return checkpoint_if(remat.transformers, call)(transformer, x, contexts)
 
 
 def _resnet(
@@ -111,8 +112,9 @@ class DownBlock(eqx.Module):
         if level < len(channels) - 1:
             self.downsampler = Conv2d(out, out, stride=2, dtype=dtype, key=dkey)
 
+    @jax.named_scope("down_block")
     def __call__(
-        self, x: _Map, conditioning: BlockConditioning, *, remat: Remat = "none"
+        self, x: _Map, conditioning: BlockConditioning, *, remat: Remat = Remat.NONE
     ) -> tuple[Array, list[Array]]:
         """**Returns:**
 
@@ -150,8 +152,9 @@ class MidBlock(eqx.Module):
         level = len(config.block_out_channels) - 1
         self.attentions = [_transformer(level, config, dtype, keys[2])]
 
+    @jax.named_scope("mid_block")
     def __call__(
-        self, x: _Map, conditioning: BlockConditioning, *, remat: Remat = "none"
+        self, x: _Map, conditioning: BlockConditioning, *, remat: Remat = Remat.NONE
     ) -> Array:
         shifts, contexts = conditioning
         x = _call_resnet(self.resnets[0], x, shifts[0], remat)
@@ -199,13 +202,14 @@ class UpBlock(eqx.Module):
         if level > 0:
             self.upsampler = Conv2d(out, out, dtype=dtype, key=ukey)
 
+    @jax.named_scope("up_block")
     def __call__(
         self,
         x: _Map,
         skips: list[Array],
         conditioning: BlockConditioning,
         *,
-        remat: Remat = "none",
+        remat: Remat = Remat.NONE,
     ) -> Array:
         """**Arguments:**
 

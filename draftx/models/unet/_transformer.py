@@ -1,12 +1,14 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...layers import (
+    AbstractLinear,
     Attention,
     checkpoint_if,
     GEGLUFeedForward,
@@ -47,12 +49,13 @@ class TransformerBlock(eqx.Module):
         self.norm3 = LayerNorm(features, dtype=dtype)
         self.ff = GEGLUFeedForward(features, dtype=dtype, key=fkey)
 
+    @jax.named_scope("transformer_block")
     def __call__(
         self,
         x: Float[Array, "batch tokens features"],
         context: KeyValue,
         *,
-        remat: Remat = "none",
+        remat: Remat = Remat.NONE,
     ) -> Float[Array, "context_batch tokens features"]:
         """**Arguments:**
 
@@ -64,10 +67,10 @@ class TransformerBlock(eqx.Module):
         x = x + self.attn1(self.norm1(x))
         attended = self.attn2(self.norm2(x), context)
         x = match_batch(x, attended.shape[0]) + attended
-        feed_forward = checkpoint_if(remat == "ff", TransformerBlock._feed_forward)
+        feed_forward = checkpoint_if(remat.feed_forwards, TransformerBlock._feed)
         return x + feed_forward(self, x)
 
-    def _feed_forward(self, x: Array) -> Array:
+    def _feed(self, x: Array) -> Array:
         return self.ff(self.norm3(x))
 
 
@@ -75,9 +78,9 @@ class Transformer2D(eqx.Module):
     """Transformer blocks over the pixels of a feature map, with a residual around."""
 
     norm: GroupNorm
-    proj_in: Linear
+    proj_in: AbstractLinear
     transformer_blocks: list[TransformerBlock]
-    proj_out: Linear
+    proj_out: AbstractLinear
 
     def __init__(
         self,
@@ -125,12 +128,13 @@ class Transformer2D(eqx.Module):
         blocks = self.transformer_blocks
         return [block.attn2.key_value(text_embeddings) for block in blocks]
 
+    @jax.named_scope("transformer")
     def __call__(
         self,
         x: Float[Array, "batch height width channels"],
         contexts: list[KeyValue],
         *,
-        remat: Remat = "none",
+        remat: Remat = Remat.NONE,
     ) -> Float[Array, "context_batch height width channels"]:
         _, height, width, _ = x.shape
         hidden = rearrange(self.norm(x), "b h w c -> b (h w) c")

@@ -1,4 +1,5 @@
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Num, PRNGKeyArray
@@ -76,7 +77,7 @@ class UNet2DConditionModel(eqx.Module):
         timesteps: Num[Array, " batch"],
         text_embeddings: TextEmbeddings,
         *,
-        remat: Remat = "none",
+        remat: Remat = Remat.NONE,
     ) -> Float[Array, "text_batch height width out_channels"]:
         """**Arguments:**
 
@@ -98,6 +99,7 @@ class UNet2DConditionModel(eqx.Module):
             remat=remat,
         )
 
+    @jax.named_scope("draftx.unet.time_shifts")
     def time_shifts(self, timesteps: Num[Array, " rows"]) -> list[TimeShifts]:
         """What every block is told of the time, a row for each timestep.
 
@@ -113,6 +115,7 @@ class UNet2DConditionModel(eqx.Module):
         emb = self.time_embedding(emb.astype(self.dtype))
         return [[r.time_shift(emb) for r in block.resnets] for block in self._blocks]
 
+    @jax.named_scope("draftx.unet.text_context")
     def text_context(self, text_embeddings: TextEmbeddings) -> list[TextContext]:
         """What every block is told of the text: the same at every step of a chain."""
         text_embeddings = text_embeddings.astype(self.dtype)
@@ -121,13 +124,14 @@ class UNet2DConditionModel(eqx.Module):
             for block in self._blocks
         ]
 
+    @jax.named_scope("draftx.unet")
     def denoise(
         self,
         latents: Latents,
         time_shifts: list[TimeShifts],
         text_context: list[TextContext],
         *,
-        remat: Remat = "none",
+        remat: Remat = Remat.NONE,
     ) -> Float[Array, "text_batch height width out_channels"]:
         """The prediction, from what `time_shifts` and `text_context` give.
 
@@ -149,10 +153,9 @@ class UNet2DConditionModel(eqx.Module):
         up = parts[len(self.down_blocks) + 1 :]
         x = self.conv_in(latents.astype(self.dtype))
         skips = [x]
-        # A tenth of the network's work, and a sixth of what its backward pass keeps.
-        largest: Remat = "nested" if remat == "step" else remat
         for i, (block, part) in enumerate(zip(self.down_blocks, down, strict=True)):
-            x, new_skips = block(x, part, remat=remat if i else largest)
+            tier = remat if i else remat.where_largest
+            x, new_skips = block(x, part, remat=tier)
             skips.extend(new_skips)
         x = self.mid_block(x, middle, remat=remat)
         for block, part in zip(self.up_blocks, up, strict=True):

@@ -1,12 +1,13 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._custom_types import Latents
-from ...layers import Conv2d, GroupNorm, Linear, Remat
+from ...layers import AbstractLinear, Conv2d, GroupNorm, Linear, Remat
 from ._blocks import DownBlock, MidBlock, norm_out, UpBlock
 from ._config import AutoencoderConfig
 
@@ -38,6 +39,7 @@ class Encoder(eqx.Module):
             channels[-1], 2 * config.latent_channels, dtype=dtype, key=okey
         )
 
+    @jax.named_scope("encoder")
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
         x = self.conv_in(x)
         for block in self.down_blocks:
@@ -68,11 +70,12 @@ class Decoder(eqx.Module):
         self.conv_norm_out = norm_out(channels[0], config, dtype)
         self.conv_out = Conv2d(channels[0], config.out_channels, dtype=dtype, key=okey)
 
+    @jax.named_scope("decoder")
     def __call__(
         self,
         x: Float[Array, "batch height width channels"],
         *,
-        remat: Remat = "none",
+        remat: Remat = Remat.NONE,
     ) -> Array:
         x = self.mid_block(self.conv_in(x), remat=remat)
         for block in self.up_blocks:
@@ -94,8 +97,8 @@ class AutoencoderKL(eqx.Module):
 
     encoder: Encoder
     decoder: Decoder
-    quant_conv: Linear
-    post_quant_conv: Linear
+    quant_conv: AbstractLinear
+    post_quant_conv: AbstractLinear
     config: AutoencoderConfig = eqx.field(static=True)
 
     def __init__(
@@ -117,7 +120,7 @@ class AutoencoderKL(eqx.Module):
     @property
     def dtype(self) -> jnp.dtype:
         """The dtype of the weights, in which activations are computed."""
-        return self.post_quant_conv.weight.dtype
+        return self.post_quant_conv.dtype
 
     def encode(
         self,
@@ -140,6 +143,7 @@ class AutoencoderKL(eqx.Module):
             mean = mean + jnp.exp(0.5 * log_variance) * noise
         return mean * self.config.scaling_factor
 
+    @jax.named_scope("draftx.vae.encode")
     def posterior(self, images: _Pixels) -> tuple[Latents, Latents]:
         """Mean and log variance of the unscaled latents of `images` in $[0, 1]$."""
         x = (2 * images - 1).astype(self.dtype)
@@ -147,12 +151,12 @@ class AutoencoderKL(eqx.Module):
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
-    def decode(self, latents: Latents, *, remat: Remat = "none") -> _Pixels:
+    def decode(self, latents: Latents, *, remat: Remat = Remat.NONE) -> _Pixels:
         """**Arguments:**
 
         - `latents`: Scaled latents.
-        - `remat`: With `"block"`, the backward pass is left only what each block was
-            given, and computes its inside again.
+        - `remat`: Where its `scoring` is true, the backward pass is left only what each
+            block was given, and computes its inside again.
 
         **Returns:**
 
@@ -160,7 +164,10 @@ class AutoencoderKL(eqx.Module):
         """
         return jnp.clip(self.decode_unclipped(latents, remat=remat), 0.0, 1.0)
 
-    def decode_unclipped(self, latents: Latents, *, remat: Remat = "none") -> _Pixels:
+    @jax.named_scope("draftx.vae.decode")
+    def decode_unclipped(
+        self, latents: Latents, *, remat: Remat = Remat.NONE
+    ) -> _Pixels:
         """`decode` before clipping: what a reconstruction loss is computed on."""
         x = (latents / self.config.scaling_factor).astype(self.dtype)
         decoded = self.decoder(self.post_quant_conv(x), remat=remat)

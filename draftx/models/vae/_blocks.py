@@ -1,4 +1,5 @@
 import equinox as eqx
+import jax
 import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -61,6 +62,7 @@ class PixelAttention(eqx.Module):
             channels, channels, num_heads=1, qkv_bias=True, dtype=dtype, key=key
         )
 
+    @jax.named_scope("pixel_attention")
     def __call__(self, x: _Map) -> _Map:
         _, height, width, _ = x.shape
         hidden = rearrange(self.group_norm(x), "b h w c -> b (h w) c")
@@ -81,9 +83,10 @@ class MidBlock(eqx.Module):
         self.resnets = _resnets(channels, channels, 2, config, dtype, rkey)
         self.attentions = [PixelAttention(channels, config, dtype=dtype, key=akey)]
 
-    def __call__(self, x: _Map, *, remat: Remat = "none") -> _Map:
+    @jax.named_scope("mid_block")
+    def __call__(self, x: _Map, *, remat: Remat = Remat.NONE) -> _Map:
         for block in (self.resnets[0], self.attentions[0], self.resnets[1]):
-            x = checkpoint_if(remat == "block", block)(x)
+            x = checkpoint_if(remat.scoring, block)(x)
         return x
 
 
@@ -117,6 +120,7 @@ class DownBlock(eqx.Module):
                 key=dkey,
             )
 
+    @jax.named_scope("down_block")
     def __call__(self, x: _Map) -> Array:
         for resnet in self.resnets:
             x = resnet(x)
@@ -148,7 +152,8 @@ class UpBlock(eqx.Module):
                 channels[index], channels[index], dtype=dtype, key=ukey
             )
 
-    def __call__(self, x: _Map, *, remat: Remat = "none") -> Array:
+    @jax.named_scope("up_block")
+    def __call__(self, x: _Map, *, remat: Remat = Remat.NONE) -> Array:
         for resnet in self.resnets:
-            x = checkpoint_if(remat == "block", resnet)(x)
+            x = checkpoint_if(remat.scoring, resnet)(x)
         return x if self.upsampler is None else self.upsampler(upsample_nearest(x))

@@ -66,7 +66,7 @@ class AestheticScore(AbstractReward):
         """What the head is given: unit embeddings, in its dtype."""
         pixels = clip_preprocess(images, self.encoder.config.vision.image_size)
         embeddings = image_embeddings(self.encoder, pixels, remat=self.remat)
-        return embeddings.astype(self.head.linears[0].weight.dtype)
+        return embeddings.astype(self.head.dtype)
 
     def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
         del prompts

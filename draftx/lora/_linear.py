@@ -1,0 +1,147 @@
+"""Layers that wrap a linear layer and add a low-rank update to what it computes."""
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..kernels import lora_matmul
+from ..layers import AbstractLinear, Linear
+
+
+class LoRALinear(AbstractLinear):
+    r"""Maps the last axis of activations by a frozen layer and a low-rank update.
+
+    $$y = W x + b + \frac{\alpha}{r} U D x$$
+
+    The update is computed in the dtype of `x`: a bfloat16 base may carry float32
+    factors.
+
+    ??? cite
+
+        [LoRA](https://arxiv.org/abs/2106.09685), equation 3.
+    """
+
+    base: Linear
+    lora_down: Float[Array, "rank in_features"]
+    lora_up: Float[Array, "out_features rank"]
+    lora_scale: Float[Array, ""] | None
+    in_features: int = eqx.field(static=True)
+    out_features: int = eqx.field(static=True)
+    is_conv: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        base: Linear,
+        lora_down: Float[Array, "rank in_features"],
+        lora_up: Float[Array, "out_features rank"],
+        lora_scale: Float[Array, ""] | None = None,
+    ):
+        r"""**Arguments:**
+
+        - `base`: The layer that is adapted, with $W$ and $b$.
+        - `lora_down`: $D$, `[rank, in_features]`.
+        - `lora_up`: $U$, `[out_features, rank]`.
+        - `lora_scale`: $\alpha / r$; `None` is 1.
+        """
+        self.base = base
+        self.lora_down = lora_down
+        self.lora_up = lora_up
+        self.lora_scale = lora_scale
+        self.in_features = base.in_features
+        self.out_features = base.out_features
+        self.is_conv = base.is_conv
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return self.base.dtype
+
+    @jax.named_scope("lora")
+    def __call__(
+        self, x: Float[Array, "*batch {self.in_features}"]
+    ) -> Float[Array, "*batch {self.out_features}"]:
+        y = jnp.einsum("...i,oi->...o", x, self.base.weight)
+        down, up = self.lora_down.astype(x.dtype), self.lora_up.astype(x.dtype)
+        update = jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, down), up)
+        if self.lora_scale is not None:
+            update = self.lora_scale.astype(x.dtype) * update
+        return self.base.add_bias(y + update)
+
+    def update(self) -> Float[Array, "out_features in_features"]:
+        r"""Computes what is added to the weight, $\frac{\alpha}{r} U D$."""
+        update = self.lora_up @ self.lora_down
+        return update if self.lora_scale is None else self.lora_scale * update
+
+    def merged(self) -> Linear:
+        """Adds the update to the weight: a layer without an adapter.
+
+        The sum is computed in the dtype of the factors, and rounded once to that of the
+        weight.
+        """
+        return _with_added(self.base, self.update())
+
+    def premerged(self) -> "PremergedLinear":
+        """Adds the update to the weight once for many calls, and stays trainable."""
+        merged = _with_added(self.base, lax.stop_gradient(self.update()))
+        return PremergedLinear(merged, self.lora_down, self.lora_up, self.lora_scale)
+
+
+class PremergedLinear(AbstractLinear):
+    r"""Maps the last axis of activations by a weight that contains a low-rank update.
+
+    Values and gradients are those of the [`draftx.lora.LoRALinear`][] that it was made
+    from, up to one rounding to the weight's dtype; a call costs one matrix product, and
+    the backward pass reaches `lora_down` and `lora_up` without ever forming the
+    gradient of the weight. Not for storing: the weight does not follow later changes of
+    the adapter.
+    """
+
+    base: Linear
+    lora_down: Float[Array, "rank in_features"]
+    lora_up: Float[Array, "out_features rank"]
+    lora_scale: Float[Array, ""] | None
+    in_features: int = eqx.field(static=True)
+    out_features: int = eqx.field(static=True)
+    is_conv: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        base: Linear,
+        lora_down: Float[Array, "rank in_features"],
+        lora_up: Float[Array, "out_features rank"],
+        lora_scale: Float[Array, ""] | None = None,
+    ):
+        r"""**Arguments:**
+
+        - `base`: With the weight $W + \frac{\alpha}{r} U D$, the gradient of the update
+            stopped.
+        - `lora_down`, `lora_up`, `lora_scale`: The factors that are inside.
+        """
+        self.base = base
+        self.lora_down = lora_down
+        self.lora_up = lora_up
+        self.lora_scale = lora_scale
+        self.in_features = base.in_features
+        self.out_features = base.out_features
+        self.is_conv = base.is_conv
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return self.base.dtype
+
+    @jax.named_scope("lora")
+    def __call__(
+        self, x: Float[Array, "*batch {self.in_features}"]
+    ) -> Float[Array, "*batch {self.out_features}"]:
+        y = lora_matmul(
+            x, self.base.weight, self.lora_down, self.lora_up, self.lora_scale
+        )
+        return self.base.add_bias(y)
+
+
+def _with_added(
+    layer: Linear, update: Float[Array, "out_features in_features"]
+) -> Linear:
+    weight = (layer.weight.astype(update.dtype) + update).astype(layer.weight.dtype)
+    return eqx.tree_at(lambda m: m.weight, layer, weight)
