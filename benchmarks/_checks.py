@@ -23,15 +23,13 @@ from _measure import compile_program, peaks, use_cache
 from _models import chain_program, gradient_program, make_inputs
 
 import draftx
-from draftx.kernels import dot_product_attention
-from draftx.kernels.attention._dispatch import (
-    choose_implementation,
-    current_device,
-    Implementation,
-    IMPLEMENTATIONS,
-    refusal,
-    Shape,
+from draftx.kernels import (
+    AttentionShape,
+    choose_attention,
+    dot_product_attention,
+    target_device,
 )
+from draftx.kernels.attention._dispatch import IMPLEMENTATIONS, refusal
 
 
 # Queries, keys, head size; the first seven are Stable Diffusion 1.4's.
@@ -121,9 +119,9 @@ def attention(context: Context) -> dict[str, Any]:
     dtype, heads, rows = jnp.dtype("bfloat16"), 8, []
     for q_len, kv_len, head_dim in _SMALL_ATTENTIONS if context.small else _ATTENTIONS:
         about: dict[str, Any] = dict(
-            device=current_device(),
+            device=target_device(),
             dtype=dtype,
-            shape=Shape(2, heads, q_len, kv_len, head_dim),
+            shape=AttentionShape(2, heads, q_len, kv_len, head_dim),
             is_causal=False,
         )
         shapes = [(2, n, heads, head_dim) for n in (q_len, kv_len, kv_len, q_len)]
@@ -135,10 +133,8 @@ def attention(context: Context) -> dict[str, Any]:
         wide = lambda x: x.astype(jnp.float32)
         with jax.default_matmul_precision("highest"):
             wanted = _pull([wide(x) for x in qkv], wide(d_out), "reference")
-        chosen = choose_implementation(**about)
-        can: list[Implementation] = [
-            name for name in IMPLEMENTATIONS if refusal(name, **about) is None
-        ]
+        chosen = choose_attention(**about)
+        can = [x for x in IMPLEMENTATIONS if refusal(x, **about) is None]
         for name in can:
             if name == "reference":
                 continue

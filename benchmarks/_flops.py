@@ -58,7 +58,7 @@ def count_jaxpr_flops(
 def plain_attention():
     """Attention as its definition says while something is traced: what backends compute
     again in the backward pass is then not counted."""
-    target = "draftx.kernels.attention._api.choose_implementation"
+    target = "draftx.kernels.attention._api.choose_attention"
     with mock.patch(target, return_value="reference"):
         yield
 

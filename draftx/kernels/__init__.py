@@ -1,6 +1,10 @@
 """Functions on arrays: the arithmetic that layers are made of."""
 
-from ._conv import conv2d as conv2d, conv2d_reference as conv2d_reference
+from ._device import (
+    compiling_for as compiling_for,
+    Device as Device,
+    target_device as target_device,
+)
 from ._dtypes import at_least_float32 as at_least_float32
 from ._geglu import geglu as geglu, geglu_reference as geglu_reference
 from ._group_norm import (
@@ -17,6 +21,13 @@ from ._lora_matmul import (
 )
 from .attention import (
     attention_reference as attention_reference,
-    choose_implementation as choose_implementation,
+    AttentionShape as AttentionShape,
+    choose_attention as choose_attention,
     dot_product_attention as dot_product_attention,
+)
+from .conv import (
+    choose_conv2d as choose_conv2d,
+    conv2d as conv2d,
+    conv2d_reference as conv2d_reference,
+    ConvShape as ConvShape,
 )

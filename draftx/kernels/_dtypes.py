@@ -3,7 +3,7 @@ import jax.numpy as jnp
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype statistics are computed in: float32, or float64 for float64."""
+    """Gives the dtype that statistics are computed in: float32, or float64 for that."""
     # Tests run with strict promotion, under which asking the question is an error.
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(dtype, jnp.float32)

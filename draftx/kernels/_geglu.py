@@ -12,7 +12,7 @@ from ._dtypes import at_least_float32
 def geglu_reference(
     x: Float[Array, "*batch two_inner"],
 ) -> Float[Array, "*batch two_inner//2"]:
-    """The definition of `geglu`, for tests. Never optimized."""
+    """Gates features as `geglu` does: its definition, for tests. Never optimized."""
     dtype = at_least_float32(x.dtype)
     value, gate = jnp.split(x.astype(dtype), 2, axis=-1)
     return (value * jax.nn.gelu(gate, approximate=False)).astype(x.dtype)
@@ -50,7 +50,7 @@ _geglu.defvjp(_fwd, _bwd)
 
 
 def geglu(x: Float[Array, "*batch two_inner"]) -> Float[Array, "*batch two_inner//2"]:
-    r"""One half of the features, gated by the exact GELU of the other half.
+    r"""Gates one half of the features, `[..., 2 * inner]`, by the GELU of the other.
 
     $$x_1 \odot x_2\,\Phi(x_2), \qquad
     \Phi(z) = \tfrac12\big(1 + \mathrm{erf}(z / \sqrt 2)\big)$$

@@ -23,7 +23,7 @@ def group_norm_reference(
     epsilon: float,
     silu: bool = False,
 ) -> _Activations:
-    """The definition of `group_norm`, for tests. Never optimized."""
+    """Normalizes as `group_norm` does: its definition, for tests. Never optimized."""
     dtype = at_least_float32(x.dtype)
     g = rearrange(x.astype(dtype), "b h w (g c) -> b g (h w c)", g=num_groups)
     mean = jnp.mean(g, axis=-1, keepdims=True)
@@ -113,7 +113,7 @@ def group_norm(
     epsilon: float,
     silu: bool = False,
 ) -> _Activations:
-    r"""Group normalization over channels-last activations.
+    r"""Normalizes groups of channels, `[batch, height, width, channels]`.
 
     $$y = \gamma\,\frac{x - \mu_g}{\sqrt{\sigma_g^2 + \varepsilon}} + \beta$$
 

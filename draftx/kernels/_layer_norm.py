@@ -16,7 +16,7 @@ _Param = Float[Array, " features"]
 def layer_norm_reference(
     x: _Activations, weight: _Param, bias: _Param, *, epsilon: float
 ) -> _Activations:
-    """The definition of `layer_norm`, for tests. Never optimized."""
+    """Normalizes as `layer_norm` does: its definition, for tests. Never optimized."""
     dtype = at_least_float32(x.dtype)
     x32 = x.astype(dtype)
     mean = jnp.mean(x32, axis=-1, keepdims=True)
@@ -75,7 +75,7 @@ _layer_norm.defvjp(_fwd, _bwd)
 def layer_norm(
     x: _Activations, weight: _Param, bias: _Param, *, epsilon: float
 ) -> _Activations:
-    r"""Layer normalization over the last axis.
+    r"""Normalizes the last axis, `[..., features]`.
 
     $$y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}} + \beta$$
 

@@ -19,7 +19,10 @@ _Scale = Float[Array, ""] | None
 def lora_matmul_reference(
     x: _Input, weight: _Weight, lora_down: _Down, lora_up: _Up, lora_scale: _Scale
 ) -> _Output:
-    """The definition, for tests: `weight` is the one *without* the update."""
+    """Maps as `lora_matmul` does: its definition, for tests.
+
+    Here `weight` is the one *without* the update.
+    """
     down = jnp.einsum("...i,ri->...r", x, lora_down.astype(x.dtype))
     update = jnp.einsum("...r,or->...o", down, lora_up.astype(x.dtype))
     if lora_scale is not None:
@@ -95,7 +98,7 @@ def lora_matmul(
     lora_up: _Up,
     lora_scale: _Scale = None,
 ) -> _Output:
-    r"""An adapted linear map at the price of the frozen one.
+    r"""Maps `[..., in_features]` by an adapted weight, at the price of the frozen one.
 
     $$y = x\,(W + s\,U D)^\top$$
 

@@ -4,15 +4,11 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
+from .._choice import resolve
+from .._device import target_device
 from ._chunked import attention_chunked
 from ._cudnn import attention_cudnn
-from ._dispatch import (
-    choose_implementation,
-    current_device,
-    IMPLEMENTATIONS,
-    refusal,
-    Shape,
-)
+from ._dispatch import AttentionShape, choose_attention, IMPLEMENTATIONS, refusal
 from ._pallas_tpu import attention_pallas_tpu
 from ._reference import attention_reference
 from ._xla import attention_xla
@@ -37,15 +33,17 @@ def dot_product_attention(
     is_causal: bool = False,
     implementation: str | None = None,
 ) -> Float[Array, "batch q_len heads head_dim"]:
-    r"""Scaled dot-product attention over an explicit batch axis.
+    r"""Attends from queries to keys and values, `[batch, tokens, heads, head_dim]`.
 
     $$\mathrm{softmax}\big(Q K^\top / \sqrt{d}\big) V$$
 
     **Arguments:**
 
-    - `query`, `key`, `value`: Heads already split.
+    - `query`: $Q$, its heads already split.
+    - `key`, `value`: $K$ and $V$, with as many heads.
     - `is_causal`: Whether position `i` sees only positions `<= i`.
-    - `implementation`: `None` chooses by JAX's default device and the shapes. A backend
+    - `implementation`: `None` chooses by the device compiled for (that of
+        `compiling_for`, else JAX's default device), the dtype and the shapes. A backend
         that is named is used or refuses with a `ValueError`:
         - `"cudnn"`: CUDA devices; float16 or bfloat16; heads whose size is a multiple
             of 8, up to 256 (128 before Hopper).
@@ -69,24 +67,15 @@ def dot_product_attention(
     """
     batch, q_len, heads, head_dim = query.shape
     about: dict[str, Any] = dict(
-        device=current_device(),
+        device=target_device(),
         dtype=query.dtype,
-        shape=Shape(batch, heads, q_len, key.shape[1], head_dim),
+        shape=AttentionShape(batch, heads, q_len, key.shape[1], head_dim),
         is_causal=is_causal,
     )
-    if implementation is None:
-        implementation = choose_implementation(**about)
-    elif implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"`implementation` must be None or one of {list(IMPLEMENTATIONS)}; got "
-            f"{implementation!r}."
-        )
-    else:
-        reason = refusal(implementation, **about)
-        if reason is not None:
-            possible = [x for x in IMPLEMENTATIONS if refusal(x, **about) is None]
-            raise ValueError(
-                f"`implementation={implementation!r}` {reason}. Possible here: None "
-                f"(chooses) or one of {possible}."
-            )
-    return _BACKENDS[implementation](query, key, value, is_causal=is_causal)
+    chosen = resolve(
+        implementation,
+        IMPLEMENTATIONS,
+        choose=lambda: choose_attention(**about),
+        refusal=lambda name: refusal(name, **about),
+    )
+    return _BACKENDS[chosen](query, key, value, is_causal=is_causal)

@@ -123,7 +123,7 @@ def attention_chunked(
     is_causal: bool = False,
     length: int | None = None,
 ) -> Float[Array, "batch q_len heads head_dim"]:
-    """Attention in bounded memory, for any device, dtype and size.
+    """Attends in bounded memory, for any device, dtype and size.
 
     **Arguments:**
 

@@ -17,7 +17,7 @@ def attention_cudnn(
     *,
     is_causal: bool = False,
 ) -> Float[Array, "batch q_len heads head_dim"]:
-    """Attention by cuDNN, on CUDA devices, in float16 or bfloat16.
+    """Attends by cuDNN's fused kernel, on CUDA devices, in float16 or bfloat16.
 
     Not to be put under `jax.vmap` with an odd number of keys.
 

@@ -1,10 +1,10 @@
 """Which backend computes an attention: the rules, as functions of plain values."""
 
-import re
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
+
+from .._device import Device
 
 
 Implementation: TypeAlias = Literal[
@@ -27,21 +27,15 @@ _MAX_SCORES_ACCELERATOR = 2**24
 _MIN_TOKENS_TPU = 1024
 
 
-class Device(NamedTuple):
-    """What of a device the rules depend on.
+class AttentionShape(NamedTuple):
+    """Holds the sizes of an attention.
 
-    **Fields:**
+    **Arguments:**
 
-    - `platform`: `"cpu"`, `"cuda"`, `"rocm"`, `"tpu"` or another name of JAX's.
-    - `compute_capability`: Of a CUDA device, such as `(9, 0)`; otherwise `None`.
+    - `batch`, `heads`: How many score matrices there are.
+    - `q_len`, `kv_len`: Their sizes.
+    - `head_dim`: Features of one head.
     """
-
-    platform: str
-    compute_capability: tuple[int, int] | None = None
-
-
-class Shape(NamedTuple):
-    """The sizes of an attention."""
 
     batch: int
     heads: int
@@ -50,32 +44,16 @@ class Shape(NamedTuple):
     head_dim: int
 
 
-def current_device() -> Device:
-    """Where JAX puts what is not told otherwise: `jax.default_device`, if it is set."""
-    # A device, the name of a platform, or None.
-    default: Any = getattr(jax.config, "jax_default_device", None)
-    if not isinstance(default, jax.Device):
-        default = jax.local_devices(backend=default)[0]
-    if default.platform != "gpu":
-        return Device(default.platform)
-    # CUDA devices say "9.0" here and ROCm devices "gfx942", if anything.
-    text = str(getattr(default, "compute_capability", ""))
-    match = re.fullmatch(r"(\d+)\.(\d+)", text)
-    if match is None:
-        return Device("rocm")
-    return Device("cuda", (int(match[1]), int(match[2])))
-
-
 def refusal(
-    implementation: Implementation,
+    implementation: str,
     *,
     device: Device,
     dtype: jnp.dtype,
-    shape: Shape,
+    shape: AttentionShape,
     is_causal: bool,
 ) -> str | None:
-    """Why a backend cannot compute this: a rule and the value that breaks it, or `None`
-    if it can."""
+    """Says why a backend cannot compute an attention: a rule and the value that breaks
+    it, or `None` if it can."""
     if implementation in ("xla", "chunked", "reference"):
         return None
     if implementation == "cudnn":
@@ -101,13 +79,20 @@ def refusal(
     return None
 
 
-def choose_implementation(
-    *, device: Device, dtype: jnp.dtype, shape: Shape, is_causal: bool
+def choose_attention(
+    *, device: Device, dtype: jnp.dtype, shape: AttentionShape, is_causal: bool
 ) -> Implementation:
-    """What `dot_product_attention` uses if no backend is named.
+    """Chooses the backend of `dot_product_attention` where none is named.
 
     cuDNN wherever it can be, a Pallas kernel for long sequences on a TPU, else the
     score matrix in one piece or, where it is large, in chunks.
+
+    **Arguments:**
+
+    - `device`: What is compiled for.
+    - `dtype`: Of the query.
+    - `shape`: The sizes.
+    - `is_causal`: Whether position `i` sees only positions `<= i`.
     """
     can = lambda name: (
         refusal(name, device=device, dtype=dtype, shape=shape, is_causal=is_causal)

@@ -42,7 +42,7 @@ def attention_pallas_tpu(
     *,
     is_causal: bool = False,
 ) -> Float[Array, "batch q_len heads head_dim"]:
-    """Attention by a Pallas kernel, on TPUs, in float32 or bfloat16.
+    """Attends by a Pallas kernel, on TPUs, in float32 or bfloat16.
 
     Lengths are padded to multiples of 128, and so are heads wider than 128.
 

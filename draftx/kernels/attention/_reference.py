@@ -14,7 +14,7 @@ def attention_reference(
     *,
     is_causal: bool = False,
 ) -> Float[Array, "batch q_len heads head_dim"]:
-    """`dot_product_attention`, with the derivative that autodiff gives."""
+    """Attends as `dot_product_attention` does, with autodiff's derivative."""
     dtype = at_least_float32(query.dtype)
     scores = jnp.einsum("btnh,bsnh->bnts", query, key, preferred_element_type=dtype)
     scores = scores * jnp.asarray(query.shape[-1] ** -0.5, dtype)

@@ -41,7 +41,7 @@ def attention_xla(
     *,
     is_causal: bool = False,
 ) -> Float[Array, "batch q_len heads head_dim"]:
-    """Attention through a full score matrix, for any device, dtype and size.
+    """Attends through one score matrix, for any device, dtype and size.
 
     **Backward:** saves `query`, `key`, `value`, the output and the softmax, in the
     dtype of `value`. Making the softmax again takes up to twice as long on a CPU;

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
-from draftx.kernels import attention_reference, dot_product_attention
-from draftx.kernels.attention import _api
+from draftx.kernels import (
+    attention_reference,
+    compiling_for,
+    dot_product_attention,
+    target_device,
+)
 from draftx.kernels.attention._cudnn import attention_cudnn
-from draftx.kernels.attention._dispatch import current_device, Device
 
 from ...helpers import assert_close
 
@@ -27,22 +30,11 @@ def _both(fn, args, is_causal):
     return out, pullback(d_out)
 
 
-@pytest.fixture
-def hopper(monkeypatch):
-    """What JAX asks of a device, answered as an H200 would."""
-    path = "jax._src.cudnn.fused_attention_stablehlo"
-    fused = pytest.importorskip(path)
-    monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91500)
-    monkeypatch.setattr(fused, "check_compute_capability", lambda _: True)
-    monkeypatch.setattr(fused, "is_cuda_compute_capability_equal", lambda _: False)
-    monkeypatch.setattr(_api, "current_device", lambda: Device("cuda", (9, 0)))
-
-
 @pytest.mark.parametrize(
     ("q_len", "kv_len", "head_dim", "is_causal"),
     [(256, 256, 40, False), (64, 77, 160, False), (77, 77, 64, True)],
 )
-def test_lowers_to_the_fused_kernel(q_len, kv_len, head_dim, is_causal, hopper):
+def test_lowers_to_the_fused_kernel(q_len, kv_len, head_dim, is_causal):
     query = jax.ShapeDtypeStruct((2, q_len, 8, head_dim), jnp.bfloat16)
     key = jax.ShapeDtypeStruct((2, kv_len, 8, head_dim), jnp.bfloat16)
     op = lambda *args: dot_product_attention(*args, is_causal=is_causal)
@@ -54,7 +46,8 @@ def test_lowers_to_the_fused_kernel(q_len, kv_len, head_dim, is_causal, hopper):
             ["__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"],
         ),
     ):
-        lowered = jax.jit(fn).trace(*args).lower(lowering_platforms=("cuda",))
+        with compiling_for("cuda", (9, 0)):
+            lowered = jax.jit(fn).trace(*args).lower(lowering_platforms=("cuda",))
         text = lowered.as_text()
         assert sorted(set(re.findall(r"__cudnn\$\w+", text))) == calls
         # Nothing is left for XLA to multiply.
@@ -87,7 +80,7 @@ def test_odd_lengths_are_padded_and_masked(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(current_device().platform != "cuda", reason="needs cuDNN")
+@pytest.mark.skipif(target_device().platform != "cuda", reason="needs cuDNN")
 @pytest.mark.parametrize(
     ("q_len", "kv_len", "head_dim"), [(256, 256, 40), (256, 77, 80), (64, 77, 160)]
 )

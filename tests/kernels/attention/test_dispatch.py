@@ -1,8 +1,5 @@
 """Which backend is chosen, and what is said about one that cannot be used."""
 
-import types
-
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -10,11 +7,13 @@ import pytest
 
 from draftx.kernels import (
     attention_reference,
-    choose_implementation,
+    AttentionShape,
+    choose_attention,
+    compiling_for,
+    Device,
     dot_product_attention,
 )
 from draftx.kernels.attention import _api
-from draftx.kernels.attention._dispatch import current_device, Device, Shape
 
 from ...helpers import assert_close
 
@@ -55,33 +54,11 @@ _TEXT = (77, 77, 64)
     ],
 )
 def test_choice(device, dtype, lengths_and_head_dim, is_causal, expected):
-    shape = Shape(1, 8, *lengths_and_head_dim)
-    chosen = choose_implementation(
+    shape = AttentionShape(1, 8, *lengths_and_head_dim)
+    chosen = choose_attention(
         device=device, dtype=jnp.dtype(dtype), shape=shape, is_causal=is_causal
     )
     assert chosen == expected
-
-
-def test_current_device_is_a_platform_of_the_rules():
-    device = current_device()
-    assert device.platform in ("cpu", "cuda", "rocm", "tpu")
-    assert (device.compute_capability is None) == (device.platform != "cuda")
-
-
-@pytest.mark.parametrize("default", ["cpu", "device"])
-def test_current_device_is_the_default_one(default):
-    default = jax.local_devices(backend="cpu")[0] if default == "device" else default
-    with jax.default_device(default):
-        assert current_device() == _CPU
-
-
-@pytest.mark.parametrize(
-    ("capability", "expected"), [("9.0", _HOPPER), ("8.0", _AMPERE), ("gfx942", _ROCM)]
-)
-def test_gpus_are_told_apart(capability, expected, monkeypatch):
-    gpu = types.SimpleNamespace(platform="gpu", compute_capability=capability)
-    monkeypatch.setattr(jax, "local_devices", lambda backend: [gpu])
-    assert current_device() == expected
 
 
 def _problem(dtype=jnp.bfloat16, head_dim=40, kv_len=6):
@@ -111,12 +88,9 @@ def _problem(dtype=jnp.bfloat16, head_dim=40, kv_len=6):
         (_TPU, "pallas_tpu", dict(head_dim=512), False, "<= 256; got 512"),
     ],
 )
-def test_named_backend_refuses(
-    device, implementation, problem, is_causal, text, monkeypatch
-):
-    monkeypatch.setattr(_api, "current_device", lambda: device)
+def test_named_backend_refuses(device, implementation, problem, is_causal, text):
     text = f"`implementation=.*{text}.* Possible here: .*'xla', 'chunked', 'reference'"
-    with pytest.raises(ValueError, match=text):
+    with compiling_for(*device), pytest.raises(ValueError, match=text):
         dot_product_attention(
             *_problem(**problem), is_causal=is_causal, implementation=implementation
         )
@@ -141,6 +115,6 @@ def test_chosen_backend_is_the_one_called(monkeypatch):
     backends = {name: spy(name) for name in _api.IMPLEMENTATIONS}
     monkeypatch.setattr(_api, "_BACKENDS", backends)
     for device, implementation in ((_HOPPER, None), (_CPU, None), (_CPU, "chunked")):
-        monkeypatch.setattr(_api, "current_device", lambda device=device: device)
-        dot_product_attention(*_problem(), implementation=implementation)
+        with compiling_for(*device):
+            dot_product_attention(*_problem(), implementation=implementation)
     np.testing.assert_array_equal(called, ["cudnn", "xla", "chunked"])

@@ -8,9 +8,11 @@ import jax.random as jr
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from draftx.kernels import attention_reference, dot_product_attention
-from draftx.kernels.attention import _api
-from draftx.kernels.attention._dispatch import Device
+from draftx.kernels import (
+    attention_reference,
+    compiling_for,
+    dot_product_attention,
+)
 from draftx.kernels.attention._pallas_tpu import _block, attention_pallas_tpu
 
 from ...helpers import assert_close
@@ -47,14 +49,14 @@ def test_interpreted_vjp_matches_reference(getkey):
     ("tokens", "head_dim", "dtype"),
     [(4096, 40, jnp.bfloat16), (1024, 80, jnp.float32), (1100, 160, jnp.bfloat16)],
 )
-def test_lowers_to_mosaic(tokens, head_dim, dtype, monkeypatch):
-    monkeypatch.setattr(_api, "current_device", lambda: Device("tpu"))
+def test_lowers_to_mosaic(tokens, head_dim, dtype):
     x = jax.ShapeDtypeStruct((2, tokens, 8, head_dim), dtype)
     for fn, args, calls in (
         (dot_product_attention, (x, x, x), 1),
         (_vjp(dot_product_attention), (x, x, x, x), 3),
     ):
-        lowered = jax.jit(fn).trace(*args).lower(lowering_platforms=("tpu",))
+        with compiling_for("tpu"):
+            lowered = jax.jit(fn).trace(*args).lower(lowering_platforms=("tpu",))
         assert lowered.as_text().count("@tpu_custom_call") == calls
 
 

@@ -1,5 +1,7 @@
 """Convolution against XLA's own, values and both gradients."""
 
+import functools as ft
+
 import jax
 import jax.extend as jex
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 
 from draftx.kernels import conv2d, conv2d_reference
 
-from ..helpers import assert_close
+from ...helpers import assert_close
 
 
 # Height, width, kernel, stride, padding: many pixels and few, every layer's kind.
@@ -51,6 +53,15 @@ def _value_and_gradients(conv, x, weight, options):
 def test_values_and_gradients_are_those_of_the_definition(case, getkey):
     problem = _problem(case, getkey)
     actual = _value_and_gradients(conv2d, *problem)
+    assert_close(actual, _value_and_gradients(conv2d_reference, *problem), scale=10.0)
+
+
+@pytest.mark.parametrize("case", [_CASES[2], _CASES[3]])
+@pytest.mark.parametrize("implementation", ["mirrored", "patches", "reference"])
+def test_every_backend_is_the_definition_at_any_size(implementation, case, getkey):
+    problem = _problem(case, getkey)
+    named = ft.partial(conv2d, implementation=implementation)
+    actual = _value_and_gradients(named, *problem)
     assert_close(actual, _value_and_gradients(conv2d_reference, *problem), scale=10.0)
 
 

@@ -1,0 +1,5 @@
+"""Two-dimensional convolution: one definition, several ways to compute it."""
+
+from ._api import conv2d as conv2d
+from ._dispatch import choose_conv2d as choose_conv2d, ConvShape as ConvShape
+from ._reference import conv2d_reference as conv2d_reference
