@@ -13,7 +13,13 @@ from . import (
 )
 from ._compilation import enable_compilation_cache as enable_compilation_cache
 from ._devices import split_cpu as split_cpu
-from .diffusion import AnnealedGuidance as AnnealedGuidance, LoRAWindow as LoRAWindow
+from .diffusion import (
+    Ancestral as Ancestral,
+    AnnealedGuidance as AnnealedGuidance,
+    DDIM as DDIM,
+    Euler as Euler,
+    LoRAWindow as LoRAWindow,
+)
 from .finetuning import (
     AbstractGradientEstimator as AbstractGradientEstimator,
     AlignProp as AlignProp,

@@ -1,14 +1,29 @@
-"""The noise schedule, the DDIM sampler, guidance, and the truncated chain."""
+"""Noise schedules, samplers, guidance, and the chain that gradients are cut from."""
 
+from ._ancestral import Ancestral as Ancestral, AncestralSteps as AncestralSteps
 from ._chain import (
-    run_chain as run_chain,
-    run_chain_with_cost as run_chain_with_cost,
+    Chain as Chain,
+    Prediction as Prediction,
+    Record as Record,
+    record as record,
+    run as run,
     run_frozen as run_frozen,
+    run_truncated as run_truncated,
+    State as State,
     step_noise as step_noise,
-    StepCost as StepCost,
 )
+from ._charge import AbstractStepCost as AbstractStepCost, Charge as Charge
 from ._ddim import DDIM as DDIM, DDIMSteps as DDIMSteps
-from ._guidance import AbstractDenoiser as AbstractDenoiser, Denoiser as Denoiser
+from ._denoiser import AbstractDenoiser as AbstractDenoiser
+from ._density import (
+    check_density_reduction as check_density_reduction,
+    check_noise as check_noise,
+    DensityReduction as DensityReduction,
+    log_prob as log_prob,
+    random_steps as random_steps,
+)
+from ._euler import Euler as Euler, EulerSteps as EulerSteps
+from ._guidance import Denoiser as Denoiser
 from ._lora_schedule import (
     AbstractLoRASchedule as AbstractLoRASchedule,
     AnnealedGuidance as AnnealedGuidance,
@@ -16,5 +31,6 @@ from ._lora_schedule import (
     MixedDenoiser as MixedDenoiser,
     SwitchedDenoiser as SwitchedDenoiser,
 )
+from ._sampler import AbstractSampler as AbstractSampler, AbstractSteps as AbstractSteps
 from ._schedule import SchedulerConfig as SchedulerConfig
 from ._split_denoiser import SplitDenoiser as SplitDenoiser

@@ -28,7 +28,7 @@ class AncestralSteps(AbstractSteps):
     of_latents: Float[Array, "*steps"]
 
 
-class Ancestral(AbstractSampler):
+class Ancestral(AbstractSampler[AncestralSteps]):
     r"""Adds fresh noise at each step, as denoising diffusion probabilistic models do.
 
     With $\alpha = \bar\alpha_t / \bar\alpha_s$, where $s$ is the timestep visited after

@@ -21,7 +21,7 @@ class DDIMSteps(AbstractSteps):
     noise_scale: Float[Array, "*steps"]
 
 
-class DDIM(AbstractSampler):
+class DDIM(AbstractSampler[DDIMSteps]):
     r"""Denoising diffusion implicit models, with the noise level $\eta$.
 
     $$x_{t-1} = \sqrt{\bar\alpha_{t-1}}\,\hat x_0

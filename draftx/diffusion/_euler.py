@@ -24,12 +24,12 @@ class EulerSteps(AbstractSteps):
     prev_sigma: Float[Array, "*steps"]
 
 
-class Euler(AbstractSampler):
+class Euler(AbstractSampler[EulerSteps]):
     r"""Follows a diffusion model's differential equation by Euler's method.
 
-    Over $s = \sigma / \alpha$, a step from $s$ to $s'$ goes along a straight line:
-    $\bar x' = \bar x + (s' - s)\,\hat\epsilon$ from $\bar x = \hat x_0 + s\,\hat\epsilon$.
-    The same step, written for latents of any signal and noise,
+    Over $s = \sigma / \alpha$, a step from $s$ to $s'$ goes along a straight line, from
+    $\bar x = \hat x_0 + s\,\hat\epsilon$ to $\bar x + (s' - s)\,\hat\epsilon$. The same
+    step, written for latents of any signal and noise,
 
     $$x' = \alpha' \hat x_0 + \sigma' \hat\epsilon$$
 
