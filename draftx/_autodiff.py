@@ -14,7 +14,7 @@ _Tree = TypeVar("_Tree")
 
 
 def stop_gradient(tree: _Tree) -> _Tree:
-    """`lax.stop_gradient` of every inexact array in a tree."""
+    """Stops the gradient of every inexact array in a tree."""
     arrays, rest = eqx.partition(tree, eqx.is_inexact_array)
     return eqx.combine(jax.tree.map(lax.stop_gradient, arrays), rest)
 
@@ -25,7 +25,7 @@ def attach_gradient(
     at: Float[Array, "batch ..."],
     gradient: Float[Array, "batch ..."],
 ) -> Float[Array, " batch"]:
-    """`values`, one a row, known to have this `gradient` with respect to `at`."""
+    """Gives `values`, `[batch]`, a known `gradient` with respect to `at`."""
     del at, gradient
     return values
 
@@ -39,11 +39,14 @@ attach_gradient.defvjp(
 def eager_gradient(
     fn: Callable[..., tuple[Float[Array, ""], Any]], *args: Any
 ) -> tuple[Float[Array, ""], Any]:
-    """`fn(*args)`, its gradient taken at once instead of in the backward pass.
+    """Calls `fn(*args)` and takes its gradient at once, not in the backward pass.
 
     Between the passes nothing is kept of the inside of `fn` but that gradient, and
     nothing is computed twice: for terms of a sum, one after the other under a scan,
     this needs the memory of one term and, unlike a checkpoint, no second forward pass.
+    It must be compiled together with its backward pass, as under
+    `jax.jit(jax.grad(...))`: `args` are handed over too, until a compiler sees that
+    nobody reads them.
 
     **Arguments:**
 
@@ -52,34 +55,30 @@ def eager_gradient(
     - `args`: Gradients are taken only with respect to those arrays for which somebody
         asks: frozen weights cost nothing.
     """
-    leaves, combine = _flatten(args)
 
-    def call(*leaves: Array) -> tuple[Float[Array, ""], Any]:
-        return fn(*combine(leaves))
+    @eqx.filter_custom_vjp
+    def call(args):
+        return fn(*args)
 
-    def forward(*primals):
-        values, wanted = _values_and_wanted(primals)
-        of_wanted = lambda chosen: call(*_replace(values, wanted, chosen))
-        chosen = [values[i] for i in wanted]
-        out, gradient = jax.value_and_grad(of_wanted, has_aux=True)(chosen)
-        nothing: list[Array | None] = [None] * len(values)
-        return out, _replace(nothing, wanted, gradient)
+    @call.def_fwd
+    def _(perturbed, args):
+        wanted, rest = eqx.partition(args, perturbed)
+        of_wanted = lambda wanted: fn(*eqx.combine(wanted, rest))
+        return jax.value_and_grad(of_wanted, has_aux=True)(wanted)
 
-    def backward(gradient, cotangent):
-        scale = cotangent[0]
-        if _is_zero(scale):
-            return (None,) * len(gradient)
-        times = lambda g: None if g is None else scale.astype(g.dtype) * g
-        return tuple(times(g) for g in gradient)
+    @call.def_bwd
+    def _(gradient, cotangent, perturbed, args):
+        del perturbed, args
+        scale, _ = cotangent
+        times = lambda g: None if scale is None else scale.astype(g.dtype) * g
+        return jax.tree.map(times, gradient)
 
-    with_gradient = jax.custom_vjp(call)
-    with_gradient.defvjp(forward, backward, symbolic_zeros=True)
-    value, aux = with_gradient(*leaves)
+    value, aux = call(args)
     return value, stop_gradient(aux)
 
 
 def known_value(value: _Tree, fn: Callable[..., _Tree], *args: Any) -> _Tree:
-    """`fn(*args)`, given its value: `fn` is called for its gradient alone.
+    """Gives `fn(*args)`, whose value is known: `fn` is called for its gradient alone.
 
     In a loop, the value can then be computed once, before it, while the gradient goes
     to `args` iteration by iteration: none as large as the value is carried along.
@@ -90,29 +89,27 @@ def known_value(value: _Tree, fn: Callable[..., _Tree], *args: Any) -> _Tree:
     - `fn`: Must not close over what is differentiated.
     - `args`: Differentiated where somebody asks, as in `eager_gradient`.
     """
-    leaves, combine = _flatten(args)
 
-    def call(value, *leaves: Array):
-        del leaves
+    @eqx.filter_custom_vjp
+    def known(args, value):
+        del args
         return value
 
-    def forward(value, *primals):
-        values, wanted = _values_and_wanted(primals)
-        is_wanted = tuple(i in wanted for i in range(len(values)))
-        return jax.tree.map(lambda primal: primal.value, value), (values, is_wanted)
+    @known.def_fwd
+    def _(perturbed, args, value):
+        del perturbed, args
+        return value, None
 
-    def backward(residuals, cotangent):
-        values, is_wanted = residuals
-        wanted = [i for i, flag in enumerate(is_wanted) if flag]
-        of_wanted = lambda chosen: fn(*combine(_replace(values, wanted, chosen)))
-        _, pullback = jax.vjp(of_wanted, [values[i] for i in wanted])
-        (gradient,) = pullback(_instantiate(cotangent))
-        nothing: list[Array | None] = [None] * len(values)
-        return (None, *_replace(nothing, wanted, gradient))
+    @known.def_bwd
+    def _(residuals, cotangent, perturbed, args, value):
+        del residuals
+        wanted, rest = eqx.partition(args, perturbed)
+        _, pullback = jax.vjp(lambda wanted: fn(*eqx.combine(wanted, rest)), wanted)
+        fill = lambda x, d: jnp.zeros_like(x) if d is None else d
+        (gradient,) = pullback(jax.tree.map(fill, value, cotangent))
+        return gradient
 
-    known = jax.custom_vjp(call)
-    known.defvjp(forward, backward, symbolic_zeros=True)
-    return known(stop_gradient(value), *leaves)
+    return known(args, stop_gradient(value))
 
 
 def checkpointed_fori_loop(

@@ -73,6 +73,23 @@ def test_eager_gradient_computes_each_term_once(getkey):
     assert _count(grad, trained, primitive="tanh") == 1
 
 
+def test_eager_gradient_keeps_no_argument_of_a_term(getkey):
+    """What is stacked for the backward pass is the gradient of what is trained."""
+
+    def total(trained, frozen, keys):
+        # The terms' own arguments are made inside of the loop.
+        term = lambda trained, x: (jnp.sum((trained + frozen @ x) ** 2), ())
+        one = lambda key: eager_gradient(term, trained, jr.normal(key, (64, 64)))[0]
+        return jnp.sum(lax.map(one, keys))
+
+    def temporaries(num_terms):
+        args = jnp.ones(()), jnp.ones((64, 64)), jr.split(getkey(), num_terms)
+        compiled = jax.jit(jax.grad(total)).lower(*args).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(24) - temporaries(8) < 16 * 1024
+
+
 def test_eager_gradient_takes_none_where_nobody_asks(getkey):
     trained, frozen = jr.normal(getkey(), (2, 4, 4))
     xs = jr.normal(getkey(), (5, 4))
