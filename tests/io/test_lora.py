@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from draftx import load_lora, save_lora
 from draftx.io import ModelFileError
-from draftx.models import iter_linears
+from draftx.lora import iter_lora, with_lora
 
 from .tiny import assert_equal, cast, random_lora
 
@@ -37,12 +37,9 @@ def path(adapted, tmp_path):
 def updates(pipeline):
     """What is added to the weights, by layer."""
     result = {}
-    for name, layer in iter_linears(pipeline):
-        if layer.lora_down is not None:
-            scale = 1 if layer.lora_scale is None else np.asarray(layer.lora_scale)
-            result[name] = (
-                scale * np.asarray(layer.lora_up) @ np.asarray(layer.lora_down)
-            )
+    for name, layer in iter_lora(pipeline):
+        scale = 1 if layer.lora_scale is None else np.asarray(layer.lora_scale)
+        result[name] = scale * np.asarray(layer.lora_up) @ np.asarray(layer.lora_down)
     return result
 
 
@@ -72,8 +69,7 @@ def test_the_file_is_that_of_diffusers(adapted, path):
     arrays = load_file(path)
     assert arrays.keys() == {
         f"{name}.{'lora' if name.startswith('unet.') else WORD}.{side}.weight"
-        for name, layer in iter_linears(adapted)
-        if layer.lora_down is not None
+        for name, _ in iter_lora(adapted)
         for side in ("down", "up")
     }
     assert {str(a.dtype) for a in arrays.values()} == {"float32"}
@@ -88,7 +84,7 @@ def test_scales_are_multiplied_in(pipeline, tmp_path):
     save_lora(scaled, tmp_path)
     loaded = load_lora(pipeline, tmp_path)
     assert_same_updates(loaded, scaled)
-    assert all(layer.lora_scale is None for _, layer in iter_linears(loaded))
+    assert all(layer.lora_scale is None for _, layer in iter_lora(loaded))
     assert_same_updates(load_lora(pipeline, tmp_path, scale=-0.5), scaled, factor=-0.5)
     zero = load_lora(pipeline, tmp_path, scale=0.0)
     assert all((update == 0).all() for update in updates(zero).values())
@@ -108,8 +104,8 @@ def test_a_half_precision_model_and_file(pipeline, adapted, path):
     save_file(arrays, path)
     half = cast(pipeline, jnp.bfloat16)
     loaded = load_lora(half, path)
-    layer = dict(iter_linears(loaded))[TO_Q]
-    assert layer.weight.dtype == jnp.bfloat16
+    layer = dict(iter_lora(loaded))[TO_Q]
+    assert layer.base.weight.dtype == jnp.bfloat16
     assert layer.lora_down.dtype == layer.lora_up.dtype == jnp.float32
 
 
@@ -268,9 +264,8 @@ def test_paths(pipeline, adapted, tmp_path):
 
 def test_what_no_file_can_hold(pipeline, adapted, tmp_path):
     conv = adapted.vae.quant_conv
-    get = lambda p: (p.vae.quant_conv.lora_down, p.vae.quant_conv.lora_up)
     new = (jnp.ones((1, conv.in_features)), jnp.ones((conv.out_features, 1)))
-    with_vae = eqx.tree_at(get, adapted, new, is_leaf=lambda x: x is None)
+    with_vae = eqx.tree_at(lambda p: p.vae.quant_conv, adapted, with_lora(conv, *new))
     with pytest.raises(ValueError, match=r"'vae\.quant_conv' has it"):
         save_lora(with_vae, tmp_path)
     diverged = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), adapted)

@@ -9,7 +9,7 @@ import numpy as np
 
 from draftx import Pipeline
 from draftx.diffusion import DDIM, SchedulerConfig
-from draftx.lora._adapt import with_lora
+from draftx.lora import with_lora
 from draftx.models import (
     AutoencoderConfig,
     AutoencoderKL,

@@ -39,9 +39,7 @@ def latents():
 
 
 def _updates(pipeline):
-    return {
-        n: m.lora_update() for n, m in iter_linears(pipeline) if m.lora_up is not None
-    }
+    return {name: layer.update() for name, layer in draftx.lora.iter_lora(pipeline)}
 
 
 def test_fresh_adapter_is_exactly_a_no_op(base, latents, getkey):

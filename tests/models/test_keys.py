@@ -7,7 +7,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from draftx.layers import Linear
+from draftx.layers import AbstractLinear
+from draftx.lora import LoRALinear
 from draftx.models import (
     AutoencoderConfig,
     AutoencoderKL,
@@ -83,21 +84,16 @@ def test_adapters_are_left_out_and_left_alone():
     model = _tiny_vae()
     before = checkpoint_arrays(model)
 
-    def adapt(name: str, linear: Linear) -> Linear:
+    def adapt(name: str, layer: AbstractLinear) -> AbstractLinear:
         if not name.endswith(("to_q", "quant_conv")):
-            return linear
-        down, up = jnp.ones((2, linear.in_features)), jnp.ones((linear.out_features, 2))
-        return eqx.tree_at(
-            lambda m: (m.lora_down, m.lora_up, m.lora_scale),
-            linear,
-            (down, up, jnp.asarray(0.5)),
-            is_leaf=lambda x: x is None,
-        )
+            return layer
+        down, up = jnp.ones((2, layer.in_features)), jnp.ones((layer.out_features, 2))
+        return LoRALinear(layer, down, up, jnp.asarray(0.5))
 
     adapted = map_linears(adapt, model)
-    names = [
-        name for name, linear in iter_linears(adapted) if linear.lora_up is not None
-    ]
+    linears = dict(iter_linears(adapted))
+    assert linears.keys() == dict(iter_linears(model)).keys()
+    names = [name for name, x in linears.items() if isinstance(x, LoRALinear)]
     assert sorted(names) == [
         "decoder.mid_block.attentions.0.to_q",
         "encoder.mid_block.attentions.0.to_q",
@@ -106,7 +102,7 @@ def test_adapters_are_left_out_and_left_alone():
     ]
     assert checkpoint_arrays(adapted).keys() == before.keys()
     zeroed = replace_parameters(adapted, lambda p: np.zeros_like(p.leaf))
-    assert not np.any(zeroed.quant_conv.weight)
+    assert not np.any(zeroed.quant_conv.base.weight)
     np.testing.assert_array_equal(zeroed.quant_conv.lora_up, np.ones((8, 2)))
 
 

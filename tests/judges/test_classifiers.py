@@ -21,7 +21,7 @@ from draftx.rewards.perception._lpips import published_heads
 
 from ..goldens import make_classifiers
 from ..helpers import relative_error
-from .parity import state_dict
+from ..models.parity import state_dict
 
 
 _GOLDENS = pathlib.Path(make_classifiers.__file__).parent
