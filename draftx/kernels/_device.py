@@ -83,8 +83,8 @@ def compiling_for(
     **Arguments:**
 
     - `platform`: `"cpu"`, `"cuda"`, `"rocm"` or `"tpu"`.
-    - `compute_capability`: Of a CUDA device: `(9, 0)` is a H100's and a H200's, `(8,
-        0)` an A100's. `None` is `(8, 0)`, a program for all that came after it too.
+    - `compute_capability`: Of a CUDA device, such as an A100's `(8, 0)` or an H100's
+        and H200's `(9, 0)`. `None` is `(8, 0)`, whose kernels later devices have too.
 
     **Returns:**
 
