@@ -10,7 +10,8 @@ import numpy as np
 # Looser than that, because `Table.of` says more than a type checker would.
 Rows: TypeAlias = Any
 
-_TEXT = ("prompt", "negative_prompt")
+# The columns of strings: all others are arrays.
+TEXT_COLUMNS = ("prompt", "negative_prompt")
 
 
 class Table:
@@ -55,7 +56,7 @@ class Table:
                 raise ValueError(f"`prompts` must name its columns; got {name!r}.")
             label = "prompts" if name == "prompt" else f"prompts[{name!r}]"
             columns[name] = (
-                _texts(column, label) if name in _TEXT else _array(column, label)
+                _texts(column, label) if name in TEXT_COLUMNS else _array(column, label)
             )
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
@@ -82,6 +83,11 @@ class Table:
         return self._columns[name]
 
     @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return list(self._columns)
+
+    @property
     def prompts(self) -> list[str]:
         """The column of prompts."""
         return self._columns["prompt"]
@@ -89,7 +95,12 @@ class Table:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The columns that a compiled program can be given: all but the texts."""
-        return {k: v for k, v in self._columns.items() if k not in _TEXT}
+        return {k: v for k, v in self._columns.items() if k not in TEXT_COLUMNS}
+
+    @property
+    def texts(self) -> dict[str, list[str]]:
+        """The columns of strings: the prompts, and the negative ones if there are."""
+        return {k: v for k, v in self._columns.items() if k in TEXT_COLUMNS}
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Table":
         """The rows at these indices, in this order."""

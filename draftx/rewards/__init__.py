@@ -29,6 +29,7 @@ from .jpeg import (
     quantization_tables as quantization_tables,
 )
 from .perception import (
+    AbstractDistance as AbstractDistance,
     BatchDissimilarity as BatchDissimilarity,
     ClassifierReward as ClassifierReward,
     DetectionReward as DetectionReward,
@@ -37,6 +38,8 @@ from .perception import (
     imagenet_classes as imagenet_classes,
     LPIPS as LPIPS,
     LPIPSSimilarity as LPIPSSimilarity,
+    MeanSquaredError as MeanSquaredError,
+    ReferenceSimilarity as ReferenceSimilarity,
     ResizeAndCrop as ResizeAndCrop,
 )
 from .preference import (

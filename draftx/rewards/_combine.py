@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._custom_types import Images, Prompts, Real
-from .._table import check_prompts
-from .contract import AbstractReward
+from .._custom_types import Images, Real
+from .._table import Rows, Table
+from .contract import AbstractReward, as_reward, Reward
 
 
 class WeightedSum(AbstractReward):
-    r"""$r(x, p) = \sum_i w_i r_i(x, p)$; a negative weight makes a penalty.
+    r"""Adds rewards: $r(x, p) = \sum_i w_i r_i(x, p)$.
+
+    A negative weight makes a penalty.
 
     Rewards differ in scale by factors of a hundred: weigh them, or bring them to one
     scale with [`draftx.rewards.Normalized`][].
@@ -23,13 +25,7 @@ class WeightedSum(AbstractReward):
     weights: Float[Array, " terms"]
     rewards: tuple[AbstractReward, ...]
 
-    def __init__(self, rewards: Sequence[AbstractReward], weights: Sequence[Real]):
-        """**Arguments:**
-
-        - `rewards`: At least one.
-        - `weights`: One for each. They are an array of the reward, so that one program
-            serves for all weights.
-        """
+    def __init__(self, rewards: Sequence[Reward], weights: Sequence[Real]):
         _check_rewards(rewards)
         if len(weights) != len(rewards):
             raise ValueError(
@@ -37,58 +33,77 @@ class WeightedSum(AbstractReward):
                 f"{len(weights)} for {len(rewards)} rewards."
             )
         self.weights = jnp.asarray(weights, jnp.float32)
-        self.rewards = tuple(rewards)
+        self.rewards = tuple(as_reward(reward) for reward in rewards)
 
-    def prepare(self, prompts: Prompts) -> Any:
-        return _prepare_all(self.rewards, prompts)
+    __init__.__doc__ = """**Arguments:**
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        scores = _score_all(self.rewards, images, prompts, "WeightedSum")
+    - `rewards`: At least one: rewards, or functions of images, or of images and rows.
+    - `weights`: One for each. They are an array of the reward, so that one program
+        serves for all weights.
+    """
+
+    def prepare(self, rows: Rows) -> Any:
+        return _prepare_all(self.rewards, rows)
+
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        scores = _score_all(self.rewards, images, features, "WeightedSum")
         return jnp.sum(self.weights[:, None] * scores, axis=0)
 
 
 class Negated(AbstractReward):
-    """$-r$: what was to be sought is avoided."""
+    """Turns a reward around, $-r$: what was to be sought is avoided."""
 
     reward: AbstractReward
 
-    def prepare(self, prompts: Prompts) -> Any:
-        return self.reward.prepare(prompts)
+    def __init__(self, reward: Reward):
+        self.reward = as_reward(reward)
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        return -self.reward(images, prompts)
+    __init__.__doc__ = """**Arguments:**
+
+    - `reward`: $r$, a reward or a function of images, or of images and rows.
+    """
+
+    def prepare(self, rows: Rows) -> Any:
+        return self.reward.prepare(rows)
+
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        return -self.reward(images, features)
 
 
 class Normalized(AbstractReward):
-    r"""$(r - \mu) / \sigma$, with numbers measured on images of the model as it was."""
+    r"""Brings a reward to another scale, $(r - \mu) / \sigma$.
+
+    The numbers are those measured on images of the model as it was.
+    """
 
     reward: AbstractReward
     mean: Real = eqx.field(static=True)
     std: Real = eqx.field(static=True)
 
-    def __init__(self, reward: AbstractReward, *, mean: Real = 0.0, std: Real = 1.0):
-        r"""**Arguments:**
-
-        - `reward`: $r$.
-        - `mean`, `std`: $\mu$ and $\sigma$, the latter positive.
-        """
+    def __init__(self, reward: Reward, *, mean: Real = 0.0, std: Real = 1.0):
         if not std > 0:
             raise ValueError(
                 f"`std` must be positive; got {std}. `Negated` turns a reward around."
             )
-        self.reward = reward
+        self.reward = as_reward(reward)
         self.mean = mean
         self.std = std
 
-    def prepare(self, prompts: Prompts) -> Any:
-        return self.reward.prepare(prompts)
+    __init__.__doc__ = r"""**Arguments:**
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        return (self.reward(images, prompts) - self.mean) / self.std
+    - `reward`: $r$, a reward or a function of images, or of images and rows.
+    - `mean`, `std`: $\mu$ and $\sigma$, the latter positive.
+    """
+
+    def prepare(self, rows: Rows) -> Any:
+        return self.reward.prepare(rows)
+
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        return (self.reward(images, features) - self.mean) / self.std
 
 
 class Clipped(AbstractReward):
-    """A reward within bounds, where it is what it was; beyond, there is no gradient."""
+    """Keeps a reward within bounds; beyond them there is no gradient."""
 
     reward: AbstractReward
     minimum: Real | None = eqx.field(static=True)
@@ -96,17 +111,11 @@ class Clipped(AbstractReward):
 
     def __init__(
         self,
-        reward: AbstractReward,
+        reward: Reward,
         *,
         minimum: Real | None = None,
         maximum: Real | None = None,
     ):
-        """**Arguments:**
-
-        - `reward`: What to clip.
-        - `minimum`, `maximum`: The bounds, of which one may be `None`. Below a minimum
-            nothing pulls an image up again.
-        """
         if minimum is None and maximum is None:
             raise ValueError("`minimum` or `maximum` must be a number; got neither.")
         if minimum is not None and maximum is not None and not minimum < maximum:
@@ -114,19 +123,26 @@ class Clipped(AbstractReward):
                 "`minimum` must be less than `maximum`; got "
                 f"minimum={minimum}, maximum={maximum}."
             )
-        self.reward = reward
+        self.reward = as_reward(reward)
         self.minimum = minimum
         self.maximum = maximum
 
-    def prepare(self, prompts: Prompts) -> Any:
-        return self.reward.prepare(prompts)
+    __init__.__doc__ = """**Arguments:**
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        return jnp.clip(self.reward(images, prompts), self.minimum, self.maximum)
+    - `reward`: A reward or a function of images, or of images and rows.
+    - `minimum`, `maximum`: The bounds, of which one may be `None`. Below a minimum
+        nothing pulls an image up again.
+    """
+
+    def prepare(self, rows: Rows) -> Any:
+        return self.reward.prepare(rows)
+
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        return jnp.clip(self.reward(images, features), self.minimum, self.maximum)
 
 
 class Thresholded(AbstractReward):
-    r"""$-\max(c - r, 0)$: what is missing to the threshold $c$, and zero above it.
+    r"""Scores what a reward lacks to a threshold $c$: $-\max(c - r, 0)$.
 
     An image that is good enough is left alone, which keeps a reward from being pursued
     for its own sake.
@@ -140,17 +156,27 @@ class Thresholded(AbstractReward):
     reward: AbstractReward
     threshold: Real = eqx.field(static=True)
 
-    def prepare(self, prompts: Prompts) -> Any:
-        return self.reward.prepare(prompts)
+    def __init__(self, reward: Reward, threshold: Real):
+        self.reward = as_reward(reward)
+        self.threshold = threshold
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        score = self.reward(images, prompts)
+    __init__.__doc__ = """**Arguments:**
+
+    - `reward`: $r$, a reward or a function of images, or of images and rows.
+    - `threshold`: $c$, in units of the reward. Above it the score is zero.
+    """
+
+    def prepare(self, rows: Rows) -> Any:
+        return self.reward.prepare(rows)
+
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        score = self.reward(images, features)
         is_below = score < self.threshold
         return jnp.where(is_below, score - self.threshold, jnp.zeros_like(score))
 
 
 class PerPrompt(AbstractReward):
-    """One of several rewards for each image, chosen by its prompt.
+    """Scores each image by one of several rewards, chosen by its prompt.
 
     Every reward is computed for every image, and all but one of them thrown away.
     """
@@ -158,27 +184,28 @@ class PerPrompt(AbstractReward):
     rewards: tuple[AbstractReward, ...]
     choose: Callable[[str], int] = eqx.field(static=True)
 
-    def __init__(self, rewards: Sequence[AbstractReward], choose: Callable[[str], int]):
-        """**Arguments:**
-
-        - `rewards`: At least one.
-        - `choose`: Gives the index of a prompt's reward, from 0. Called on the host,
-            once for each prompt.
-        """
+    def __init__(self, rewards: Sequence[Reward], choose: Callable[[str], int]):
         _check_rewards(rewards)
-        self.rewards = tuple(rewards)
+        self.rewards = tuple(as_reward(reward) for reward in rewards)
         self.choose = choose
 
-    def prepare(self, prompts: Prompts) -> Any:
-        check_prompts(prompts)
-        indices = np.asarray([self._choose(p) for p in prompts], np.int32)
-        return jnp.asarray(indices), _prepare_all(self.rewards, prompts)
+    __init__.__doc__ = """**Arguments:**
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        if prompts is None:
+    - `rewards`: At least one: rewards, or functions of images, or of images and rows.
+    - `choose`: Gives the index of a prompt's reward, from 0. Called on the host, once
+        for each row.
+    """
+
+    def prepare(self, rows: Rows) -> Any:
+        prompts = Table.of(rows).prompts
+        indices = np.asarray([self._choose(p) for p in prompts], np.int32)
+        return jnp.asarray(indices), _prepare_all(self.rewards, rows)
+
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        if features is None:
             raise ValueError(_missing("PerPrompt"))
-        indices, prompts = prompts
-        scores = _score_all(self.rewards, images, prompts, "PerPrompt")
+        indices, of_rewards = features
+        scores = _score_all(self.rewards, images, of_rewards, "PerPrompt")
         return jnp.take_along_axis(scores, indices[None], axis=0)[0]
 
     def _choose(self, prompt: str) -> int:
@@ -191,31 +218,34 @@ class PerPrompt(AbstractReward):
         return index
 
 
-def _check_rewards(rewards: Sequence[AbstractReward]) -> None:
-    wrong = [r for r in rewards if not isinstance(r, AbstractReward)]
+def _check_rewards(rewards: Sequence[Reward]) -> None:
+    wrong = [reward for reward in rewards if not callable(reward)]
     if len(rewards) == 0 or wrong:
         got = f"a {type(wrong[0]).__name__} among them" if wrong else "none"
-        raise ValueError(f"`rewards` must be one AbstractReward or more; got {got}.")
+        raise ValueError(
+            "`rewards` must be one reward or more, each an AbstractReward or a "
+            f"function of images; got {got}."
+        )
 
 
-def _prepare_all(rewards: tuple[AbstractReward, ...], prompts: Prompts) -> Any:
-    """What each reward prepared, or `None` if none of them looks at prompts."""
-    prepared = tuple(reward.prepare(prompts) for reward in rewards)
+def _prepare_all(rewards: tuple[AbstractReward, ...], rows: Rows) -> Any:
+    """What each reward prepared, or `None` if none of them looks at rows."""
+    prepared = tuple(reward.prepare(rows) for reward in rewards)
     return None if all(p is None for p in prepared) else prepared
 
 
 def _score_all(
-    rewards: tuple[AbstractReward, ...], images: Images, prompts: Any, name: str
+    rewards: tuple[AbstractReward, ...], images: Images, features: Any, name: str
 ) -> Float[Array, "terms batch"]:
-    if prompts is None:
-        prompts = (None,) * len(rewards)
-    if not isinstance(prompts, tuple) or len(prompts) != len(rewards):
+    if features is None:
+        features = (None,) * len(rewards)
+    if not isinstance(features, tuple) or len(features) != len(rewards):
         raise ValueError(_missing(name))
-    return jnp.stack([r(images, p) for r, p in zip(rewards, prompts, strict=True)])
+    return jnp.stack([r(images, f) for r, f in zip(rewards, features, strict=True)])
 
 
 def _missing(name: str) -> str:
     return (
-        f"`prompts` must be what `{name}.prepare` gives. Call "
-        "`reward(images, reward.prepare(prompts))`."
+        f"`features` must be what `{name}.prepare` gives. Call "
+        "`reward(images, reward.prepare(rows))`."
     )

@@ -3,6 +3,7 @@
 from typing import Any, get_args, Literal, TypeAlias
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -20,7 +21,7 @@ _ANGLES = (90, 180, 270)
 
 
 class RotationAntiCorrelation(AbstractReward):
-    r"""How unlike its own rotations $R_k x$ each image is, averaged over the angles.
+    r"""Scores how unlike its own rotations $R_k x$ each image is, on average over them.
 
     `form="distance"` is the mean squared difference over pixels and channels,
 
@@ -105,8 +106,9 @@ class RotationAntiCorrelation(AbstractReward):
         self.reduction = reduction
         self.epsilon = epsilon
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        del prompts
+    @jax.named_scope("draftx.rewards.RotationAntiCorrelation")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        del features
         check_images(images)
         _, height, width, _ = images.shape
         if height != width and self.angles != (180,):

@@ -90,7 +90,7 @@ class EmbeddedFolder:
 
     def find(self, what: str) -> pathlib.Path:
         """The folder; `what` needs it, for the error text."""
-        package = pathlib.Path(__file__).parent.parent
+        package = pathlib.Path(__file__).parents[2]
         candidates = (package / f"_{self.name}", package.parent / "weights" / self.name)
         for folder in candidates:
             if folder.is_dir():

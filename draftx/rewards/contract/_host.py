@@ -1,3 +1,5 @@
+"""Rewards that are computed outside of JAX, on the host."""
+
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -6,14 +8,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
-from ..._custom_types import Images, Prompts
-from ._reward import AbstractReward
+from ..._custom_types import Images
+from ..._table import Rows, Table, TEXT_COLUMNS
+from ._reward import AbstractReward, takes_rows
 
 
 class HostReward(AbstractReward):
-    """Any function of NumPy images as a reward: files, other programs, people.
+    """Makes a reward of any function of NumPy images: files, other programs, people.
 
     It runs on the host in the middle of a compiled program. It has no gradient: asking
     for one is an error. `draftx.DDPO`, `draftx.RewardWeighted`, `draftx.ScoreFunction`
@@ -37,46 +40,62 @@ class HostReward(AbstractReward):
     """
 
     fn: Callable[..., Any] = eqx.field(static=True)
-    with_prompts: bool = eqx.field(static=True, default=False)
+    takes_rows: bool = eqx.field(static=True)
 
-    def __check_init__(self):
-        """**Arguments:**
-
-        - `fn`: From images `[batch, height, width, 3]`, float32 in $[0, 1]$, to one
-            number for each.
-        - `with_prompts`: Whether `fn` is also given the list of prompts.
-        """
-        if not callable(self.fn):
-            raise ValueError(f"`fn` must be a function of images; got {self.fn!r}.")
+    def __init__(self, fn: Callable[..., Any]):
+        if not callable(fn):
+            raise ValueError(f"`fn` must be a function of images; got {fn!r}.")
+        self.fn = fn
+        self.takes_rows = takes_rows(fn)
         try:
-            inspect.signature(self.fn).bind(*[None] * (1 + self.with_prompts))
+            inspect.signature(fn).bind(*[None] * (1 + self.takes_rows))
         except TypeError as e:
-            wanted = "images and prompts" if self.with_prompts else "images"
-            raise ValueError(f"`fn` must be a function of {wanted}: {e}.") from None
+            raise ValueError(
+                f"`fn` must be a function of images, or of images and rows: {e}."
+            ) from None
         except ValueError:
             pass  # Some built-in functions do not say what they take.
 
-    def prepare(self, prompts: Prompts) -> Any:
-        # Arrays are what a compiled program can pass on: words as rows of bytes.
-        if not self.with_prompts:
-            return None
-        encoded = [prompt.encode() for prompt in prompts]
-        width = max(map(len, encoded), default=0)
-        rows = [list(text.ljust(width, b"\0")) for text in encoded]
-        return jnp.asarray(np.asarray(rows, np.uint8).reshape(len(encoded), width))
+    __init__.__doc__ = """**Arguments:**
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+    - `fn`: `fn(images)`, or `fn(images, rows)`: from images
+        `[batch, height, width, 3]`, float32 in $[0, 1]$, to one number for each. `rows`
+        is a mapping of the table's columns with one row for each image, in which
+        `"prompt"` is a list of strings. Its signature decides, as for a plain function:
+        a second positional parameter without a default, or one that is named `rows`.
+    """
+
+    def prepare(self, rows: Rows) -> dict[str, Array] | None:
+        if not self.takes_rows:
+            return None
+        # Arrays are what a compiled program can pass on: words as rows of bytes.
+        table = Table.of(rows)
+        words = {name: _encode(column) for name, column in table.texts.items()}
+        arrays = {name: jnp.asarray(column) for name, column in table.arrays.items()}
+        return words | arrays
+
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        if self.takes_rows and features is None:
+            raise ValueError(
+                "`features` must be what `HostReward.prepare` gives: `fn` takes the "
+                "rows of its images; got None. Call "
+                "`reward(images, reward.prepare(rows))`."
+            )
         shape = jax.ShapeDtypeStruct(images.shape[:1], jnp.float32)
-        args = (images,) if prompts is None else (images, prompts)
+        args = (images, features) if self.takes_rows else (images,)
         return jax.pure_callback(self.on_host, shape, *args)
 
-    def on_host(self, images: Any, prompts: Any = None) -> Float[np.ndarray, " batch"]:
-        """The scores of images that are on the host; an error says what is wrong."""
+    def on_host(self, images: Any, features: Any = None) -> Float[np.ndarray, " batch"]:
+        """Scores images that are on the host; an error says what is wrong.
+
+        **Arguments:** those of `__call__`, as NumPy arrays.
+        """
         images = np.asarray(images, np.float32)
         args: list[Any] = [images]
-        if self.with_prompts:
-            rows = np.asarray(prompts, np.uint8)
-            args.append([bytes(row).rstrip(b"\0").decode() for row in rows])
+        if self.takes_rows:
+            columns = {name: np.asarray(column) for name, column in features.items()}
+            words = {k: _decode(columns[k]) for k in TEXT_COLUMNS if k in columns}
+            args.append(columns | words)
         scores = np.asarray(self.fn(*args))
         if scores.shape != images.shape[:1] or scores.dtype.kind not in "fiub":
             raise ValueError(
@@ -87,16 +106,33 @@ class HostReward(AbstractReward):
 
 
 def probe_host_rewards(
-    reward: Any, shape: tuple[int, int, int, int], prompts: Prompts
+    reward: Any, shape: tuple[int, int, int, int], rows: Rows
 ) -> None:
     """Calls every `HostReward` inside of a reward once, outside of any program.
 
-    It is given noise of this shape, and the prompts over and over. An error in it then
-    comes at once and as it was raised.
+    An error in it then comes at once and as it was raised.
+
+    **Arguments:**
+
+    - `reward`: May be made of other rewards.
+    - `shape`: Of a batch of images; it is given noise of this shape.
+    - `rows`: A list of prompts or a [`draftx.Table`][], taken over and over.
     """
+    table = Table.of(rows)
     is_host = lambda node: isinstance(node, HostReward)
     for node in jax.tree.leaves(reward, is_leaf=is_host):
         if isinstance(node, HostReward):
             noise = np.random.default_rng(0).uniform(size=shape)
-            words = [prompts[i % len(prompts)] for i in range(shape[0])]
-            node.on_host(noise, node.prepare(words))
+            of_batch = table.take([i % len(table) for i in range(shape[0])])
+            node.on_host(noise, node.prepare(of_batch))
+
+
+def _encode(texts: list[str]) -> UInt8[Array, "rows bytes"]:
+    encoded = [text.encode() for text in texts]
+    width = max(map(len, encoded), default=0)
+    padded = [list(text.ljust(width, b"\0")) for text in encoded]
+    return jnp.asarray(np.asarray(padded, np.uint8).reshape(len(encoded), width))
+
+
+def _decode(rows: UInt8[np.ndarray, "rows bytes"]) -> list[str]:
+    return [bytes(row).rstrip(b"\0").decode() for row in rows]

@@ -63,7 +63,7 @@ class FunctionReward(AbstractReward):
 
     def __init__(self, fn: Callable[..., Any]):
         self.fn = fn
-        self.takes_rows = _takes_rows(fn)
+        self.takes_rows = takes_rows(fn)
 
     __init__.__doc__ = """**Arguments:**
 
@@ -79,7 +79,15 @@ class FunctionReward(AbstractReward):
         return {name: jax.numpy.asarray(column) for name, column in arrays.items()}
 
     def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
-        return self.fn(images, features) if self.takes_rows else self.fn(images)
+        if not self.takes_rows:
+            return self.fn(images)
+        if features is None:
+            raise ValueError(
+                "`features` must be what `prepare` gives: this function takes the rows "
+                "of its images; got None. Call "
+                "`reward(images, reward.prepare(rows))` of `as_reward(fn)`."
+            )
+        return self.fn(images, features)
 
 
 def as_reward(reward: Reward) -> AbstractReward:
@@ -128,16 +136,18 @@ def with_key(reward: Tree, key: PRNGKeyArray) -> Tree:
     return jax.tree.unflatten(treedef, nodes)
 
 
-def _takes_rows(fn: Callable[..., Any]) -> bool:
+def takes_rows(fn: Callable[..., Any]) -> bool:
+    """Tells from its signature whether a function of images also wants their rows.
+
+    It does if its second positional parameter has no default, or is named `rows`.
+    """
     try:
         parameters = inspect.signature(fn).parameters.values()
     except (TypeError, ValueError):  # Some built-in functions do not say.
         return False
-    positional = [
-        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = [p for p in parameters if p.kind in kinds]
     if len(positional) < 2:
         return False
-    return positional[1].default is inspect.Parameter.empty or any(
-        p.name == "rows" for p in positional[1:2]
-    )
+    second = positional[1]
+    return second.name == "rows" or second.default is inspect.Parameter.empty

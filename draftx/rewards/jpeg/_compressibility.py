@@ -3,6 +3,7 @@
 from typing import Any, get_args, Literal, TypeAlias
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -18,7 +19,7 @@ Norm: TypeAlias = Literal["squared_l2", "l2", "l1", "mse"]
 
 
 class JPEGCompressibility(AbstractReward):
-    r"""Minus the distance between an image and what JPEG makes of it.
+    r"""Scores images by minus their distance to what JPEG makes of them.
 
     $$r(x) = -\lVert x - \mathrm{decode}(\mathrm{encode}(x)) \rVert^2$$
 
@@ -31,7 +32,7 @@ class JPEGCompressibility(AbstractReward):
     !!! info
 
         The defaults are those whose ascent shrinks real files. A hundred steps on the
-        pixels of 64x64 pictures, of equal length, took files saved at quality 95 down
+        pixels of 64x64 images, of equal length, took files saved at quality 95 down
         by 44% (of which `quality=25` reached 36%, 50 26%, 80 13%); `"hard"` rounding
         came out one to three points behind at each. At high quality most coefficients
         round to a nonzero multiple of a small step, and are pulled to it rather than
@@ -89,8 +90,9 @@ class JPEGCompressibility(AbstractReward):
         self.norm = norm
         self.factor = factor
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        del prompts
+    @jax.named_scope("draftx.rewards.JPEGCompressibility")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        del features
         check_images(images)
         tables = None
         if self.factor is not None:
@@ -115,7 +117,7 @@ class JPEGCompressibility(AbstractReward):
 
 
 class JPEGIncompressibility(AbstractReward):
-    """Plus the distance between an image and what JPEG makes of it.
+    """Scores images by their distance to what JPEG makes of them.
 
     The negative of [`draftx.rewards.JPEGCompressibility`][], with the same defaults.
     """
@@ -140,6 +142,7 @@ class JPEGIncompressibility(AbstractReward):
             factor=factor,
         )
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        del prompts
+    @jax.named_scope("draftx.rewards.JPEGIncompressibility")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        del features
         return -self.compressibility(images)

@@ -21,7 +21,7 @@ Preprocess: TypeAlias = Callable[[Images], Float[Array, "batch _ _ 3"]] | None
 
 
 class ClassifierReward(AbstractReward):
-    r"""The log-probability of a class, minus the cross entropy: at most 0.
+    r"""Scores images by the log-probability of a class: at most 0.
 
     $$r(x) = \log \sum_{c \in C} \mathrm{softmax}(f(x))_c$$
 
@@ -30,8 +30,9 @@ class ClassifierReward(AbstractReward):
 
     `draftx.rewards.load` reads two classifiers of ImageNet:
 
-        reward = draftx.rewards.load("resnet50", target="tabby")
-        reward = draftx.rewards.load("efficientnet-lite0", target=["tabby", "lynx"])
+        reward = draftx.rewards.load("resnet50", options={"target": "tabby"})
+        either = {"target": ["tabby", "lynx"]}
+        reward = draftx.rewards.load("efficientnet-lite0", options=either)
 
     !!! info
 
@@ -82,8 +83,9 @@ class ClassifierReward(AbstractReward):
         if len(set(self.targets)) != len(self.targets):
             raise ValueError(f"`target` must name every class once; got {targets}.")
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        del prompts
+    @jax.named_scope("draftx.rewards.ClassifierReward")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        del features
         logits = self.classifier(preprocessed(self.preprocess, images))
         if max(self.targets) >= logits.shape[-1]:
             raise ValueError(
@@ -100,7 +102,7 @@ class ClassifierReward(AbstractReward):
 def default_preprocess(
     network: Any, preprocess: Preprocess | Literal["auto"]
 ) -> Preprocess:
-    """What `"auto"` means for a network, or for a method of one."""
+    """Decides what `"auto"` means for a network, or for a method of one."""
     if preprocess != "auto":
         return preprocess
     network = getattr(network, "__self__", network)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..._custom_types import Images, Prompts, Real
-from ..._table import check_prompts
+from ..._custom_types import Images, Real
+from ..._table import check_prompts, Rows, Table
 from ...judges import Detections, OwlViTForObjectDetection
+from ...layers import Remat
 from ...models import CLIPTokenizer
 from .._preprocess import stretch_preprocess
 from ..contract import AbstractReward
@@ -26,7 +27,7 @@ _CHOICES = {
 
 
 class PromptQueries(NamedTuple):
-    """The queries of every prompt: as many places as the longest list has.
+    """Holds the queries of every prompt: as many places as the longest list has.
 
     **Fields:**
 
@@ -34,12 +35,14 @@ class PromptQueries(NamedTuple):
     - `is_query`: `False` for the places that are left over.
     """
 
-    embeddings: Float[Array, "prompts queries embedding"]
-    is_query: Bool[Array, "prompts queries"]
+    embeddings: Float[Array, "rows queries embedding"]
+    is_query: Bool[Array, "rows queries"]
 
 
 class DetectionReward(AbstractReward):
-    r"""What OWL-ViT finds of some queries: scores, areas, or both; or their absence.
+    r"""Scores what OWL-ViT finds of some queries, or their absence.
+
+    By the scores of what it finds, their areas, or both.
 
     The detector gives each of its patches $b$ a box of width $w_b$ and height $h_b$, as
     fractions of the image, and each query $q$ a score $s_{bq} \in (0, 1)$ there. Of the
@@ -61,7 +64,7 @@ class DetectionReward(AbstractReward):
 
     !!! info
 
-        `draftx.rewards.load("owlvit", queries=["strawberries"])` reads
+        `draftx.rewards.load("owlvit", options={"queries": ["strawberries"]})` reads
         `model.safetensors` of `google/owlvit-base-patch32`. License: Apache 2.0.
 
     ??? cite
@@ -82,7 +85,7 @@ class DetectionReward(AbstractReward):
     labels: str = eqx.field(static=True)
     areas: str = eqx.field(static=True)
     area_weight: Real = eqx.field(static=True)
-    remat: bool = eqx.field(static=True)
+    remat: Remat = eqx.field(static=True)
 
     def __init__(
         self,
@@ -96,7 +99,7 @@ class DetectionReward(AbstractReward):
         labels: str = "all",
         areas: str = "weighted",
         area_weight: Real = 1.0,
-        remat: bool = True,
+        remat: Remat | str = Remat.BLOCK,
     ):
         r"""**Arguments:**
 
@@ -118,7 +121,7 @@ class DetectionReward(AbstractReward):
             threshold, which must then be positive, and the gradient sees boxes only;
             with `"weighted"` it counts by its score, as above.
         - `area_weight`: For `kind="both"`.
-        - `remat`: As in [`draftx.judges.CLIPVisionModel`][].
+        - `remat`: As in [`draftx.rewards.CLIPScore`][].
         """
         for name, value in (("kind", kind), ("labels", labels), ("areas", areas)):
             if value not in _CHOICES[name]:
@@ -148,7 +151,7 @@ class DetectionReward(AbstractReward):
         self.labels = labels
         self.areas = areas
         self.area_weight = area_weight
-        self.remat = remat
+        self.remat = Remat(remat)
         self.query_embeddings = None
         self.prompt_queries = None
         if isinstance(queries, Mapping):
@@ -158,8 +161,8 @@ class DetectionReward(AbstractReward):
         elif queries is not None:
             self.query_embeddings = self._embed(queries)
 
-    def prepare(self, prompts: Prompts) -> PromptQueries | None:
-        check_prompts(prompts)
+    def prepare(self, rows: Rows) -> PromptQueries | None:
+        prompts = Table.of(rows).prompts
         if self.query_embeddings is not None:
             return None
         if self.prompt_queries is None:
@@ -184,26 +187,27 @@ class DetectionReward(AbstractReward):
             is_query[i, : len(row)] = True
         return PromptQueries(self._embed(words)[indices], jnp.asarray(is_query))
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+    @jax.named_scope("draftx.rewards.DetectionReward")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
         """**Arguments:**
 
         - `images`: Channels last, in $[0, 1]$.
-        - `prompts`: The rows of `prepare` for these images; `None` if `queries` is a
+        - `features`: The rows of `prepare` for these images; `None` if `queries` is a
             list.
         """
         pixels = stretch_preprocess(images, self.model.config.vision.image_size)
-        queries, is_query = self._queries(prompts, images.shape[0])
+        queries, is_query = self._queries(features, images.shape[0])
         found = self.model(pixels, queries, remat=self.remat)
         total = self._total(found, is_query)
         return -total if self.exclude else total
 
-    def detect(self, images: Images, prompts: Any = None) -> Detections:
-        """What the detector finds, to look at.
+    def detect(self, images: Images, features: Any = None) -> Detections:
+        """Finds the queries in images, to look at.
 
         **Arguments:** those of `__call__`.
         """
         pixels = stretch_preprocess(images, self.model.config.vision.image_size)
-        queries, _ = self._queries(prompts, images.shape[0])
+        queries, _ = self._queries(features, images.shape[0])
         return self.model(pixels, queries)
 
     def _embed(self, queries: Sequence[str]) -> Float[Array, "queries embedding"]:
@@ -211,28 +215,28 @@ class DetectionReward(AbstractReward):
         return text_embeddings(self.model.owlvit, self.tokenizer, queries)
 
     def _queries(
-        self, prompts: Any, batch: int
+        self, features: Any, batch: int
     ) -> tuple[
         Float[Array, "rows queries embedding"], Bool[Array, "rows queries"] | None
     ]:
         """Embeddings, for all images or for each, and which of them count."""
         if self.query_embeddings is not None:
             return self.query_embeddings[None], None
-        if not isinstance(prompts, PromptQueries):
-            got = "None" if prompts is None else f"a {type(prompts).__name__}"
+        if not isinstance(features, PromptQueries):
+            got = "None" if features is None else f"a {type(features).__name__}"
             raise ValueError(
-                "`prompts` must be what `DetectionReward.prepare` gives, whose queries "
-                f"depend on the prompt; got {got}. Call "
-                "`reward(images, reward.prepare(prompts))`, or give it a list of "
+                "`features` must be what `DetectionReward.prepare` gives, whose "
+                f"queries depend on the prompt; got {got}. Call "
+                "`reward(images, reward.prepare(rows))`, or give it a list of "
                 "queries for all images."
             )
-        if prompts.embeddings.shape[0] != batch:
+        if features.embeddings.shape[0] != batch:
             raise ValueError(
-                f"`prompts` must have one row for each of the {batch} images; got "
-                f"{prompts.embeddings.shape[0]}. `DetectionReward.prepare` gives one "
+                f"`features` must have one row for each of the {batch} images; got "
+                f"{features.embeddings.shape[0]}. `DetectionReward.prepare` gives one "
                 "row for each prompt."
             )
-        return prompts
+        return features
 
     def _total(
         self, found: Detections, is_query: Bool[Array, "batch queries"] | None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,7 +16,7 @@ from ..contract import AbstractReward
 
 
 class BatchDissimilarity(AbstractReward):
-    r"""The distance of each image to its counterpart in the reversed batch.
+    r"""Scores images by the distance to their counterparts in the reversed batch.
 
     $$r_i(x) = d(x_i,\, x_{B - 1 - i}) \ge 0$$
 
@@ -61,8 +62,9 @@ class BatchDissimilarity(AbstractReward):
         self.distance = None if isinstance(distance, str) else distance
         self.average = distance == "rms"
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        del prompts
+    @jax.named_scope("draftx.rewards.BatchDissimilarity")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        del features
         check_images(images)
         if len(images) < 2:
             raise ValueError(

@@ -10,14 +10,15 @@ from jaxtyping import Array, Float
 from ..._custom_types import Images
 from .._numerics import safe_sqrt
 from ._classifier import default_preprocess, Preprocess, preprocessed
-from ._lpips import check_one_shape, unit
+from ._distance import AbstractDistance
+from ._lpips import unit
 
 
 Distance: TypeAlias = Literal["cosine", "l2"]
 
 
-class FeatureDistance(eqx.Module):
-    r"""The distance between the features of two images.
+class FeatureDistance(AbstractDistance):
+    r"""Measures the distance between the features of two images.
 
     `"cosine"` is $1 - \cos$, from 0 to 2; `"l2"` is the Euclidean distance.
     """
@@ -46,7 +47,7 @@ class FeatureDistance(eqx.Module):
         self.kind = kind
 
     def features(self, images: Images) -> Float[Array, "batch features"]:
-        """What is compared, in float32."""
+        """Computes what is compared, in float32."""
         features = self.network(preprocessed(self.preprocess, images))
         features = features.reshape(len(features), -1).astype(jnp.float32)
         return unit(features) if self.kind == "cosine" else features
@@ -54,22 +55,10 @@ class FeatureDistance(eqx.Module):
     def between(
         self, x: Float[Array, "batch features"], y: Float[Array, "#batch features"]
     ) -> Float[Array, " batch"]:
-        """The distances between what `features` gave."""
+        """Measures the distances between what `features` gave."""
         squares = jnp.sum(jnp.square(x - y), axis=-1)
         # Of unit vectors, half the squared distance is one minus the cosine.
         return 0.5 * squares if self.kind == "cosine" else safe_sqrt(squares)
-
-    def __call__(self, x: Images, y: Images) -> Float[Array, " batch"]:
-        """**Arguments:**
-
-        - `x`, `y`: In $[0, 1]$, of one size.
-
-        **Returns:**
-
-        The distance between every image and its counterpart, in float32.
-        """
-        check_one_shape(x, y)
-        return self.between(self.features(x), self.features(y))
 
 
 def check_one_of(name: str, value: str, literal: Any) -> None:

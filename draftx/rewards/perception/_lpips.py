@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -16,6 +16,7 @@ from ...judges import PerceptualTrunk
 from ...kernels import at_least_float32
 from .._numerics import safe_sqrt
 from .._preprocess import check_images, normalize
+from ._distance import AbstractDistance
 
 
 # ImageNet's mean and deviation for images in [-1, 1], as LPIPS rounds them.
@@ -23,14 +24,15 @@ _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 
 
-class LPIPS(eqx.Module):
-    r"""The distance between activations at five depths of VGG16 or AlexNet.
+class LPIPS(AbstractDistance):
+    r"""Measures the distance between activations at five depths of VGG16 or AlexNet.
 
     $$d(x, y) = \sum_l \operatorname{mean}_{hw} \sum_c w_{lc}
         \left(\hat{f}_{lc}(x) - \hat{f}_{lc}(y)\right)^2$$
 
     where $\hat{f}_l$ are the activations, divided by their norm over the channels, and
-    $w_l$ the published heads. At least 0, and 0 for equal images.
+    $w_l$ the published heads. At least 0, and 0 for equal images. Images are at least
+    32 x 32 for AlexNet and 16 x 16 for VGG16.
 
     Version 0.1 of the heads comes with draftx (BSD-2-Clause; those of the package
     `lpips` 0.1.4). The trunk is torchvision's, trained on ImageNet (BSD-3-Clause):
@@ -60,7 +62,7 @@ class LPIPS(eqx.Module):
     def from_arrays(
         cls, trunk: Mapping[str, Any], heads: Mapping[str, Any] | None = None
     ) -> "LPIPS":
-        """The distance with published weights.
+        """Makes the distance from published weights.
 
         **Arguments:**
 
@@ -90,8 +92,9 @@ class LPIPS(eqx.Module):
             )
         return cls(network, tuple(jnp.asarray(found[i]) for i in sorted(found)))
 
+    @jax.named_scope("draftx.rewards.LPIPS")
     def features(self, images: Images) -> list[Float[Array, "batch _ _ _"]]:
-        """What is compared: the activations with norm one at every place."""
+        """Computes what is compared: the activations with norm one at every place."""
         check_images(images)
         images = images.astype(at_least_float32(images.dtype))
         return [unit(x) for x in self.trunk(normalize(2 * images - 1, _SHIFT, _SCALE))]
@@ -101,41 +104,20 @@ class LPIPS(eqx.Module):
         x: list[Float[Array, "batch _ _ _"]],
         y: list[Float[Array, "#batch _ _ _"]],
     ) -> Float[Array, " batch"]:
-        """The distances between what `features` gave, in float32."""
+        """Measures the distances between what `features` gave, in float32."""
         layers = [
             jnp.mean(jnp.einsum("bhwc,c->bhw", jnp.square(a - b), head), axis=(1, 2))
             for a, b, head in zip(x, y, self.heads, strict=True)
         ]
         return sum(layers[1:], layers[0]).astype(jnp.float32)
 
-    def __call__(self, x: Images, y: Images) -> Float[Array, " batch"]:
-        """**Arguments:**
-
-        - `x`, `y`: In $[0, 1]$, of one size, 32 × 32 at least for AlexNet and 16 × 16
-            for VGG16.
-
-        **Returns:**
-
-        The distance between every image and its counterpart, in float32.
-        """
-        check_one_shape(x, y)
-        return self.between(self.features(x), self.features(y))
-
 
 def published_heads(architecture: str) -> dict[str, np.ndarray]:
-    """Version 0.1 of the heads for a trunk, by the names of the package `lpips`."""
+    """Reads version 0.1 of the heads of a trunk, by the names of `lpips`."""
     path = pathlib.Path(__file__).with_name("lpips_heads.safetensors")
     prefix = f"{architecture}."
     arrays = load_file(path)
     return {k.removeprefix(prefix): x for k, x in arrays.items() if prefix in k}
-
-
-def check_one_shape(x: Any, y: Any) -> None:
-    """Raises unless two batches of images are of one shape."""
-    if jnp.shape(x) != jnp.shape(y):
-        raise ValueError(
-            f"`x` and `y` must have one shape; got {jnp.shape(x)} and {jnp.shape(y)}."
-        )
 
 
 def unit(

@@ -21,11 +21,11 @@ Reduction: TypeAlias = Literal["mean", "nearest"]
 
 
 class LPIPSSimilarity(AbstractReward):
-    """Minus the LPIPS distance to reference images: at most 0.
+    """Scores images by minus the LPIPS distance to reference images: at most 0.
 
     Scores images of the references' size, without preprocessing but LPIPS's own. The
     references' activations are computed once and kept: about 130 MB for each of
-    512 × 512 in VGG16, and 11 MB in AlexNet.
+    512 x 512 in VGG16, and 11 MB in AlexNet.
     """
 
     lpips: LPIPS
@@ -49,8 +49,9 @@ class LPIPSSimilarity(AbstractReward):
         self.image_size = _height_and_width(references)
         self.reduction = reduction
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        del prompts
+    @jax.named_scope("draftx.rewards.LPIPSSimilarity")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        del features
         check_images(images)
         if images.shape[1:3] != self.image_size:
             height, width = self.image_size
@@ -64,11 +65,11 @@ class LPIPSSimilarity(AbstractReward):
 
 
 class FeatureSimilarity(AbstractReward):
-    r"""Minus the distance between an image's features and those of reference images.
+    r"""Scores images by minus the distance of their features to those of references.
 
     `"cosine"` is $1 - \cos$, from 0 to 2; `"l2"` is the Euclidean distance. With
     features of a classifier this asks for the same kind of thing, where
-    [`draftx.rewards.LPIPSSimilarity`][] asks for the same picture:
+    [`draftx.rewards.LPIPSSimilarity`][] asks for the same image:
 
         FeatureSimilarity(resnet.features, references)
     """
@@ -101,8 +102,9 @@ class FeatureSimilarity(AbstractReward):
         self.reduction = reduction
         self.references = _features_once(self.distance.features, references)
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        del prompts
+    @jax.named_scope("draftx.rewards.FeatureSimilarity")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        del features
         features = self.distance.features(images)
         if features.shape[1] != self.references.shape[1]:
             raise ValueError(

@@ -3,21 +3,23 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._custom_types import Images
 from ...judges import AestheticHead, CLIPVisionModelWithProjection
+from ...layers import Remat
 from .._preprocess import clip_preprocess
 from ..contract import AbstractReward
 from ._similarity import image_embeddings
 
 
 class AestheticScore(AbstractReward):
-    """The LAION aesthetic predictor: a rating from about 1 to 10, not bounded.
+    """Rates images by the LAION aesthetic predictor: from about 1 to 10, not bounded.
 
     A linear function of the unit embedding that CLIP ViT-L/14 has of the image; most
-    pictures rate 4 to 7. It looks at no prompt.
+    images rate 4 to 7. It looks at no prompt.
 
     Images are preprocessed as for [`draftx.rewards.CLIPScore`][].
 
@@ -36,20 +38,20 @@ class AestheticScore(AbstractReward):
 
     encoder: CLIPVisionModelWithProjection
     head: AestheticHead
-    remat: bool = eqx.field(static=True)
+    remat: Remat = eqx.field(static=True)
 
     def __init__(
         self,
         encoder: CLIPVisionModelWithProjection,
         head: AestheticHead,
         *,
-        remat: bool = True,
+        remat: Remat | str = Remat.BLOCK,
     ):
         """**Arguments:**
 
         - `encoder`: The image half of CLIP ViT-L/14.
         - `head`: Trained on its embeddings; float32.
-        - `remat`: As in [`draftx.judges.CLIPVisionModel`][].
+        - `remat`: As in [`draftx.rewards.CLIPScore`][].
         """
         features = head.linears[0].in_features
         if features != encoder.config.projection_dim:
@@ -60,14 +62,15 @@ class AestheticScore(AbstractReward):
             )
         self.encoder = encoder
         self.head = head
-        self.remat = remat
+        self.remat = Remat(remat)
 
     def embeddings(self, images: Images) -> Float[Array, "batch features"]:
-        """What the head is given: unit embeddings, in its dtype."""
+        """Embeds images as unit vectors, in the head's dtype: what it is given."""
         pixels = clip_preprocess(images, self.encoder.config.vision.image_size)
         embeddings = image_embeddings(self.encoder, pixels, remat=self.remat)
         return embeddings.astype(self.head.dtype)
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        del prompts
+    @jax.named_scope("draftx.rewards.AestheticScore")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        del features
         return self.head(self.embeddings(images)).astype(jnp.float32)

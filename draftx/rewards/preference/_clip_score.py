@@ -3,11 +3,14 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._custom_types import Images, Prompts, Real
+from ..._custom_types import Images, Real
+from ..._table import Rows, Table
 from ...judges import CLIPModel
+from ...layers import Remat
 from ...models import CLIPTokenizer
 from .._preprocess import clip_preprocess, hps_preprocess, Pixels
 from ..contract import AbstractReward
@@ -15,29 +18,30 @@ from ._similarity import check_tokenizer, cosine, text_embeddings
 
 
 class AbstractCLIPReward(AbstractReward):
-    """A CLIP that is shown an image and its prompt, and the cosine between them.
+    """Scores an image by the cosine between CLIP's embeddings of it and its prompt.
 
-    `model` and `tokenizer` are of one CLIP; `remat` is as in
-    [`draftx.judges.CLIPVisionModel`][].
+    `model` and `tokenizer` are of one CLIP; `remat` is the tier of rematerialisation of
+    its layers.
     """
 
     model: eqx.AbstractVar[CLIPModel]
     tokenizer: eqx.AbstractVar[CLIPTokenizer]
-    remat: eqx.AbstractVar[bool]
+    remat: eqx.AbstractVar[Remat]
 
     def __check_init__(self):
         check_tokenizer(self.tokenizer, self.model)
 
-    def prepare(self, prompts: Prompts) -> Float[Array, "prompts embedding"]:
+    def prepare(self, rows: Rows) -> Float[Array, "rows embedding"]:
+        prompts = Table.of(rows).prompts
         return text_embeddings(self.model, self.tokenizer, prompts)
 
-    def _cosine(self, pixels: Pixels, prompts: Any) -> Float[Array, " batch"]:
+    def _cosine(self, pixels: Pixels, features: Any) -> Float[Array, " batch"]:
         name = type(self).__name__
-        return cosine(self.model, pixels, prompts, remat=self.remat, name=name)
+        return cosine(self.model, pixels, features, remat=self.remat, name=name)
 
 
 class CLIPScore(AbstractCLIPReward):
-    r"""The cosine of CLIP's embeddings of an image and of its prompt.
+    r"""Scores images by the cosine of CLIP's embeddings of an image and its prompt.
 
     $$r(x, p) = s \cos\big(f_\mathrm{image}(x),\, f_\mathrm{text}(p)\big) \in [-s, s]$$
 
@@ -60,16 +64,38 @@ class CLIPScore(AbstractCLIPReward):
 
     model: CLIPModel
     tokenizer: CLIPTokenizer = eqx.field(static=True)
-    scale: Real = eqx.field(static=True, default=1.0, kw_only=True)
-    remat: bool = eqx.field(static=True, default=True, kw_only=True)
+    scale: Real = eqx.field(static=True)
+    remat: Remat = eqx.field(static=True)
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: CLIPTokenizer,
+        *,
+        scale: Real = 1.0,
+        remat: Remat | str = Remat.BLOCK,
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.scale = scale
+        self.remat = Remat(remat)
+
+    __init__.__doc__ = """**Arguments:**
+
+    - `model`, `tokenizer`: Of one CLIP.
+    - `scale`: $s$, which the cosine is multiplied by.
+    - `remat`: The tier of rematerialisation, a [`draftx.layers.Remat`][] or its name:
+        whether the backward pass computes the layers of CLIP again.
+    """
+
+    @jax.named_scope("draftx.rewards.CLIPScore")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
         pixels = clip_preprocess(images, self.model.config.vision.image_size)
-        return self.scale * self._cosine(pixels, prompts)
+        return self.scale * self._cosine(pixels, features)
 
 
 class PickScore(AbstractCLIPReward):
-    r"""CLIP ViT-H/14, fine-tuned on which of two images people preferred for a prompt.
+    r"""Scores images by a CLIP ViT-H/14 trained on which of two people preferred.
 
     $$r(x, p) = s \cos\big(f_\mathrm{image}(x),\, f_\mathrm{text}(p)\big)$$
 
@@ -93,19 +119,41 @@ class PickScore(AbstractCLIPReward):
 
     model: CLIPModel
     tokenizer: CLIPTokenizer = eqx.field(static=True)
-    scale: Real | None = eqx.field(static=True, default=None, kw_only=True)
-    remat: bool = eqx.field(static=True, default=True, kw_only=True)
+    scale: Real | None = eqx.field(static=True)
+    remat: Remat = eqx.field(static=True)
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: CLIPTokenizer,
+        *,
+        scale: Real | None = None,
+        remat: Remat | str = Remat.BLOCK,
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.scale = scale
+        self.remat = Remat(remat)
+
+    __init__.__doc__ = """**Arguments:**
+
+    - `model`, `tokenizer`: Of one CLIP.
+    - `scale`: $s$, which the cosine is multiplied by. `None` is that of the checkpoint.
+    - `remat`: The tier of rematerialisation, a [`draftx.layers.Remat`][] or its name:
+        whether the backward pass computes the layers of CLIP again.
+    """
+
+    @jax.named_scope("draftx.rewards.PickScore")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
         pixels = clip_preprocess(images, self.model.config.vision.image_size)
-        score = self._cosine(pixels, prompts)
+        score = self._cosine(pixels, features)
         if self.scale is None:
             return jnp.exp(self.model.logit_scale.astype(jnp.float32)) * score
         return self.scale * score
 
 
 class HPSv2(AbstractCLIPReward):
-    r"""CLIP ViT-H/14, fine-tuned on people's rankings of generated images; 2 and 2.1.
+    r"""Scores images by a CLIP ViT-H/14 trained on people's rankings; 2 and 2.1.
 
     $$r(x, p) = \cos\big(f_\mathrm{image}(x),\, f_\mathrm{text}(p)\big) \in [-1, 1]$$
 
@@ -132,8 +180,27 @@ class HPSv2(AbstractCLIPReward):
 
     model: CLIPModel
     tokenizer: CLIPTokenizer = eqx.field(static=True)
-    remat: bool = eqx.field(static=True, default=True, kw_only=True)
+    remat: Remat = eqx.field(static=True)
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: CLIPTokenizer,
+        *,
+        remat: Remat | str = Remat.BLOCK,
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.remat = Remat(remat)
+
+    __init__.__doc__ = """**Arguments:**
+
+    - `model`, `tokenizer`: Of one CLIP.
+    - `remat`: The tier of rematerialisation, a [`draftx.layers.Remat`][] or its name:
+        whether the backward pass computes the layers of CLIP again.
+    """
+
+    @jax.named_scope("draftx.rewards.HPSv2")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
         pixels = hps_preprocess(images, self.model.config.vision.image_size)
-        return self._cosine(pixels, prompts)
+        return self._cosine(pixels, features)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -14,7 +15,7 @@ from ._aesthetic import AestheticScore
 
 
 class AestheticDropout(AbstractRandomReward):
-    r"""The aesthetic score with the dropout of its training, or more of it.
+    r"""Rates images by the aesthetic score with the dropout of its training, or more.
 
     After each of the first three of five layers, every activation is zero with
     probability $p$, and otherwise divided by $1 - p$: on average over keys the score is
@@ -63,8 +64,9 @@ class AestheticDropout(AbstractRandomReward):
         self.key = key
         self.rates = rates
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
-        del prompts
+    @jax.named_scope("draftx.rewards.AestheticDropout")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        del features
         x = self.reward.embeddings(images)
         keys = jr.split(self.key, len(self.rates))
         for i, linear in enumerate(self.reward.head.linears):

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..._custom_types import Images
 from ...io import fetch, HubFiles, ModelFileError
-from ..contract import AbstractReward
+from ..contract import as_reward, Reward
 
 
 HPS_STYLES = ("anime", "concept-art", "paintings", "photo")
@@ -56,7 +56,7 @@ def hps_prompts(folder: str | os.PathLike | None = None) -> dict[str, list[str]]
 
 
 def hps_benchmark(
-    reward: AbstractReward,
+    reward: Reward,
     draw: Callable[[list[str]], Images],
     prompts: Mapping[str, Sequence[str]] | None = None,
     *,
@@ -93,7 +93,8 @@ def hps_benchmark(
             f"`batch_size` must divide {_PROMPTS}, the prompts of a style; got "
             f"{batch_size}."
         )
-    score = eqx.filter_jit(lambda reward, images, rows: reward(images, rows))
+    reward = as_reward(reward)
+    score = eqx.filter_jit(lambda reward, images, features: reward(images, features))
     results = {}
     for style, words in prompts.items():
         scores = []

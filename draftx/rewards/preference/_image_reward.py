@@ -3,11 +3,14 @@
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._custom_types import Images, InputIds, Prompts
+from ..._custom_types import Images, InputIds
+from ..._table import Rows, Table
 from ...judges import BertTokenizer, ImageRewardModel
+from ...layers import Remat
 from .._preprocess import blip_preprocess
 from ..contract import AbstractReward
 
@@ -17,7 +20,7 @@ _MEAN, _STD = 0.16717362830052426, 1.0333394966054072
 
 
 class PromptTokens(NamedTuple):
-    """Prompts as numbers.
+    """Holds prompts as numbers.
 
     **Fields:**
 
@@ -30,7 +33,7 @@ class PromptTokens(NamedTuple):
 
 
 class ImageReward(AbstractReward):
-    r"""BLIP, trained on which of several images people ranked higher for a prompt.
+    r"""Rates images by a BLIP trained on which ones people ranked higher for a prompt.
 
     $$r(x, p) = \frac{f(x, p) - 0.16717}{1.03334}$$
 
@@ -56,15 +59,20 @@ class ImageReward(AbstractReward):
 
     model: ImageRewardModel
     tokenizer: BertTokenizer = eqx.field(static=True)
-    remat: bool = eqx.field(static=True)
+    remat: Remat = eqx.field(static=True)
 
     def __init__(
-        self, model: ImageRewardModel, tokenizer: BertTokenizer, *, remat: bool = True
+        self,
+        model: ImageRewardModel,
+        tokenizer: BertTokenizer,
+        *,
+        remat: Remat | str = Remat.BLOCK,
     ):
         """**Arguments:**
 
         - `model`, `tokenizer`: Of one ImageReward.
-        - `remat`: As in [`draftx.judges.BlipVisionModel`][].
+        - `remat`: The tier of rematerialisation, a [`draftx.layers.Remat`][] or its
+            name: whether the backward pass computes the layers of BLIP again.
         """
         config = model.config.text
         got = (tokenizer.vocab_size, tokenizer.max_length)
@@ -77,26 +85,29 @@ class ImageReward(AbstractReward):
             )
         self.model = model
         self.tokenizer = tokenizer
-        self.remat = remat
+        self.remat = Remat(remat)
 
-    def prepare(self, prompts: Prompts) -> PromptTokens:
-        input_ids, lengths = self.tokenizer(prompts)
+    def prepare(self, rows: Rows) -> PromptTokens:
+        input_ids, lengths = self.tokenizer(Table.of(rows).prompts)
         return PromptTokens(jnp.asarray(input_ids), jnp.asarray(lengths))
 
-    def __call__(self, images: Images, prompts: Any = None) -> Float[Array, " batch"]:
+    @jax.named_scope("draftx.rewards.ImageReward")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
         pixels = blip_preprocess(images, self.model.config.vision.image_size)
-        if not isinstance(prompts, PromptTokens):
-            got = "None" if prompts is None else f"a {type(prompts).__name__}"
+        if not isinstance(features, PromptTokens):
+            got = "None" if features is None else f"a {type(features).__name__}"
             raise ValueError(
-                "`prompts` must be what `ImageReward.prepare` gives, which scores "
+                "`features` must be what `ImageReward.prepare` gives, which scores "
                 f"images by their prompts; got {got}. Call "
-                "`reward(images, reward.prepare(prompts))`."
+                "`reward(images, reward.prepare(rows))`."
             )
-        if prompts.input_ids.shape[0] != images.shape[0]:
+        if features.input_ids.shape[0] != images.shape[0]:
             raise ValueError(
-                f"`prompts` must have one row for each of the {images.shape[0]} "
-                f"images; got {prompts.input_ids.shape[0]}. `ImageReward.prepare` "
+                f"`features` must have one row for each of the {images.shape[0]} "
+                f"images; got {features.input_ids.shape[0]}. `ImageReward.prepare` "
                 "gives one row for each prompt."
             )
-        rating = self.model(pixels, *prompts, remat=self.remat)
+        rating = self.model(
+            pixels, features.input_ids, features.lengths, remat=self.remat
+        )
         return (rating - _MEAN) / _STD

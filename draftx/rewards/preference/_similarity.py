@@ -1,5 +1,6 @@
 """What the rewards that compare an image with its prompt share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -8,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._custom_types import InputIds, Prompts
-from ..._table import check_prompts
+from ..._custom_types import InputIds
 from ...judges import CLIPModel
+from ...layers import Remat
 from ...models import CLIPTokenizer
 from .._preprocess import Pixels
 
 
-# As many prompts as the text tower is given at once.
+# As many texts as the text tower is given at once.
 _CHUNK = 64
 
 
@@ -33,11 +34,10 @@ def check_tokenizer(tokenizer: CLIPTokenizer, model: CLIPModel) -> None:
 
 
 def text_embeddings(
-    model: CLIPModel, tokenizer: CLIPTokenizer, prompts: Prompts
-) -> Float[Array, "prompts embedding"]:
-    """The unit embedding of every prompt, in float32."""
-    check_prompts(prompts)
-    input_ids = tokenizer(prompts)
+    model: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str]
+) -> Float[Array, "texts embedding"]:
+    """Embeds every text as a unit vector, in float32."""
+    input_ids = tokenizer(texts)
     rows = [
         _embed(model, jnp.asarray(input_ids[i : i + _CHUNK]))
         for i in range(0, len(input_ids), _CHUNK)
@@ -46,9 +46,9 @@ def text_embeddings(
 
 
 def image_embeddings(
-    model: Any, pixels: Pixels, *, remat: bool
+    model: Any, pixels: Pixels, *, remat: Remat
 ) -> Float[Array, "batch embedding"]:
-    """The unit embedding of every image, in float32.
+    """Embeds every image as a unit vector, in float32.
 
     **Arguments:**
 
@@ -60,33 +60,33 @@ def image_embeddings(
 
 
 def cosine(
-    model: CLIPModel, pixels: Pixels, prompts: Any, *, remat: bool, name: str
+    model: CLIPModel, pixels: Pixels, features: Any, *, remat: Remat, name: str
 ) -> Float[Array, " batch"]:
-    """The cosine of each image and its prompt.
+    """Computes the cosine of each image and its prompt.
 
     **Arguments:**
 
     - `model`: Embeds the images.
     - `pixels`: Preprocessed.
-    - `prompts`: The rows of `prepare` for these images.
+    - `features`: The rows of `prepare` for these images.
     - `remat`: As in [`draftx.judges.CLIPVisionModel`][].
     - `name`: Of the reward, for the error text.
     """
-    if not isinstance(prompts, jax.Array | np.ndarray):
-        got = "None" if prompts is None else f"a {type(prompts).__name__}"
+    if not isinstance(features, jax.Array | np.ndarray):
+        got = "None" if features is None else f"a {type(features).__name__}"
         raise ValueError(
-            f"`prompts` must be what `{name}.prepare` gives, which scores images by "
+            f"`features` must be what `{name}.prepare` gives, which scores images by "
             f"their prompts; got {got}. Call "
-            "`reward(images, reward.prepare(prompts))`."
+            "`reward(images, reward.prepare(rows))`."
         )
     expected = (pixels.shape[0], model.config.projection_dim)
-    if prompts.shape != expected:
+    if features.shape != expected:
         raise ValueError(
-            f"`prompts` must have one row for each image, the shape {expected}; got "
-            f"{prompts.shape}. `{name}.prepare` gives one row for each prompt."
+            f"`features` must have one row for each image, the shape {expected}; got "
+            f"{features.shape}. `{name}.prepare` gives one row for each prompt."
         )
     images = image_embeddings(model, pixels, remat=remat)
-    return jnp.sum(images * prompts.astype(images.dtype), axis=1)
+    return jnp.sum(images * features.astype(images.dtype), axis=1)
 
 
 def unit(x: Float[Array, "batch embedding"]) -> Float[Array, "batch embedding"]:
@@ -98,5 +98,5 @@ def unit(x: Float[Array, "batch embedding"]) -> Float[Array, "batch embedding"]:
 
 
 @eqx.filter_jit
-def _embed(model: CLIPModel, input_ids: InputIds) -> Float[Array, "prompts embedding"]:
+def _embed(model: CLIPModel, input_ids: InputIds) -> Float[Array, "texts embedding"]:
     return unit(model.text_features(input_ids))

@@ -1,0 +1,97 @@
+"""Images that look like a reference of their own, a column of the table of prompts."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._custom_types import Images
+from ..._table import Rows, Table
+from .._preprocess import check_images
+from ..contract import AbstractReward
+from ._distance import AbstractDistance, MeanSquaredError
+
+
+# As many references as a network is given at once.
+_CHUNK = 8
+
+
+class ReferenceSimilarity(AbstractReward):
+    r"""Scores each image by minus its distance to its own row's reference: at most 0.
+
+    $$r(x_i) = -d(x_i, y_i)$$
+
+    where [`draftx.rewards.LPIPSSimilarity`][] and
+    [`draftx.rewards.FeatureSimilarity`][] have the same references for all images. The
+    references are a column of the prompts' table, images of the size that is drawn:
+
+        prompts = {"prompt": ["a cat", "a fox"], "reference": cat_and_fox}
+        reward = draftx.rewards.ReferenceSimilarity(draftx.rewards.load_lpips("alex"))
+
+    What a network makes of a reference is computed once, by `prepare`, and kept.
+    """
+
+    distance: AbstractDistance
+    column: str = eqx.field(static=True)
+
+    def __init__(
+        self, distance: AbstractDistance | None = None, *, column: str = "reference"
+    ):
+        self.distance = MeanSquaredError() if distance is None else distance
+        self.column = column
+
+    __init__.__doc__ = """**Arguments:**
+
+    - `distance`: [`draftx.rewards.LPIPS`][], [`draftx.rewards.FeatureDistance`][], or
+        another [`draftx.rewards.AbstractDistance`][]. `None` is
+        [`draftx.rewards.MeanSquaredError`][].
+    - `column`: Has the references, `[rows, height, width, 3]`, floats in $[0, 1]$.
+    """
+
+    def prepare(self, rows: Rows) -> Any:
+        table = Table.of(rows)
+        if self.column not in table:
+            raise ValueError(
+                f"`prompts` must have the column {self.column!r}, an image for each "
+                f"row, for `ReferenceSimilarity`; got {table.names}. Give it with "
+                f"them: {{'prompt': [...], {self.column!r}: images}}."
+            )
+        references = table[self.column]
+        try:
+            check_images(references)
+        except ValueError as e:
+            raise ValueError(
+                f"`prompts[{self.column!r}]` must be images for `ReferenceSimilarity`: "
+                f"{e}"
+            ) from e
+        chunks = [
+            _features(self.distance, jnp.asarray(references[i : i + _CHUNK]))
+            for i in range(0, len(references), _CHUNK)
+        ]
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *chunks)
+
+    @jax.named_scope("draftx.rewards.ReferenceSimilarity")
+    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+        if features is None:
+            raise ValueError(
+                "`features` must be what `ReferenceSimilarity.prepare` gives, which "
+                "compares images with their rows' references; got None. Call "
+                "`reward(images, reward.prepare(rows))`."
+            )
+        own = self.distance.features(images)
+        shapes = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
+        if shapes(own) != shapes(features):
+            raise ValueError(
+                f"`prompts[{self.column!r}]` must have images of the size that is "
+                "drawn, one for each row: images of shape "
+                f"{images.shape} give features of shapes {shapes(own)}, the references "
+                f"{shapes(features)}. Resize the references."
+            )
+        return -self.distance.between(own, features)
+
+
+@eqx.filter_jit
+def _features(distance: AbstractDistance, images: Images) -> Any:
+    return distance.features(images)

@@ -1,0 +1,89 @@
+"""What is known of a published reward before its files are read."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ...io import EmbeddedFolder, HubFiles, PackageFile, TorchFile
+from ...judges import BertTokenizer
+from ...models import CLIPTokenizer
+from ..contract import AbstractReward
+
+
+Files: TypeAlias = HubFiles | PackageFile | TorchFile | EmbeddedFolder
+PathLike: TypeAlias = str | os.PathLike
+Tokenizer: TypeAlias = CLIPTokenizer | BertTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerFiles:
+    """Says which tokenizer a reward reads with, and where it is published.
+
+    - `cls`: Of the tokenizer.
+    - `files`: What is downloaded if there is none beside the weights.
+    - `also`: Other sets of files that make one, if they are in the folder of weights.
+    """
+
+    cls: type[Tokenizer]
+    files: HubFiles
+    also: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Holds what a reward is built of, all of it on this machine.
+
+    - `weights`: A file, or a folder.
+    - `encoder`: The folder of the encoder, for an entry that has one apart.
+    - `tokenizer`: One that is loaded, or the path of one.
+    - `dtype`: Of the weights.
+    """
+
+    weights: pathlib.Path
+    encoder: pathlib.Path | None
+    tokenizer: Tokenizer | pathlib.Path | None
+    dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedReward:
+    """Describes a reward before its files are read, and builds it of them.
+
+    - `name`: What `draftx.rewards.load` is given.
+    - `reward`: The class.
+    - `files`: Where its weights are, at which revision, with which digest. One of the
+        hub's is there if it is known from more than one place; else what the hub gives
+        is compared with the digest that the hub states.
+    - `license`: Of the weights.
+    - `size`: Of the files.
+    - `preprocessing`: What becomes of images in $[0, 1]$.
+    - `range`: Of the scores.
+    - `compared_with`: What its scores and gradients are tested against.
+    - `build`: Makes the reward of what was found and of the options.
+    - `from_files`: Parameters of the class that `build` reads: they are no options.
+    - `required`: Options of the class that have no default.
+    - `is_folder`: Whether `source` is a folder; else it is one file.
+    - `tokenizer`: For a reward that reads prompts.
+    - `encoder`: The files of an encoder that comes apart from the weights.
+    - `any_dtype`: Whether the weights may be other than float32.
+    """
+
+    name: str
+    reward: type[AbstractReward]
+    files: Files
+    license: str
+    size: str
+    preprocessing: str
+    range: str
+    compared_with: str
+    build: Callable[[Found, Mapping[str, Any]], AbstractReward]
+    from_files: tuple[str, ...]
+    required: tuple[str, ...] = ()
+    is_folder: bool = False
+    tokenizer: TokenizerFiles | None = None
+    encoder: HubFiles | None = None
+    any_dtype: bool = True
