@@ -10,10 +10,10 @@ from ..layers import AbstractLinear, Linear
 
 
 class AestheticHead(eqx.Module):
-    """Five linear layers one after the other, nothing in between.
+    """Rates embeddings by five linear layers one after the other.
 
-    Dropout was, in training. The published weights were trained so, and only so do they
-    give their scores; an activation would change them.
+    Nothing is in between; dropout was, in training. The published weights were trained
+    so, and only so do they give their scores: an activation would change them.
     """
 
     linears: list[AbstractLinear]
@@ -48,6 +48,7 @@ class AestheticHead(eqx.Module):
 
     @jax.named_scope("draftx.aesthetic_head")
     def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, " batch"]:
+        """Rates embeddings `[batch, features]`."""
         for linear in self.linears:
             x = linear(x)
         return x[:, 0]

@@ -12,14 +12,19 @@ from ._linear import AbstractLinear, Linear
 
 
 class KeyValue(eqx.Module):
-    """What is attended to, projected and split into heads."""
+    """Holds what is attended to, projected and split into heads.
+
+    **Arguments:**
+
+    - `key`, `value`: `[batch, tokens, heads, head_dim]`.
+    """
 
     key: Float[Array, "batch tokens heads head_dim"]
     value: Float[Array, "batch tokens heads head_dim"]
 
 
 class Attention(eqx.Module):
-    """Multi-head attention with diffusers' projections: self- or cross-attention."""
+    """Lets tokens attend to themselves or to a context, with diffusers' projections."""
 
     to_q: AbstractLinear
     to_k: AbstractLinear
@@ -43,6 +48,8 @@ class Attention(eqx.Module):
         - `context_features`: Features of what keys and values are made from.
         - `num_heads`: Must divide `query_features`.
         - `qkv_bias`: Whether the first three projections have a bias.
+        - `dtype`: Of all weights.
+        - `key`: Used to initialize the weights.
         """
         if query_features % num_heads != 0:
             raise ValueError(
@@ -62,7 +69,7 @@ class Attention(eqx.Module):
     def key_value(
         self, context: Float[Array, "batch context_tokens context_features"]
     ) -> KeyValue:
-        """Keys and values of what is attended to.
+        """Projects what is attended to to keys and values.
 
         A context that stays the same from call to call needs projecting only once.
         """
@@ -76,7 +83,9 @@ class Attention(eqx.Module):
         x: Float[Array, "batch tokens features"],
         context: KeyValue | None = None,
     ) -> Float[Array, "context_batch tokens features"]:
-        """**Arguments:**
+        """Attends, and maps tokens to tokens with as many features.
+
+        **Arguments:**
 
         - `x`: What attends.
         - `context`: What is attended to, from `key_value`; `x` itself if `None`. Its

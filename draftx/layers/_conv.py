@@ -10,7 +10,7 @@ from ..kernels import conv2d
 
 
 class Conv2d(eqx.Module):
-    """A two-dimensional convolution over channels-last activations.
+    """Convolves a feature map `[batch, height, width, channels]`.
 
     The weight is kept `HWIO`, the layout that needs no transpose on any device;
     checkpoints store `OIHW`.
@@ -57,6 +57,7 @@ class Conv2d(eqx.Module):
     def __call__(
         self, x: Float[Array, "batch height width {self.in_channels}"]
     ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
+        """Maps a feature map to one with `out_channels`."""
         y = conv2d(x, self.weight, stride=self.stride, padding=self.padding)
         return y + self.bias[None, None, None]
 

@@ -18,7 +18,9 @@ def sinusoidal_embedding(
     freq_shift: Real = 0,
     max_period: Real = 10_000,
 ) -> Float[Array, "batch features"]:
-    """Sines and cosines of `timesteps` at geometrically spaced frequencies, float32.
+    """Computes sines and cosines of timesteps, `[batch, features]` in float32.
+
+    Their frequencies are geometrically spaced.
 
     **Arguments:**
 
@@ -39,7 +41,7 @@ def sinusoidal_embedding(
 
 
 class TimestepEmbedding(eqx.Module):
-    """Two linear layers that turn sinusoids into what residual blocks are given."""
+    """Turns sinusoids into what residual blocks are given, by two linear layers."""
 
     linear_1: AbstractLinear
     linear_2: AbstractLinear
@@ -52,6 +54,13 @@ class TimestepEmbedding(eqx.Module):
         dtype: jnp.dtype | type = jnp.float32,
         key: PRNGKeyArray,
     ):
+        """**Arguments:**
+
+        - `in_features`: Of the sinusoids.
+        - `features`: Of what residual blocks are given.
+        - `dtype`: Of all weights.
+        - `key`: Used to initialize the weights.
+        """
         key_1, key_2 = jr.split(key)
         self.linear_1 = Linear(in_features, features, dtype=dtype, key=key_1)
         self.linear_2 = Linear(features, features, dtype=dtype, key=key_2)
@@ -60,4 +69,5 @@ class TimestepEmbedding(eqx.Module):
     def __call__(
         self, x: Float[Array, "batch in_features"]
     ) -> Float[Array, "batch features"]:
+        """Maps sinusoids `[batch, in_features]` to `[batch, features]`."""
         return self.linear_2(jax.nn.silu(self.linear_1(x)))

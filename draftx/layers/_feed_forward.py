@@ -9,7 +9,7 @@ from ._linear import AbstractLinear, Linear
 
 
 class GEGLUFeedForward(eqx.Module):
-    r"""The gated feed-forward layer of a transformer block.
+    r"""Maps features to features by the gated layer of a transformer block.
 
     $$W_o \big((W_1 x) \odot \mathrm{gelu}(W_2 x)\big)$$
 
@@ -31,6 +31,13 @@ class GEGLUFeedForward(eqx.Module):
         dtype: jnp.dtype | type = jnp.float32,
         key: PRNGKeyArray,
     ):
+        """**Arguments:**
+
+        - `features`: Of the input and of the output.
+        - `expansion`: How many times as many features there are in between.
+        - `dtype`: Of all weights.
+        - `key`: Used to initialize the weights.
+        """
         ikey, okey = jr.split(key)
         inner = expansion * features
         self.proj_in = Linear(features, 2 * inner, dtype=dtype, key=ikey)
@@ -40,4 +47,5 @@ class GEGLUFeedForward(eqx.Module):
     def __call__(
         self, x: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
+        """Maps `[..., features]` to `[..., features]`."""
         return self.proj_out(geglu(self.proj_in(x)))

@@ -7,7 +7,10 @@ from ..kernels import group_norm, layer_norm
 
 
 class GroupNorm(eqx.Module):
-    """Group normalization, optionally fused with the SiLU that follows it."""
+    """Normalizes the channels of a feature map in groups.
+
+    Optionally fused with the SiLU that follows.
+    """
 
     weight: Float[Array, " channels"]
     bias: Float[Array, " channels"]
@@ -22,6 +25,13 @@ class GroupNorm(eqx.Module):
         epsilon: float,
         dtype: jnp.dtype | type = jnp.float32,
     ):
+        """**Arguments:**
+
+        - `channels`: Size of the last axis.
+        - `num_groups`: Must divide `channels`.
+        - `epsilon`: Added to the variance.
+        - `dtype`: Of the weight and the bias.
+        """
         if channels % num_groups != 0:
             raise ValueError(
                 "`num_groups` (`norm_num_groups` in a config) must divide the number "
@@ -36,7 +46,9 @@ class GroupNorm(eqx.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, silu: bool = False
     ) -> Float[Array, "batch height width channels"]:
-        """**Arguments:**
+        """Normalizes a feature map `[batch, height, width, channels]`.
+
+        **Arguments:**
 
         - `x`: Activations, channels last.
         - `silu`: Whether to apply SiLU to the result.
@@ -52,7 +64,7 @@ class GroupNorm(eqx.Module):
 
 
 class LayerNorm(eqx.Module):
-    """Layer normalization over the last axis, statistics in at least float32."""
+    """Normalizes the last axis of activations, with statistics in at least float32."""
 
     weight: Float[Array, " features"]
     bias: Float[Array, " features"]
@@ -65,6 +77,12 @@ class LayerNorm(eqx.Module):
         epsilon: float = 1e-5,
         dtype: jnp.dtype | type = jnp.float32,
     ):
+        """**Arguments:**
+
+        - `features`: Size of the last axis.
+        - `epsilon`: Added to the variance.
+        - `dtype`: Of the weight and the bias.
+        """
         self.weight = jnp.ones(features, dtype)
         self.bias = jnp.zeros(features, dtype)
         self.epsilon = epsilon
@@ -73,4 +91,5 @@ class LayerNorm(eqx.Module):
     def __call__(
         self, x: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
+        """Normalizes activations `[..., features]`."""
         return layer_norm(x, self.weight, self.bias, epsilon=self.epsilon)

@@ -12,7 +12,9 @@ from ._norm import GroupNorm
 
 
 class ResnetBlock(eqx.Module):
-    """Norm, SiLU, convolution, twice, with the time embedding added in between.
+    """Adds to a feature map what two convolutions make of it, `[batch, h, w, c]`.
+
+    Norm, SiLU, convolution, twice, with the time embedding added in between.
 
     The autoencoder uses the same block without a time embedding.
     """
@@ -40,6 +42,8 @@ class ResnetBlock(eqx.Module):
         - `in_channels`, `out_channels`: A 1x1 shortcut is added where they differ.
         - `time_features`: Size of the time embedding, or `None` for none.
         - `num_groups`, `epsilon`: Of both norms.
+        - `dtype`: Of all weights.
+        - `key`: Used to initialize the weights.
         """
         keys = jr.split(key, 4)
         norm: dict[str, Any] = dict(num_groups=num_groups, epsilon=epsilon, dtype=dtype)
@@ -64,7 +68,7 @@ class ResnetBlock(eqx.Module):
     def time_shift(
         self, time_embedding: Float[Array, "steps time_features"]
     ) -> Float[Array, "steps out_channels"]:
-        """What the time adds to the channels between the two convolutions."""
+        """Projects the time embedding to what is added between the two convolutions."""
         if self.time_emb_proj is None:
             raise ValueError("This block was built without `time_features`.")
         return self.time_emb_proj(jax.nn.silu(time_embedding))
@@ -75,7 +79,9 @@ class ResnetBlock(eqx.Module):
         x: Float[Array, "batch height width in_channels"],
         time_shift: Float[Array, "#batch out_channels"] | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
-        """**Arguments:**
+        """Maps a feature map to one with `out_channels`.
+
+        **Arguments:**
 
         - `x`: Activations.
         - `time_shift`: From the method of that name; one row for all images, or one

@@ -30,7 +30,7 @@ def check_fixed(
 
 
 def known_fields(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of `config` that `cls` has fields for, lists turned into tuples."""
+    """Picks the entries that `cls` has fields for, lists turned into tuples."""
     names = {field.name for field in dataclasses.fields(cls)}
     return {
         name: tuple(value) if isinstance(value, list) else value

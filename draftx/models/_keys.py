@@ -59,7 +59,7 @@ def checkpoint_key(path: tuple[Any, ...]) -> str:
 
 
 class Parameter(NamedTuple):
-    """One array of a model: its published name, its leaf and its layout in the file.
+    """Describes one array of a model: its published name, its leaf, its layout.
 
     `layout` is `"conv"` where the file has `OIHW` and we `HWIO`, `"pointwise"` where
     the file has a 1x1 convolution and we a matrix, and `"plain"` elsewhere.
@@ -78,13 +78,13 @@ class Parameter(NamedTuple):
         return (*shape, 1, 1) if self.layout == "pointwise" else shape
 
     def from_file(self, array: np.ndarray) -> np.ndarray:
-        """The file's array (of `file_shape`) in our layout."""
+        """Brings the file's array (of `file_shape`) into our layout."""
         if self.layout == "conv":
             return np.transpose(array, (2, 3, 1, 0))
         return array.reshape(self.leaf.shape)
 
     def to_file(self) -> np.ndarray:
-        """Our array in the file's layout, contiguous."""
+        """Brings our array into the file's layout, contiguous."""
         array = np.asarray(self.leaf)
         if self.layout == "conv":
             array = np.transpose(array, (3, 2, 0, 1))

@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from draftx.models import check_prompts, CLIPTokenizer
+from draftx._table import check_prompts
+from draftx.models import CLIPTokenizer
 
 from ..goldens import make_tokenizer
 

@@ -17,7 +17,7 @@ _FIXED = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BertConfig:
-    """The architecture of BLIP's text encoder, as in its `med_config.json`.
+    """Describes the architecture of BLIP's text encoder, as in its `med_config.json`.
 
     The defaults are ImageReward's: BERT-base with two more tokens.
     """
@@ -55,7 +55,7 @@ class BertConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageRewardConfig:
-    """Both encoders, and the sizes between the five layers that follow.
+    """Describes both encoders, and the sizes between the five layers that follow.
 
     The image encoder is a vision transformer with the sizes of a CLIP's. The defaults
     are those of the published ImageReward, with BLIP's ViT-L/16.

@@ -13,7 +13,9 @@ from ._vision import BlipVisionModel
 
 
 class ImageRewardModel(eqx.Module):
-    """ImageReward: BLIP reads the prompt with the image before it, and rates.
+    """Rates images for prompts: ImageReward.
+
+    A BLIP that reads the prompt with the image before it.
 
     ??? cite
 
@@ -58,7 +60,9 @@ class ImageRewardModel(eqx.Module):
         *,
         remat: Remat = Remat.NONE,
     ) -> Float[Array, " batch"]:
-        """**Arguments:**
+        """Rates images `[batch, height, width, 3]`, each for its prompt.
+
+        **Arguments:**
 
         - `pixel_values`: Channels last, normalized by CLIP's mean and deviation.
         - `input_ids`, `lengths`, `remat`: As in [`draftx.judges.BertWithImage`][].

@@ -41,7 +41,7 @@ _UNUSED = re.compile(r"blip\.(vision|text)_proj\.(weight|bias)")
 
 
 def from_blip(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of an [`draftx.judges.ImageRewardModel`][] by their names here.
+    """Renames the arrays of an [`draftx.judges.ImageRewardModel`][] as they are here.
 
     **Arguments:**
 

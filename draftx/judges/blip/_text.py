@@ -12,7 +12,7 @@ from ._config import BertConfig
 
 
 class BertAttention(eqx.Module):
-    """Attention with what follows it in BERT: a sum, then a norm."""
+    """Lets tokens attend to a context; in BERT, a sum and a norm follow."""
 
     query: AbstractLinear
     key: AbstractLinear
@@ -42,7 +42,9 @@ class BertAttention(eqx.Module):
         context: Float[Array, "batch context_tokens context_features"],
         lengths: Int[Array, " batch"] | None = None,
     ) -> Float[Array, "batch tokens features"]:
-        """**Arguments:**
+        """Attends, and maps tokens to tokens with as many features.
+
+        **Arguments:**
 
         - `x`: What attends.
         - `context`: What is attended to.
@@ -64,7 +66,7 @@ def _attend_to_first(
     value: Float[Array, "batch kv_tokens heads head_dim"],
     lengths: Int[Array, " batch"],
 ) -> Float[Array, "batch tokens heads head_dim"]:
-    """Attention that does not see padding.
+    """Attends to the first tokens of each row: padding is not seen.
 
     For a few dozen tokens of text, where no kernel would be faster than the whole score
     matrix. The softmax is computed in at least float32.
@@ -80,7 +82,7 @@ def _attend_to_first(
 
 
 class BertLayer(eqx.Module):
-    """A post-norm transformer layer that looks at the text, then at the image."""
+    """Maps tokens to tokens that have seen the text, then the image; post-norm."""
 
     attention: BertAttention
     crossattention: BertAttention
@@ -117,7 +119,7 @@ class BertLayer(eqx.Module):
 
 
 class BertWithImage(eqx.Module):
-    """BLIP's text encoder grounded in an image: BERT with cross-attention.
+    """Encodes a text with an image before it: BERT with cross-attention, as in BLIP.
 
     ??? cite
 
@@ -169,7 +171,9 @@ class BertWithImage(eqx.Module):
         *,
         remat: Remat = Remat.NONE,
     ) -> Float[Array, "batch tokens features"]:
-        """**Arguments:**
+        """Encodes token ids `[batch, tokens]`.
+
+        **Arguments:**
 
         - `input_ids`: At most `config.max_position_embeddings` tokens, padded at the
             end.

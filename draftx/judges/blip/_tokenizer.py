@@ -23,7 +23,7 @@ _ADDED = ("[DEC]", "[ENC]")
 
 
 class BertTokenizer:
-    """BERT's word pieces, with the two tokens that BLIP adds to them.
+    """Turns prompts into BERT's word pieces, with the two tokens that BLIP adds.
 
     Equal, id for id, to transformers' `BertTokenizer` of `bert-base-uncased` after
     `[DEC]` and `[ENC]` were added. Every row is `[CLS]`, text, `[SEP]`, padding.
@@ -81,7 +81,7 @@ class BertTokenizer:
         return cls(tokenizer, max_length=max_length)
 
     def __eq__(self, other: object) -> bool:
-        """By content: trees that hold equal tokenizers have the same structure."""
+        """Compares contents: trees with equal tokenizers have the same structure."""
         if not isinstance(other, BertTokenizer):
             return NotImplemented
         return self is other or self._identity() == other._identity()

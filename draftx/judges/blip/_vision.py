@@ -10,7 +10,7 @@ from ..clip import embed_patches, prepend
 
 
 class BlipVisionModel(eqx.Module):
-    """BLIP's image encoder: the normed last hidden state of every token.
+    """Encodes images as normed hidden states of their tokens: BLIP's image encoder.
 
     CLIP's vision tower but for a bias of the patches, and no norm before the layers.
 
@@ -34,6 +34,12 @@ class BlipVisionModel(eqx.Module):
         dtype: jnp.dtype | type = jnp.float32,
         key: PRNGKeyArray,
     ):
+        """**Arguments:**
+
+        - `config`: The architecture.
+        - `dtype`: Of all weights.
+        - `key`: Used to initialize the weights.
+        """
         ckey, pkey, wkey, lkey = jr.split(key, 4)
         features, size = config.hidden_size, config.patch_size
         positions = 1 + (config.image_size // size) ** 2
@@ -59,7 +65,9 @@ class BlipVisionModel(eqx.Module):
         *,
         remat: Remat = Remat.NONE,
     ) -> Float[Array, "batch positions features"]:
-        """**Arguments:**
+        """Encodes images `[batch, height, width, 3]`.
+
+        **Arguments:**
 
         - `pixel_values`: Channels last, normalized by CLIP's mean and deviation.
         - `remat`: Where its `scoring` is true, the backward pass computes the inside of

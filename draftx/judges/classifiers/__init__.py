@@ -1,4 +1,4 @@
-"""Convolutional networks that name what a picture shows, and what they see in it."""
+"""Convolutional networks that name what an image shows, and what they see in it."""
 
 from ._arrays import with_arrays as with_arrays
 from ._efficientnet import EfficientNetLite as EfficientNetLite, Stage as Stage

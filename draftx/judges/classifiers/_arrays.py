@@ -14,7 +14,7 @@ _Model = TypeVar("_Model", bound=eqx.Module)
 
 
 def with_arrays(skeleton: _Model, arrays: Mapping[str, Any]) -> _Model:
-    """A network with the arrays of a checkpoint, all of them or an error.
+    """Fills a network with the arrays of a checkpoint, all of them or an error.
 
     **Arguments:**
 
@@ -60,7 +60,7 @@ def with_arrays(skeleton: _Model, arrays: Mapping[str, Any]) -> _Model:
 
 
 def shape_of(arrays: Mapping[str, Any], key: str, model: str) -> tuple[int, ...]:
-    """The shape of the array from which sizes of a network are read.
+    """Looks up the shape of the array from which sizes of a network are read.
 
     **Arguments:**
 

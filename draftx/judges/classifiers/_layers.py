@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class Conv(eqx.Module):
-    """A convolution with its weight in the order of checkpoints, `OIHW`.
+    """Convolves a feature map, with a weight in the order of checkpoints, `OIHW`.
 
     Unlike [`draftx.layers.Conv2d`][] it may have groups, lack a bias, and pad as
     TensorFlow does.
@@ -69,7 +69,7 @@ class Conv(eqx.Module):
 
 
 class BatchNorm(eqx.Module):
-    """Batch normalization after training: an affine map of every channel."""
+    """Maps every channel affinely: batch normalization after training."""
 
     weight: Float[Array, " channels"]
     bias: Float[Array, " channels"]
@@ -100,7 +100,7 @@ def max_pool(
     stride: int,
     padding: int = 0,
 ) -> Float[Array, "batch out_height out_width channels"]:
-    """The largest value of every window; windows that do not fit are left out."""
+    """Takes the largest value of every window; those that do not fit are left out."""
     margin = (padding, padding)
     return jax.lax.reduce_window(
         x,

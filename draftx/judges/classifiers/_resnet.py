@@ -13,7 +13,10 @@ from ._layers import BatchNorm, Conv, max_pool
 
 
 class Block(eqx.Module):
-    """Two convolutions of 3x3, or one between two of 1x1, and the input added."""
+    """Adds to a feature map what two convolutions of 3x3 make of it.
+
+    Or, with a bottleneck, one between two of 1x1.
+    """
 
     conv1: Conv
     bn1: BatchNorm
@@ -66,7 +69,7 @@ class Block(eqx.Module):
 
 
 class ResNet(eqx.Module):
-    """The residual network of ImageNet, by default with 50 layers and 1000 classes.
+    """Classifies images: the residual network, by default with 50 layers.
 
     Names and arithmetic are torchvision's (the stride of a block lies in its 3x3
     convolution), which is also how timm publishes it: `timm/resnet50.tv_in1k`,
@@ -103,6 +106,7 @@ class ResNet(eqx.Module):
         - `is_bottleneck`: Whether blocks have three convolutions and four times the
             channels.
         - `num_classes`: Logits.
+        - `key`: Used to initialize the weights.
         """
         conv_key, fc_key, *keys = jr.split(key, 2 + sum(depths))
         self.conv1 = Conv(3, width, kernel_size=7, stride=2, key=conv_key)
@@ -123,7 +127,7 @@ class ResNet(eqx.Module):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> "ResNet":
-        """A network with published weights; depths and sizes are read off the shapes.
+        """Builds a network with published weights; its sizes are read off the shapes.
 
         **Arguments:**
 
@@ -160,7 +164,7 @@ class ResNet(eqx.Module):
     def features(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch features"]:
-        """The last activations, averaged over all places; 2048 in ResNet-50.
+        """Averages the last activations over all places; 2048 in ResNet-50.
 
         **Arguments:**
 
@@ -177,5 +181,5 @@ class ResNet(eqx.Module):
     def __call__(
         self, images: Float[Array, "batch height width 3"]
     ) -> Float[Array, "batch num_classes"]:
-        """The logits of normalized images."""
+        """Computes the logits of normalized images, `[batch, num_classes]`."""
         return self.fc(self.features(images))

@@ -17,7 +17,7 @@ Architecture: TypeAlias = Literal["vgg16", "alexnet"]
 
 
 class _Spec(NamedTuple):
-    """One network: a letter for each entry of `features`, and where to look.
+    """Describes a network: a letter for each entry of `features`, and where to look.
 
     `layers` has `c` for a convolution, `r` for ReLU and `p` for pooling; `taps` are the
     entries whose outputs are looked at.
@@ -50,7 +50,7 @@ _SPECS: dict[str, _Spec] = {
 
 
 class PerceptualTrunk(eqx.Module):
-    """The convolutions of VGG16 or AlexNet, and their activations at five depths.
+    """Computes the activations of VGG16 or AlexNet at five depths.
 
     `features` has an entry for every one of torchvision's, `None` where there are no
     parameters. torchvision's weights are BSD-3-Clause.
@@ -75,6 +75,7 @@ class PerceptualTrunk(eqx.Module):
 
         - `architecture`: `"vgg16"` or `"alexnet"`.
         - `channels`: Of each convolution; the published ones if `None`.
+        - `key`: Used to initialize the weights.
         """
         spec = spec_of(architecture)
         channels = spec.channels if channels is None else channels
@@ -94,7 +95,7 @@ class PerceptualTrunk(eqx.Module):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> "PerceptualTrunk":
-        """A trunk with published weights; which one is read off the shapes.
+        """Builds a trunk with published weights; which one is read off the shapes.
 
         **Arguments:**
 
@@ -128,7 +129,7 @@ class PerceptualTrunk(eqx.Module):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Of the activations at the five depths."""
+        """How many channels the activations at the five depths have."""
         spec = spec_of(self.architecture)
         convs = [self.features[tap - 1] for tap in spec.taps]
         return tuple(conv.weight.shape[0] for conv in convs if conv is not None)
@@ -137,7 +138,9 @@ class PerceptualTrunk(eqx.Module):
     def __call__(
         self, images: Float[Array, "batch height width 3"]
     ) -> list[Float[Array, "batch _ _ _"]]:
-        """**Arguments:**
+        """Computes activations of images `[batch, height, width, 3]`.
+
+        **Arguments:**
 
         - `images`: Normalized with ImageNet's mean and deviation.
 
@@ -169,7 +172,7 @@ class PerceptualTrunk(eqx.Module):
 
 
 def spec_of(architecture: str) -> _Spec:
-    """What is known of a network; raises unless there is one of that name."""
+    """Looks up what is known of a network; raises unless there is one of that name."""
     if architecture not in _SPECS:
         raise ValueError(
             f"`architecture` must be one of {list(_SPECS)}; got {architecture!r}."

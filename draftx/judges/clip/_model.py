@@ -12,7 +12,7 @@ from ._vision import CLIPVisionModel
 
 
 class CLIPModel(eqx.Module):
-    """Both towers of CLIP, into one space of embeddings.
+    """Embeds images and prompts in one space: both towers of CLIP.
 
     ??? cite
 
@@ -56,7 +56,7 @@ class CLIPModel(eqx.Module):
         self.config = config
 
     def text_features(self, input_ids: InputIds) -> Float[Array, "batch embedding"]:
-        """The embedding of each prompt, not normalized.
+        """Embeds each prompt, `[batch, embedding]`, not normalized.
 
         Read at the end of the prompt: padding behind it changes nothing.
         """
@@ -68,7 +68,7 @@ class CLIPModel(eqx.Module):
     def image_features(
         self, pixel_values: Images, *, remat: Remat = Remat.NONE
     ) -> Float[Array, "batch embedding"]:
-        """The embedding of each image, not normalized.
+        """Embeds each image, `[batch, embedding]`, not normalized.
 
         **Arguments:** those of [`draftx.judges.CLIPVisionModel`][].
         """
@@ -76,7 +76,7 @@ class CLIPModel(eqx.Module):
 
 
 class CLIPVisionModelWithProjection(eqx.Module):
-    """The half of a CLIP that embeds images."""
+    """Embeds images: half of a CLIP."""
 
     vision_model: CLIPVisionModel
     visual_projection: AbstractLinear
@@ -98,12 +98,12 @@ class CLIPVisionModelWithProjection(eqx.Module):
     def image_features(
         self, pixel_values: Images, *, remat: Remat = Remat.NONE
     ) -> Float[Array, "batch embedding"]:
-        """As in [`draftx.judges.CLIPModel`][]."""
+        """Embeds each image, as [`draftx.judges.CLIPModel`][] does."""
         return self.visual_projection(self.vision_model(pixel_values, remat=remat))
 
 
 def end_positions(input_ids: InputIds, eos_token_id: int) -> Int[Array, " batch"]:
-    """Where each prompt ends; see [`draftx.models.CLIPConfig`][]."""
+    """Finds where each prompt ends; see [`draftx.models.CLIPConfig`][]."""
     if eos_token_id == 2:
         return jnp.argmax(input_ids, axis=1)
     return jnp.argmax(input_ids == eos_token_id, axis=1)

@@ -33,7 +33,7 @@ _TRANSPOSED = {
 
 
 def from_open_clip(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state dict of a `CLIPModel` of transformers.
+    """Renames a state dict to that of a `CLIPModel` of transformers.
 
     **Arguments:**
 

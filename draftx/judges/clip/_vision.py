@@ -11,7 +11,9 @@ from ...models.clip import CLIPVisionConfig, EncoderLayer
 
 
 class CLIPVisionModel(eqx.Module):
-    """CLIP's vision tower up to the normed hidden state of its class token.
+    """Encodes images as `[batch, features]`: CLIP's vision tower.
+
+    What it gives is the normed hidden state of the class token.
 
     ??? cite
 
@@ -36,6 +38,12 @@ class CLIPVisionModel(eqx.Module):
         dtype: jnp.dtype | type = jnp.float32,
         key: PRNGKeyArray,
     ):
+        """**Arguments:**
+
+        - `config`: The architecture.
+        - `dtype`: Of all weights.
+        - `key`: Used to initialize the weights.
+        """
         ckey, pkey, wkey, lkey = jr.split(key, 4)
         features, epsilon = config.hidden_size, config.layer_norm_eps
         num_patches = (config.image_size // config.patch_size) ** 2
@@ -61,7 +69,9 @@ class CLIPVisionModel(eqx.Module):
         *,
         remat: Remat = Remat.NONE,
     ) -> Float[Array, "batch features"]:
-        """**Arguments:**
+        """Encodes images `[batch, height, width, 3]`.
+
+        **Arguments:**
 
         - `pixel_values`: Channels last, normalized by CLIP's mean and deviation.
         - `remat`: Where its `scoring` is true, the backward pass computes the inside of
@@ -76,8 +86,10 @@ class CLIPVisionModel(eqx.Module):
     def hidden_states(
         self, pixel_values: Images, *, remat: Remat = Remat.NONE
     ) -> Float[Array, "batch positions features"]:
-        """The last hidden state of every token, normed: the class token, then the
-        patches from left to right and from top to bottom.
+        """Encodes images as the normed hidden states of all tokens.
+
+        The class token comes first, then the patches from left to right and from top to
+        bottom.
 
         **Arguments:** those of `__call__`.
         """
@@ -98,7 +110,7 @@ class CLIPVisionModel(eqx.Module):
 def embed_patches(
     pixel_values: Images, weight: Float[Array, "features 3 patch patch"]
 ) -> Float[Array, "batch patches features"]:
-    """A convolution whose stride is its width: every patch by itself.
+    """Embeds every patch of images by itself: a convolution as wide as its stride.
 
     **Arguments:**
 

@@ -15,7 +15,7 @@ _EPSILON = 1e-6
 
 
 class ClassHead(eqx.Module):
-    """How much each patch is what each query says.
+    """Says how much each patch is what each query says.
 
     A cosine, with a shift and a scale that the patch chooses for itself.
     """
@@ -36,7 +36,9 @@ class ClassHead(eqx.Module):
         x: Float[Array, "batch patches features"],
         queries: Float[Array, "#batch queries embedding"],
     ) -> Float[Array, "batch patches queries"]:
-        """**Arguments:**
+        """Compares patches with queries.
+
+        **Arguments:**
 
         - `x`: Of every patch.
         - `queries`: Embeddings, of any length: the same for all images, or of each.
@@ -56,7 +58,7 @@ class ClassHead(eqx.Module):
 
 
 class BoxHead(eqx.Module):
-    """The box of what a patch shows, told from where the patch itself is."""
+    """Predicts the box of what a patch shows, told from where the patch itself is."""
 
     dense0: AbstractLinear
     dense1: AbstractLinear
@@ -72,8 +74,10 @@ class BoxHead(eqx.Module):
     def __call__(
         self, x: Float[Array, "batch patches features"]
     ) -> Float[Array, "batch patches 4"]:
-        """The center, width and height of every box, in float32, as fractions of the
-        image from its upper left corner."""
+        """Predicts the center, width and height of every box.
+
+        In float32, as fractions of the image from its upper left corner.
+        """
         y = jax.nn.gelu(self.dense0(x), approximate=False)
         y = jax.nn.gelu(self.dense1(y), approximate=False)
         bias = box_bias(round(x.shape[1] ** 0.5))
@@ -81,7 +85,7 @@ class BoxHead(eqx.Module):
 
 
 def box_bias(side: int) -> Float[np.ndarray, "patches 4"]:
-    """The logits of the boxes that a head of zeros gives.
+    """Computes the logits of the boxes that a head of zeros gives.
 
     Each is as large as a patch, and centered on the patch's lower right corner, as in
     the published model.

@@ -14,7 +14,7 @@ from ._heads import BoxHead, ClassHead
 
 
 class Detections(NamedTuple):
-    """What a detector says of every patch; most of it is that nothing is there.
+    """Holds what a detector says of every patch: mostly that nothing is there.
 
     **Fields:**
 
@@ -28,7 +28,7 @@ class Detections(NamedTuple):
 
 
 class OwlViTForObjectDetection(eqx.Module):
-    """OWL-ViT: a CLIP whose patches find what a text asks for.
+    """Finds in images what a text asks for: OWL-ViT, a CLIP whose patches answer.
 
     ??? cite
 
@@ -69,7 +69,7 @@ class OwlViTForObjectDetection(eqx.Module):
         self.config = config
 
     def text_features(self, input_ids: InputIds) -> Float[Array, "batch embedding"]:
-        """The embedding of each query, not normalized."""
+        """Embeds each query, `[batch, embedding]`, not normalized."""
         return self.owlvit.text_features(input_ids)
 
     @jax.named_scope("draftx.owlvit")
@@ -80,7 +80,9 @@ class OwlViTForObjectDetection(eqx.Module):
         *,
         remat: Remat = Remat.NONE,
     ) -> Detections:
-        """**Arguments:**
+        """Detects queries in images `[batch, height, width, 3]`.
+
+        **Arguments:**
 
         - `pixel_values`: Channels last, normalized by CLIP's mean and deviation.
         - `queries`: Their embeddings, of any length: the same for all images, or those

@@ -15,7 +15,7 @@ _FIXED = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CLIPTextConfig:
-    """The architecture of CLIP's text tower, as in transformers' `config.json`.
+    """Describes CLIP's text tower, as in transformers' `config.json`.
 
     The defaults are CLIP ViT-L/14's, Stable Diffusion 1.4's text encoder.
     """
@@ -38,7 +38,7 @@ class CLIPTextConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CLIPVisionConfig:
-    """The architecture of CLIP's vision tower, as in transformers' `config.json`.
+    """Describes CLIP's vision tower, as in transformers' `config.json`.
 
     The defaults are CLIP ViT-L/14's.
     """
@@ -62,7 +62,7 @@ class CLIPVisionConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CLIPConfig:
-    """The architecture of both towers and what joins them.
+    """Describes the architecture of both towers and what joins them.
 
     The defaults are CLIP ViT-L/14's. `eos_token_id` says where a prompt's embedding is
     read: at the first such token, or, if it is 2, at the token with the highest id.

@@ -17,7 +17,7 @@ TowerConfig: TypeAlias = CLIPTextConfig | CLIPVisionConfig
 
 
 class SelfAttention(eqx.Module):
-    """Multi-head self-attention with CLIP's projections."""
+    """Lets tokens attend to each other, with CLIP's projections."""
 
     q_proj: AbstractLinear
     k_proj: AbstractLinear
@@ -56,7 +56,7 @@ class SelfAttention(eqx.Module):
 
 
 class MLP(eqx.Module):
-    """Two linear layers around CLIP's activation."""
+    """Maps features to features by two linear layers around CLIP's activation."""
 
     fc1: AbstractLinear
     fc2: AbstractLinear
@@ -82,7 +82,7 @@ class MLP(eqx.Module):
 
 
 class EncoderLayer(eqx.Module):
-    """A pre-norm transformer layer, causal in the text tower."""
+    """Maps tokens to tokens by a pre-norm transformer layer, causal for texts."""
 
     layer_norm1: LayerNorm
     self_attn: SelfAttention

@@ -11,7 +11,7 @@ from ._encoder import EncoderLayer
 
 
 class CLIPTextModel(eqx.Module):
-    """CLIP's text tower up to its last hidden states.
+    """Encodes token ids as `[batch, tokens, features]`: CLIP's text tower.
 
     ??? cite
 
@@ -32,6 +32,12 @@ class CLIPTextModel(eqx.Module):
         dtype: jnp.dtype | type = jnp.float32,
         key: PRNGKeyArray,
     ):
+        """**Arguments:**
+
+        - `config`: The architecture.
+        - `dtype`: Of all weights.
+        - `key`: Used to initialize the weights.
+        """
         tkey, pkey, lkey = jr.split(key, 3)
         features = config.hidden_size
         tokens = (config.vocab_size, features)
@@ -49,7 +55,9 @@ class CLIPTextModel(eqx.Module):
 
     @jax.named_scope("draftx.clip.text")
     def __call__(self, input_ids: InputIds) -> TextEmbeddings:
-        """**Arguments:**
+        """Encodes token ids `[batch, tokens]`.
+
+        **Arguments:**
 
         - `input_ids`: At most `config.max_position_embeddings` tokens, padded as the
             tokenizer pads: Stable Diffusion masks no padding.

@@ -16,6 +16,7 @@ from tokenizers import (
     Tokenizer,
 )
 
+from ..._custom_types import Prompts
 from ..._table import check_prompts
 
 
@@ -24,7 +25,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class CLIPTokenizer:
-    """CLIP's byte-pair encoding: prompts to rows of token ids of one length.
+    """Turns prompts into rows of token ids of one length, by CLIP's byte pairs.
 
     Equal, id for id, to transformers' `CLIPTokenizer`. Every row is start, text, end,
     then padding up to `max_length`.
@@ -119,13 +120,13 @@ class CLIPTokenizer:
         )
 
     def with_max_length(self, max_length: int) -> "CLIPTokenizer":
-        """The same encoding with rows of another length."""
+        """Makes the same encoding with rows of another length."""
         return CLIPTokenizer(
             self._tokenizer, max_length=max_length, pad_token=self.pad_token
         )
 
     def __eq__(self, other: object) -> bool:
-        """By content: trees that hold equal tokenizers have the same structure."""
+        """Compares contents: trees with equal tokenizers have the same structure."""
         if not isinstance(other, CLIPTokenizer):
             return NotImplemented
         return self is other or self._identity() == other._identity()
@@ -141,11 +142,13 @@ class CLIPTokenizer:
         return self._tokenizer.get_vocab_size()
 
     def to_json(self) -> str:
-        """The `tokenizer.json` of this tokenizer."""
+        """Writes the `tokenizer.json` of this tokenizer."""
         return self._tokenizer.to_str(pretty=True)
 
     def __call__(self, prompts: Prompts) -> Int[np.ndarray, "batch tokens"]:
-        """**Arguments:**
+        """Encodes prompts as `[batch, max_length]` token ids.
+
+        **Arguments:**
 
         - `prompts`: A non-empty sequence of strings. One that is too long is cut, with
             a warning that names what was lost.

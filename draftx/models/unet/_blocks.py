@@ -27,7 +27,7 @@ TextContext: TypeAlias = list[list[KeyValue]]
 
 
 class BlockConditioning(NamedTuple):
-    """What one block of the UNet is told of the time and of the text."""
+    """Holds what one block of the UNet is told of the time and of the text."""
 
     time_shifts: TimeShifts
     text_context: TextContext
@@ -80,7 +80,10 @@ def _transformer(
 
 
 class DownBlock(eqx.Module):
-    """Residual blocks of one resolution, each followed by a transformer or not."""
+    """Maps a feature map to one of half the resolution, and to skips.
+
+    Residual blocks, each followed by a transformer or not.
+    """
 
     resnets: list[ResnetBlock]
     attentions: list[Transformer2D] | None
@@ -116,7 +119,9 @@ class DownBlock(eqx.Module):
     def __call__(
         self, x: _Map, conditioning: BlockConditioning, *, remat: Remat = Remat.NONE
     ) -> tuple[Array, list[Array]]:
-        """**Returns:**
+        """Maps a feature map `[batch, height, width, channels]`.
+
+        **Returns:**
 
         The output, and every activation that the way up is given as a skip.
         """
@@ -134,7 +139,10 @@ class DownBlock(eqx.Module):
 
 
 class MidBlock(eqx.Module):
-    """Residual block, transformer, residual block, at the lowest resolution."""
+    """Maps a feature map of the lowest resolution to another.
+
+    Residual block, transformer, residual block.
+    """
 
     resnets: list[ResnetBlock]
     attentions: list[Transformer2D]
@@ -163,7 +171,10 @@ class MidBlock(eqx.Module):
 
 
 class UpBlock(eqx.Module):
-    """Residual blocks that are each given one skip of the way down."""
+    """Maps a feature map and skips to a feature map of twice the resolution.
+
+    Residual blocks that are each given one skip of the way down.
+    """
 
     resnets: list[ResnetBlock]
     attentions: list[Transformer2D] | None
@@ -211,7 +222,9 @@ class UpBlock(eqx.Module):
         *,
         remat: Remat = Remat.NONE,
     ) -> Array:
-        """**Arguments:**
+        """Maps a feature map `[batch, height, width, channels]`.
+
+        **Arguments:**
 
         - `skips`: One for each residual block, in the order they are used.
         """

@@ -43,7 +43,7 @@ _UP = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """The architecture of a UNet, field for field as in diffusers' `config.json`.
+    """Describes a UNet, field for field as in diffusers' `config.json`.
 
     The defaults are Stable Diffusion 1.4's. Beware of `attention_head_dim`: in files
     without `num_attention_heads` it holds the *number* of heads.
@@ -100,7 +100,7 @@ class UNetConfig:
         return cls(**known_fields(cls, config))
 
     def per_level(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
-        """A number or a tuple, as a tuple with one entry per level."""
+        """Turns a number or a tuple into a tuple with one entry per level."""
         if isinstance(value, tuple):
             return value
         return (value,) * len(self.block_out_channels)

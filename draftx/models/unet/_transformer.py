@@ -22,7 +22,10 @@ from ...layers import (
 
 
 class TransformerBlock(eqx.Module):
-    """Self-attention, cross-attention to the text, feed-forward; pre-norm residuals."""
+    """Maps tokens to tokens that have seen each other and the text.
+
+    Self-attention, cross-attention, feed-forward; pre-norm residuals.
+    """
 
     norm1: LayerNorm
     attn1: Attention
@@ -57,12 +60,15 @@ class TransformerBlock(eqx.Module):
         *,
         remat: Remat = Remat.NONE,
     ) -> Float[Array, "context_batch tokens features"]:
-        """**Arguments:**
+        """Maps tokens `[batch, tokens, features]`.
+
+        **Arguments:**
 
         - `x`: Activations. Their batch may divide that of the context, and grows to it
             where the text comes in: see `Attention`.
         - `context`: The text, from `self.attn2.key_value`.
-        - `remat`: `"ff"` computes the feed-forward layer again in the backward pass.
+        - `remat`: Where its `feed_forwards` is true, the backward pass computes the
+            feed-forward layer again.
         """
         x = x + self.attn1(self.norm1(x))
         attended = self.attn2(self.norm2(x), context)
@@ -75,7 +81,7 @@ class TransformerBlock(eqx.Module):
 
 
 class Transformer2D(eqx.Module):
-    """Transformer blocks over the pixels of a feature map, with a residual around."""
+    """Adds to a feature map what transformer blocks make of its pixels."""
 
     norm: GroupNorm
     proj_in: AbstractLinear
@@ -124,7 +130,7 @@ class Transformer2D(eqx.Module):
     def text_context(
         self, text_embeddings: Float[Array, "batch text_tokens text_features"]
     ) -> list[KeyValue]:
-        """Keys and values of the text, for every block."""
+        """Projects the text to keys and values, for every block."""
         blocks = self.transformer_blocks
         return [block.attn2.key_value(text_embeddings) for block in blocks]
 

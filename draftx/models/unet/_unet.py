@@ -18,7 +18,7 @@ from ._config import UNetConfig
 
 
 class UNet2DConditionModel(eqx.Module):
-    """The text-conditioned UNet of Stable Diffusion 1.x and 2.x.
+    """Predicts from noised latents and a text: the UNet of Stable Diffusion 1 and 2.
 
     ??? cite
 
@@ -42,6 +42,12 @@ class UNet2DConditionModel(eqx.Module):
         dtype: jnp.dtype | type = jnp.float32,
         key: PRNGKeyArray,
     ):
+        """**Arguments:**
+
+        - `config`: The architecture.
+        - `dtype`: Of all weights.
+        - `key`: Used to initialize the weights.
+        """
         channels = config.block_out_channels
         ikey, tkey, dkey, mkey, ukey, okey = jr.split(key, 6)
         self.conv_in = Conv2d(config.in_channels, channels[0], dtype=dtype, key=ikey)
@@ -79,7 +85,9 @@ class UNet2DConditionModel(eqx.Module):
         *,
         remat: Remat = Remat.NONE,
     ) -> Float[Array, "text_batch height width out_channels"]:
-        """**Arguments:**
+        """Predicts for noised latents `[batch, height, width, in_channels]`.
+
+        **Arguments:**
 
         - `latents`: Noised latents; height and width multiples of
             `config.downsampling_factor`.
@@ -101,7 +109,7 @@ class UNet2DConditionModel(eqx.Module):
 
     @jax.named_scope("draftx.unet.time_shifts")
     def time_shifts(self, timesteps: Num[Array, " rows"]) -> list[TimeShifts]:
-        """What every block is told of the time, a row for each timestep.
+        """Computes what every block is told of the time, a row for each timestep.
 
         Depends on nothing else, so a chain computes it once for all of its steps.
         """
@@ -117,7 +125,7 @@ class UNet2DConditionModel(eqx.Module):
 
     @jax.named_scope("draftx.unet.text_context")
     def text_context(self, text_embeddings: TextEmbeddings) -> list[TextContext]:
-        """What every block is told of the text: the same at every step of a chain."""
+        """Computes what every block is told of the text, the same at every step."""
         text_embeddings = text_embeddings.astype(self.dtype)
         return [
             [t.text_context(text_embeddings) for t in block.attentions or []]
@@ -133,7 +141,7 @@ class UNet2DConditionModel(eqx.Module):
         *,
         remat: Remat = Remat.NONE,
     ) -> Float[Array, "text_batch height width out_channels"]:
-        """The prediction, from what `time_shifts` and `text_context` give.
+        """Predicts from what `time_shifts` and `text_context` give.
 
         **Arguments:**
 

@@ -12,12 +12,12 @@ from ._blocks import DownBlock, MidBlock, norm_out, UpBlock
 from ._config import AutoencoderConfig
 
 
-# Of any number of channels: autoencoders of other things than pictures exist.
+# Of any number of channels: autoencoders of other things than images exist.
 _Pixels = Float[Array, "batch image_height image_width colors"]
 
 
 class Encoder(eqx.Module):
-    """Pixels to the moments of the latents."""
+    """Maps pixels to the moments of the latents."""
 
     conv_in: Conv2d
     down_blocks: list[DownBlock]
@@ -48,7 +48,7 @@ class Encoder(eqx.Module):
 
 
 class Decoder(eqx.Module):
-    """Latents to pixels."""
+    """Maps latents to pixels."""
 
     conv_in: Conv2d
     mid_block: MidBlock
@@ -84,7 +84,7 @@ class Decoder(eqx.Module):
 
 
 class AutoencoderKL(eqx.Module):
-    """The variational autoencoder between pixels and latents.
+    """Encodes images as latents, and decodes them: a variational autoencoder.
 
     Latents on the outside are *scaled*: multiplied by `config.scaling_factor`, which
     gives them about unit variance, the space in which diffusion happens.
@@ -108,6 +108,12 @@ class AutoencoderKL(eqx.Module):
         dtype: jnp.dtype | type = jnp.float32,
         key: PRNGKeyArray,
     ):
+        """**Arguments:**
+
+        - `config`: The architecture.
+        - `dtype`: Of all weights.
+        - `key`: Used to initialize the weights.
+        """
         ekey, dkey, qkey, pkey = jr.split(key, 4)
         latent = config.latent_channels
         conv: dict[str, Any] = dict(is_conv=True, dtype=dtype)
@@ -128,7 +134,9 @@ class AutoencoderKL(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Latents:
-        """**Arguments:**
+        """Encodes images `[batch, height, width, colors]` as latents.
+
+        **Arguments:**
 
         - `images`: In $[0, 1]$.
         - `key`: Draws from the posterior; its mean is taken if `None`.
@@ -145,14 +153,16 @@ class AutoencoderKL(eqx.Module):
 
     @jax.named_scope("draftx.vae.encode")
     def posterior(self, images: _Pixels) -> tuple[Latents, Latents]:
-        """Mean and log variance of the unscaled latents of `images` in $[0, 1]$."""
+        """Computes mean and log variance of unscaled latents, for images in $[0, 1]$."""
         x = (2 * images - 1).astype(self.dtype)
         moments = self.quant_conv(self.encoder(x)).astype(jnp.float32)
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
     def decode(self, latents: Latents, *, remat: Remat = Remat.NONE) -> _Pixels:
-        """**Arguments:**
+        """Decodes latents to images `[batch, height, width, colors]`.
+
+        **Arguments:**
 
         - `latents`: Scaled latents.
         - `remat`: Where its `scoring` is true, the backward pass is left only what each
@@ -168,7 +178,10 @@ class AutoencoderKL(eqx.Module):
     def decode_unclipped(
         self, latents: Latents, *, remat: Remat = Remat.NONE
     ) -> _Pixels:
-        """`decode` before clipping: what a reconstruction loss is computed on."""
+        """Decodes without clipping: what a reconstruction loss is computed on.
+
+        **Arguments:** those of `decode`.
+        """
         x = (latents / self.config.scaling_factor).astype(self.dtype)
         decoded = self.decoder(self.post_quant_conv(x), remat=remat)
         return decoded.astype(jnp.float32) / 2 + 0.5

@@ -43,13 +43,13 @@ def _resnets(
 
 
 def norm_out(channels: int, config: AutoencoderConfig, dtype) -> GroupNorm:
-    """The norm before the last convolution of encoder and decoder."""
+    """Makes the norm before the last convolution of encoder and decoder."""
     groups = config.norm_num_groups
     return GroupNorm(channels, num_groups=groups, epsilon=_EPSILON, dtype=dtype)
 
 
 class PixelAttention(eqx.Module):
-    """Self-attention with one head over all pixels, with a residual around it."""
+    """Lets all pixels of a feature map attend to each other, with one head."""
 
     group_norm: GroupNorm
     attention: Attention
@@ -71,7 +71,10 @@ class PixelAttention(eqx.Module):
 
 
 class MidBlock(eqx.Module):
-    """Residual block, attention, residual block, at the resolution of the latents."""
+    """Maps a feature map of the latents' resolution to another.
+
+    Residual block, attention, residual block.
+    """
 
     resnets: list[ResnetBlock]
     attentions: list[PixelAttention]
@@ -91,7 +94,7 @@ class MidBlock(eqx.Module):
 
 
 class DownBlock(eqx.Module):
-    """Residual blocks of one resolution of the encoder."""
+    """Maps a feature map to one of half the resolution, in the encoder."""
 
     resnets: list[ResnetBlock]
     downsampler: Conv2d | None
@@ -128,7 +131,7 @@ class DownBlock(eqx.Module):
 
 
 class UpBlock(eqx.Module):
-    """Residual blocks of one resolution of the decoder."""
+    """Maps a feature map to one of twice the resolution, in the decoder."""
 
     resnets: list[ResnetBlock]
     upsampler: Conv2d | None

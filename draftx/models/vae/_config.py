@@ -23,7 +23,7 @@ _TYPES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """The architecture of an autoencoder, as in diffusers' `config.json`.
+    """Describes the architecture of an autoencoder, as in diffusers' `config.json`.
 
     The defaults are Stable Diffusion 1.4's.
     """
