@@ -18,7 +18,7 @@ import draftx
 from draftx.diffusion import DDIM, run_chain, SchedulerConfig
 from draftx.finetuning import value_and_grad
 from draftx.layers import Remat
-from draftx.lora import lora_filter
+from draftx.lora import lora_filter, LoRALinear
 from draftx.models import (
     AutoencoderConfig,
     AutoencoderKL,
@@ -71,7 +71,7 @@ def draftx_pipeline(setting: Setting, weights) -> Any:
     pipeline = draftx.add_lora(pipeline, rank=setting.rank, key=jr.key(2))
 
     def adapt(name, layer):
-        if layer.lora_down is None:
+        if not isinstance(layer, LoRALinear):
             return layer
         new = [
             jnp.asarray(weights["lora"][f"{name}.lora.{side}.weight"].numpy())

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from draftx.diffusion import Denoiser
-from draftx.layers import Linear
-from draftx.lora import lora_filter
+from draftx.layers import AbstractLinear, Remat
+from draftx.lora import lora_filter, with_lora
 from draftx.models import map_linears, UNet2DConditionModel, UNetConfig
 
 from ..helpers import relative_error
@@ -38,18 +38,9 @@ def problem():
     unet = eqx.filter_eval_shape(UNet2DConditionModel, _CONFIG, key=jr.key(0))
     unet = jax.tree.map(lambda x: 0.3 * draw(*x.shape), unet)
 
-    def adapt(_: str, layer: Linear) -> Linear:
-        factors = (
-            draw(2, layer.in_features),
-            0.1 * draw(layer.out_features, 2),
-            jnp.asarray(0.5),
-        )
-        return eqx.tree_at(
-            lambda m: (m.lora_down, m.lora_up, m.lora_scale),
-            layer,
-            factors,
-            is_leaf=lambda x: x is None,
-        )
+    def adapt(_: str, layer: AbstractLinear) -> AbstractLinear:
+        down, up = draw(2, layer.in_features), 0.1 * draw(layer.out_features, 2)
+        return with_lora(layer, down, up, jnp.asarray(0.5))
 
     unet = map_linears(adapt, unet)
     latents, cotangent = draw(3, 4, 2, 4), draw(3, 4, 2, 4)
@@ -96,7 +87,7 @@ def expected(problem):
 
 @pytest.mark.parametrize("remat", ["none", "ff", "block", "nested"])
 def test_reuse_and_remat_change_neither_values_nor_gradients(remat, problem, expected):
-    predict = lambda *args: _reusing(*args, remat=remat)
+    predict = lambda *args: _reusing(*args, remat=Remat(remat))
     value, d_latents, d_lora = _value_and_gradients(predict, problem)
     assert relative_error(value, expected[0]) < 1e-5
     assert relative_error(d_latents, expected[1]) < 1e-5

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import draftx
-from draftx.layers import check_remat
 
 from ..helpers import relative_error
 from ..io.tiny import random_pipeline, write_tokenizer
@@ -104,8 +103,3 @@ def test_one_image_at_a_time_is_all_at_once(pipeline):
 def test_bad_memory_options_are_named(options, message, pipeline):
     with pytest.raises(ValueError, match=message):
         _gradient(pipeline, draftx.DRaFT(1), **options)
-
-
-def test_unknown_tier_is_named():
-    with pytest.raises(ValueError, match="'block', 'step', 'nested'; got"):
-        check_remat("all")

@@ -11,6 +11,7 @@ import pytest
 
 import draftx
 from draftx.diffusion import DDIM, SchedulerConfig
+from draftx.lora import LoRALinear
 from draftx.models import (
     AutoencoderConfig,
     AutoencoderKL,
@@ -60,7 +61,7 @@ def make_pipeline(data):
     )
 
     def adapt(name, layer):
-        if layer.lora_down is None:
+        if not isinstance(layer, LoRALinear):
             return layer
         new = [
             jnp.asarray(data[f"lora/{name}.lora.{side}.weight"]).reshape(old.shape)

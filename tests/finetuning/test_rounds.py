@@ -128,9 +128,7 @@ def test_first_update_is_the_policy_gradient(pipeline):
 
 
 def _adapted(pipeline):
-    from draftx.models import iter_linears
-
-    return [x for _, x in iter_linears(pipeline) if x.lora_up is not None]
+    return [layer for _, layer in draftx.lora.iter_lora(pipeline)]
 
 
 def test_ddpo_learns_from_real_jpeg_files(pipeline):

@@ -99,7 +99,9 @@ class BertTokenizer:
     def __call__(
         self, prompts: Prompts
     ) -> tuple[Int[np.ndarray, "batch tokens"], Int[np.ndarray, " batch"]]:
-        """**Arguments:**
+        """Encodes prompts as `[batch, max_length]` token ids, and their lengths.
+
+        **Arguments:**
 
         - `prompts`: A non-empty sequence of strings. One that is too long is cut, with
             a warning that names what was lost.

@@ -56,7 +56,13 @@ class CLIPTokenizer:
         max_length: int = 77,
         pad_token: str = _END,
     ) -> "CLIPTokenizer":
-        """Builds the encoding from `vocab.json` and `merges.txt`."""
+        """Builds the encoding from `vocab.json` and `merges.txt`.
+
+        **Arguments:**
+
+        - `vocab`, `merges`: The two files.
+        - `max_length`, `pad_token`: As in the constructor.
+        """
         model = models.BPE.from_file(
             str(vocab), str(merges), unk_token=_END, end_of_word_suffix="</w>"
         )

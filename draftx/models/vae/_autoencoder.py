@@ -153,7 +153,7 @@ class AutoencoderKL(eqx.Module):
 
     @jax.named_scope("draftx.vae.encode")
     def posterior(self, images: _Pixels) -> tuple[Latents, Latents]:
-        """Computes mean and log variance of unscaled latents, for images in $[0, 1]$."""
+        """Computes mean and log variance of unscaled latents of images in $[0, 1]$."""
         x = (2 * images - 1).astype(self.dtype)
         moments = self.quant_conv(self.encoder(x)).astype(jnp.float32)
         mean, log_variance = jnp.split(moments, 2, axis=-1)
