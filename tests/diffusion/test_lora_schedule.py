@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from draftx.diffusion import (
-    AbstractDenoiser,
     AnnealedGuidance,
+    Chain,
     DDIM,
     LoRAWindow,
-    run_chain,
+    run_truncated,
     SchedulerConfig,
 )
+
+from .toys import ToyDenoiser
 
 
 _SAMPLER = DDIM(SchedulerConfig())
@@ -20,30 +22,22 @@ _TOTAL = 5
 _STEPS = _SAMPLER.steps(_TOTAL)
 
 
-class _ToyDenoiser(AbstractDenoiser):
-    weight: jax.Array
-
-    def __call__(self, latents, index):
-        scale = 2 - jnp.asarray(index).astype(jnp.float32) / 10
-        return jnp.tanh(self.weight[None, None, None] * latents) * scale
-
-
-_BASE = _ToyDenoiser(jnp.asarray([0.1, 0.4, 0.2]))
+_BASE = ToyDenoiser(jnp.asarray([0.1, 0.4, 0.2]))
 _LATENTS = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 2, 3)), jnp.float32)
 
 
 def _run(schedule, k, weight):
-    denoiser = schedule(_ToyDenoiser(weight), _BASE, _TOTAL)
-    out = run_chain(_SAMPLER, denoiser, _STEPS, _LATENTS, truncation_steps=k)
+    denoiser = schedule(ToyDenoiser(weight), _BASE, _TOTAL)
+    out = run_truncated(Chain(_SAMPLER, denoiser, _STEPS), _LATENTS, k).latents
     return jnp.sum(out**2), out
 
 
 def _written_out(shares, weight):
     latents = _LATENTS
     for i, share in enumerate(shares):
-        tuned = _ToyDenoiser(weight)(latents, i)
+        tuned = ToyDenoiser(weight)(latents, i)
         mixed = (1 - share) * _BASE(latents, i) + share * tuned
-        latents = _SAMPLER.step(latents, mixed, _STEPS[i])
+        latents, _ = _SAMPLER.update(latents, mixed, _STEPS[i])
     return jnp.sum(latents**2), latents
 
 
@@ -73,12 +67,11 @@ def test_chain_and_gradient_are_those_written_out(schedule, shares):
         np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6)
 
 
-def test_truncated_chain_passes_through_a_window():
-    k = jnp.asarray(3)  # Traced, in `run_chain`'s other form.
-    static = _both(_run, LoRAWindow(last=2), 3)
-    run = lambda k, weight: _run(LoRAWindow(last=2), k, weight)
-    for a, e in zip(_both(run, k), static, strict=True):
-        np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6)
+def test_steps_that_ask_the_tuned_model():
+    schedules = LoRAWindow(first=2), LoRAWindow(last=2), AnnealedGuidance()
+    active = [schedule.active_steps(_TOTAL) for schedule in schedules]
+    assert active == [{0, 1}, {3, 4}, {1, 2, 3, 4}]
+    assert AnnealedGuidance(power=0).active_steps(_TOTAL) == set(range(_TOTAL))
 
 
 def test_a_step_asks_one_model_only():

@@ -4,6 +4,7 @@ import dataclasses
 import functools as ft
 import json
 import pathlib
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -11,7 +12,13 @@ import jax.lax as lax
 import jax.numpy as jnp
 import numpy as np
 
-from draftx.diffusion import AbstractDenoiser, SchedulerConfig
+from draftx.diffusion import (
+    AbstractDenoiser,
+    AbstractSampler,
+    Euler,
+    EulerSteps,
+    SchedulerConfig,
+)
 
 from ..goldens import make_scheduler
 from ..goldens.make_scheduler import SD14, toy
@@ -41,6 +48,38 @@ class ToyDenoiser(AbstractDenoiser):
     def __call__(self, latents, index):
         scale = 2 - jnp.asarray(index).astype(jnp.float32) / 10
         return jnp.tanh(self.weight[None, None, None] * latents) * scale
+
+
+class AdamsBashforth(AbstractSampler[EulerSteps]):
+    """A sampler with a memory: Euler's steps, along the noise extrapolated from two."""
+
+    config: SchedulerConfig = eqx.field(static=True, default=SchedulerConfig())
+    takes_eta: ClassVar[bool] = False
+
+    @property
+    def euler(self):
+        return Euler(self.config)
+
+    def steps(self, num_inference_steps, *, eta=0.0):
+        return self.euler.steps(num_inference_steps, eta=eta)
+
+    def is_random(self, eta):
+        return False
+
+    def memory(self, latents):
+        return {"noise": jnp.zeros_like(latents), "weight": jnp.zeros(())}
+
+    def predict(self, latents, prediction, step):
+        return self.euler.predict(latents, prediction, step)
+
+    def update(self, latents, prediction, step, memory=None):
+        x0, noise = self.predict(latents, prediction, step)
+        ahead = noise + memory["weight"] * (noise - memory["noise"]) / 2
+        following = step.prev_signal * x0 + step.prev_sigma * ahead
+        return following, {"noise": noise, "weight": jnp.ones(())}
+
+    def add_noise(self, latents, noise, step):
+        return self.euler.add_noise(latents, noise, step)
 
 
 @ft.partial(jax.jit, static_argnums=0)
@@ -91,8 +130,3 @@ def finals(samplers, num_steps, latents, noise, *, eta=None):
         for i, final in zip(indices, out, strict=True):
             ends[i] = np.asarray(final)
     return ends
-
-
-def grad_quickly(function):
-    """The compiled value and gradient of a function of trees."""
-    return eqx.filter_jit(eqx.filter_value_and_grad(function))
