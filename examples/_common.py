@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -97,9 +97,11 @@ def animal_prompts(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     return PAPER_PROMPTS, PAPER_PROMPTS[::4]
 
 
-def load_reward(name: str, **options: Any) -> draftx.AbstractReward:
+def load_reward(
+    name: str, options: Mapping[str, Any] | None = None
+) -> draftx.AbstractReward:
     """A reward by its name; what is missing ends the program with how to get it."""
-    return _or_exit(draftx.rewards.load, name, **options)
+    return _or_exit(draftx.rewards.load, name, options=options)
 
 
 def run(

@@ -44,10 +44,10 @@ def main() -> None:
     args = parse(parser, steps=60, learning_rate=1e-3)
     if args.is_tiny:
         target = args.target or ["cat"]
-        reward = load_reward("tiny-classifier", target=target)
+        reward = load_reward("tiny-classifier", {"target": target})
     else:
         target = args.target or IMAGENET_CATS
-        reward = load_reward("resnet50", target=target)
+        reward = load_reward("resnet50", {"target": target})
 
     def measure(images, prompts) -> dict[str, float]:
         del prompts

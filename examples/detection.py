@@ -60,7 +60,7 @@ def tiny(args: argparse.Namespace):
 
 def real(args: argparse.Namespace):
     queries = [args.query or "strawberries"]
-    reward = load_reward("owlvit", queries=queries, exclude=args.exclude)
+    reward = load_reward("owlvit", {"queries": queries, "exclude": args.exclude})
     return reward, ["a bowl of fruit"], ["a bowl of fruit"] * 12, None
 
 

@@ -22,7 +22,7 @@ def reward_for(args: argparse.Namespace) -> draftx.AbstractReward:
         return draftx.rewards.WeightedSum(terms, [10, 0.05])
     # Cosines: with PickScore's own scale of 100 its weight would be 1000.
     terms = [
-        load_reward("pickscore", scale=1),
+        load_reward("pickscore", {"scale": 1}),
         load_reward("hpsv2"),
         load_reward("aesthetic"),
     ]

@@ -97,7 +97,7 @@ def test_the_judge_recognizes_its_animals(drawn):
 def test_the_embedded_classifier_recognizes_them(drawn):
     animals, _, images = drawn
     names = _weights_module("scenes").ANIMALS
-    reward = draftx.rewards.load("tiny-classifier", target="cat")
+    reward = draftx.rewards.load("tiny-classifier", options={"target": "cat"})
     assert reward.targets == (names.index("cat"),)
     logits = eqx.filter_jit(lambda r, x: r.classifier(r.preprocess(x)))(reward, images)
     seen = [names[i] for i in np.argmax(np.asarray(logits), axis=-1)]
@@ -106,7 +106,7 @@ def test_the_embedded_classifier_recognizes_them(drawn):
 
 def test_the_embedded_clip_prefers_the_right_prompt(drawn):
     _, prompts, images = drawn
-    reward = draftx.rewards.load("tiny-clip", remat=False)
+    reward = draftx.rewards.load("tiny-clip", options={"remat": "none"})
     score = eqx.filter_jit(lambda r, x, p: r(x, p))
     right = np.asarray(score(reward, images, reward.prepare(prompts)))
     other_animal = prompts[1:] + prompts[:1]

@@ -149,7 +149,7 @@ def main() -> None:
     args = parser.parse_args()
     sprites = Sprites(args.sprites)
     clip = draftx.rewards.load("tiny-clip")
-    classifier: Any = draftx.rewards.load("tiny-classifier", target=0)
+    classifier: Any = draftx.rewards.load("tiny-classifier", options={"target": 0})
 
     scenes = held_out_scenes(sprites)
     images = draw_scenes(sprites, scenes).astype(np.float32) / 255

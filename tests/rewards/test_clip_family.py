@@ -84,7 +84,7 @@ def test_scales(rewards, getkey):
 
     percent, learned, plain = scores(
         [
-            CLIPScore(model, tokenizer, scale=100.0, remat=False),
+            CLIPScore(model, tokenizer, scale=100.0, remat="none"),
             PickScore(model, tokenizer),
             PickScore(model, tokenizer, scale=1.0),
         ]

@@ -2,8 +2,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import pytest
 
+from draftx._table import Table
 from draftx.rewards import (
     AbstractReward,
     Clipped,
@@ -22,19 +24,19 @@ class _Mean(AbstractReward):
 
     channel: int = eqx.field(static=True)
 
-    def __call__(self, images, prompts=None):
-        assert prompts is None
+    def __call__(self, images, features=None):
+        assert features is None
         return jnp.mean(images[..., self.channel], axis=(1, 2))
 
 
 class _Length(AbstractReward):
     """The mean of all channels times the length of the prompt."""
 
-    def prepare(self, prompts):
-        return jnp.asarray([float(len(p)) for p in prompts])
+    def prepare(self, rows):
+        return jnp.asarray([float(len(p)) for p in Table.of(rows).prompts])
 
-    def __call__(self, images, prompts=None):
-        return prompts * jnp.mean(images, axis=(1, 2, 3))
+    def __call__(self, images, features=None):
+        return features * jnp.mean(images, axis=(1, 2, 3))
 
 
 RED, BLUE, LENGTH = _Mean(0), _Mean(2), _Length()
@@ -101,9 +103,43 @@ def test_a_reward_for_each_prompt(images):
     assert jnp.all(gradient[2] > 0)
 
 
+def _red(images):
+    return jnp.mean(images[..., 0], axis=(1, 2))
+
+
+def _brightness_wanted(images, rows):
+    return rows["brightness"] * jnp.mean(images, axis=(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "expected"),
+    [
+        (lambda r: WeightedSum([LENGTH, r], [0.0, 1.0]), lambda x: x),
+        (Negated, lambda x: -x),
+        (lambda r: Normalized(r, mean=0.5, std=2), lambda x: (x - 0.5) / 2),
+        (lambda r: Clipped(r, maximum=0.6), lambda x: jnp.minimum(x, 0.6)),
+        (lambda r: Thresholded(r, 0.6), lambda x: jnp.minimum(x - 0.6, 0.0)),
+        (lambda r: PerPrompt([LENGTH, r], lambda prompt: 1), lambda x: x),
+    ],
+)
+def test_any_function_is_a_reward(wrap, expected, images):
+    """Of images, or of images and their rows, however deep it is."""
+    table = Table.of({"prompt": PROMPTS, "brightness": np.arange(1.0, 5.0)})
+    brightness = {"brightness": jnp.arange(1.0, 5.0)}
+    of_rows = _brightness_wanted(images, brightness)
+    for fn, scores in ((_red, _red(images)), (_brightness_wanted, of_rows)):
+        reward = wrap(Negated(Negated(fn)))
+        features = reward.prepare(table)
+        assert_close(eqx.filter_jit(reward)(images, features), expected(scores))
+        # Features have one row for each of the table.
+        drawn = jax.tree.map(lambda x: x[jnp.asarray([3, 0])], features)
+        again = reward(images[jnp.asarray([3, 0])], drawn)
+        assert_close(again, expected(scores)[jnp.asarray([3, 0])])
+
+
 def test_error_texts(images):
     with pytest.raises(
-        ValueError, match="`rewards` must be one AbstractReward or more"
+        ValueError, match="`rewards` must be one reward or more.* got none"
     ):
         WeightedSum([], [])
     with pytest.raises(ValueError, match="`weights` must have one .* got 1 for 2"):

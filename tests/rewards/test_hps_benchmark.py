@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from draftx._table import Table
 from draftx.io import ModelFileError
 from draftx.rewards import (
     AbstractReward,
@@ -18,11 +19,11 @@ from draftx.rewards import (
 class _Red(AbstractReward):
     """Red, plus a hundredth of what the prompt says."""
 
-    def prepare(self, prompts):
-        return jnp.asarray([0.01 * float(p.split()[1]) for p in prompts])
+    def prepare(self, rows):
+        return jnp.asarray([0.01 * float(p.split()[1]) for p in Table.of(rows).prompts])
 
-    def __call__(self, images, prompts=None):
-        return jnp.mean(images[..., 0], axis=(1, 2)) + prompts
+    def __call__(self, images, features=None):
+        return jnp.mean(images[..., 0], axis=(1, 2)) + features
 
 
 def _prompts(style):

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import pathlib
+import subprocess
+import sys
 
 import equinox as eqx
 import huggingface_hub
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import draftx
 from draftx.io import EmbeddedFolder, HubFiles, ModelFileError, PackageFile, TorchFile
 from draftx.io.sources._hub_files import fetch
 from draftx.judges import PerceptualTrunk, ResNet
@@ -24,6 +27,7 @@ from draftx.rewards import (
     published,
 )
 from draftx.rewards.perception._lpips import published_heads
+from draftx.rewards.zoo import table
 
 from . import thin
 
@@ -45,7 +49,13 @@ def alexnet():
 def test_every_reward_says_what_it_is():
     for name in names():
         spec = published(name)
-        texts = (spec.license, spec.size, spec.preprocessing, spec.range)
+        texts = (
+            spec.license,
+            spec.size,
+            spec.preprocessing,
+            spec.range,
+            spec.compared_with,
+        )
         assert all(texts), name
         if isinstance(spec.files, HubFiles):
             assert len(spec.files.revision) == 40
@@ -56,19 +66,23 @@ def test_every_reward_says_what_it_is():
         published("a")
 
 
-def test_the_table_in_the_readme_says_the_same():
-    text = (pathlib.Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    for name in names():
-        spec = published(name)
-        (row,) = (line for line in text.splitlines() if line.startswith(f"| `{name}` "))
-        parts = [spec.reward, spec.license, spec.size, spec.preprocessing, spec.range]
-        if isinstance(spec.files, HubFiles):
-            parts += [spec.files.repo_id, spec.files.revision[:12]]
-            parts += [digest[:8] for digest in spec.files.sha256.values()]
-            parts += [] if spec.files.sha256 else ["the hub's"]
-        else:
-            parts += [spec.files.sha256[:8]]
-        assert all(part in row for part in parts), name
+def test_the_readme_has_the_table_of_the_entries():
+    """`python -m draftx.rewards.zoo` prints it."""
+    readme = pathlib.Path(draftx.rewards.__file__).with_name("README.md")
+    found = [x for x in readme.read_text("utf-8").splitlines() if x.startswith("| `")]
+    rows = [row for row in table().splitlines() if row.startswith("| `")]
+    assert len(rows) == 1 + len(names())
+    assert [row for row in found if row.count("|") == rows[0].count("|")] == rows
+
+
+def test_the_table_as_a_command(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "draftx.rewards.zoo"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout == table(), result.stderr
 
 
 def test_a_downloaded_file_is_checked(tmp_path, monkeypatch):
@@ -113,15 +127,15 @@ def test_the_embedded_files_are_checked():
 def test_a_classifier_of_a_file(arrays, tmp_path):
     path = tmp_path / "model.safetensors"
     save_file({k: x.astype(np.float16) for k, x in arrays.items()}, path)
-    reward = load("resnet50", path, target="mousetrap")
+    reward = load("resnet50", path, options={"target": "mousetrap"})
     assert isinstance(reward, ClassifierReward)
     assert reward.targets == (674,)
     assert reward.classifier.conv1.weight.dtype == jnp.float32
     with pytest.raises(ModelFileError, match="does not fit: `arrays` must"):
-        load("efficientnet-lite0", path, target=1)
+        load("efficientnet-lite0", path, options={"target": 1})
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelFileError, match="damaged or only partly there"):
-        load("resnet50", path, target=1)
+        load("resnet50", path, options={"target": 1})
 
 
 def test_a_classifier_of_a_folder(arrays, tmp_path):
@@ -134,14 +148,14 @@ def test_a_classifier_of_a_folder(arrays, tmp_path):
     config = dict(image_size=16, mean=[0.5] * 3, std=[0.25] * 3)
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelFileError, match="`class_names`: KeyError: 'class_names'"):
-        load("tiny-classifier", tmp_path, target="cat")
+        load("tiny-classifier", tmp_path, options={"target": "cat"})
     config["class_names"] = ["dog", "cat", "fox"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    reward = load("tiny-classifier", tmp_path, target="cat")
+    reward = load("tiny-classifier", tmp_path, options={"target": "cat"})
     assert reward.targets == (1,)
-    assert eqx.filter_eval_shape(reward.preprocess, thin.picture(24)).shape[1] == 16
+    assert eqx.filter_eval_shape(reward.preprocess, thin.image(24)).shape[1] == 16
     with pytest.raises(ValueError, match="`target` must be one of the 3 names"):
-        load("tiny-classifier", tmp_path, target="cow")
+        load("tiny-classifier", tmp_path, options={"target": "cow"})
 
 
 def test_the_embedded_clip():
@@ -154,7 +168,11 @@ def test_the_embedded_clip():
 def test_lpips_of_a_file(alexnet, tmp_path):
     path = tmp_path / "alexnet.safetensors"
     save_file(alexnet, path)
-    reward = load("lpips-alex", path, references=thin.picture(32), reduction="nearest")
+    reward = load(
+        "lpips-alex",
+        path,
+        options={"references": thin.image(32), "reduction": "nearest"},
+    )
     assert isinstance(reward, LPIPSSimilarity)
     heads = published_heads("alexnet")
     for i, head in enumerate(reward.lpips.heads):
@@ -195,17 +213,24 @@ def test_a_file_in_the_cache_of_torch(tmp_path, monkeypatch):
     path.write_bytes(b"net")
     assert file.find("the reward 'a'") == path
     with pytest.raises(ModelFileError, match="'lpips-alex' is not here"):
-        load("lpips-alex", references=thin.picture(32))
+        load("lpips-alex", options={"references": thin.image(32)})
+
+
+_TARGET = {"options": {"target": 1}}
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("clip", {"scales": 2.0}, "`options` of 'clip' must be among remat, scale; g"),
+        (
+            "clip",
+            {"options": {"scales": 2.0}},
+            "`options` of 'clip' must be among remat, scale; g",
+        ),
         ("resnet50", {}, r"`target` must be given for 'resnet50': `load\('resnet50', "),
         ("lpips-vgg", {}, "`references` must be given for 'lpips-vgg'"),
-        ("resnet50", {"target": 1, "dtype": jnp.bfloat16}, "`dtype` must be None or f"),
-        ("resnet50", {"target": 1, "tokenizer": "x"}, "`tokenizer` must be None for"),
+        ("resnet50", _TARGET | {"dtype": jnp.bfloat16}, "`dtype` must be None or f"),
+        ("resnet50", _TARGET | {"tokenizer": "x"}, "`tokenizer` must be None for"),
         ("owlvit", {"clip": "x"}, "`clip` must be None for 'owlvit'"),
         ("clip", {"tokenizer": 3}, "`tokenizer` must be a CLIPTokenizer, or the path"),
         (
@@ -229,7 +254,7 @@ def test_arguments_error_texts(name, arguments, message, monkeypatch):
         ("imagereward", {}, ("zai-org/ImageReward", "bert-base-uncased", "vocab.txt")),
         ("owlvit", {"queries": ["a"]}, ("google/owlvit-base-patch32", "merges.txt")),
         ("resnet50", {"target": 1}, ("timm/resnet50.tv_in1k --revision 78f3ecfdb38e",)),
-        ("lpips-vgg", {"references": thin.picture(16)}, ("timm/vgg16.tv_in1k",)),
+        ("lpips-vgg", {"references": thin.image(16)}, ("timm/vgg16.tv_in1k",)),
     ],
 )
 def test_offline_error_texts(name, options, commands, monkeypatch):
@@ -238,7 +263,7 @@ def test_offline_error_texts(name, options, commands, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     with pytest.raises(ModelFileError) as caught:
-        load(name, **options)
+        load(name, options=options)
     text = str(caught.value)
     assert f"The files of the reward {name!r} are not here" in text
     assert all(command in text for command in ("`hf download ", *commands))

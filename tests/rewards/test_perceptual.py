@@ -19,9 +19,10 @@ from draftx.rewards import (
     ResizeAndCrop,
 )
 from draftx.rewards.perception._classifier import default_preprocess
+from draftx.rewards.perception._distance import check_one_shape
 from draftx.rewards.perception._features import check_one_of, Distance
 from draftx.rewards.perception._imagenet import class_index, EFFICIENTNET_LITE, IMAGENET
-from draftx.rewards.perception._lpips import check_one_shape, unit
+from draftx.rewards.perception._lpips import unit
 
 from ..helpers import assert_close
 
@@ -45,7 +46,7 @@ def lpips():
     return LPIPS(trunk, tuple(jnp.ones(c) for c in trunk.channels))
 
 
-def picture(seed=3, size=_SIZE):
+def image(seed=3, size=_SIZE):
     return jr.uniform(jr.key(seed), (1, size, size, 3))
 
 
@@ -55,8 +56,8 @@ def rewards():
     kwargs: dict[str, Any] = dict(preprocess=_PREPROCESS)
     return {
         "classifier": ClassifierReward(network, 2, **kwargs),
-        "lpips": LPIPSSimilarity(lpips(), picture()),
-        "features": FeatureSimilarity(network.features, picture(), **kwargs),
+        "lpips": LPIPSSimilarity(lpips(), image()),
+        "features": FeatureSimilarity(network.features, image(), **kwargs),
     }
 
 
@@ -72,7 +73,7 @@ def test_silent_features_have_a_finite_gradient():
 
 
 def test_order_of_classes(rewards):
-    images = jnp.concatenate([picture(seed) for seed in range(7)])
+    images = jnp.concatenate([image(seed) for seed in range(7)])
     one = _scores(rewards, images)["classifier"]
     logits = eqx.filter_jit(resnet())(_PREPROCESS(images))
     log_probs = np.asarray(jax.nn.log_softmax(logits), np.float64)
@@ -87,7 +88,7 @@ def test_order_of_classes(rewards):
 @pytest.mark.parametrize("name", ["lpips", "features"])
 def test_order_of_distances(name, rewards):
     steps = jnp.linspace(0, 1, 7)[:, None, None, None]
-    images = (1 - steps) * picture() + steps * (1 - picture())
+    images = (1 - steps) * image() + steps * (1 - image())
     scores = _scores(rewards, images)[name]
     np.testing.assert_allclose(scores[0], 0, atol=1e-6)
     assert jnp.all(scores[1:] < scores[0])
@@ -96,7 +97,7 @@ def test_order_of_distances(name, rewards):
 
 
 def test_several_references():
-    references = jnp.concatenate([picture(3, 4), picture(7, 4)])
+    references = jnp.concatenate([image(3, 4), image(7, 4)])
     make = lambda x, reduction: FeatureSimilarity(
         lambda x: x, x, distance="l2", reduction=reduction
     )
@@ -106,10 +107,10 @@ def test_several_references():
 
 
 def test_feature_distances_match_numpy():
-    images = jnp.concatenate([picture(7, 4), picture(8, 4)])
-    make = lambda kind: FeatureSimilarity(lambda x: x, picture(3, 4), distance=kind)
+    images = jnp.concatenate([image(7, 4), image(8, 4)])
+    make = lambda kind: FeatureSimilarity(lambda x: x, image(3, 4), distance=kind)
     flat = lambda x: np.asarray(x, np.float64).reshape(len(x), -1)
-    f, g = flat(images), flat(picture(3, 4))[0]
+    f, g = flat(images), flat(image(3, 4))[0]
     norms = np.linalg.norm(f, axis=1) * np.linalg.norm(g)
     actual = make("cosine")(images)
     np.testing.assert_allclose(actual, f @ g / norms - 1, rtol=1e-3, atol=1e-6)
@@ -171,7 +172,7 @@ def test_target_error_texts():
         ClassifierReward(resnet(1000), ["tabby", 281])
     reward = ClassifierReward(resnet(), 4, preprocess=_PREPROCESS)
     with pytest.raises(ValueError, match="the 4 classes of the classifier; got 4"):
-        eqx.filter_eval_shape(reward, picture())
+        eqx.filter_eval_shape(reward, image())
 
 
 def test_reference_error_texts(rewards):
@@ -181,7 +182,7 @@ def test_reference_error_texts(rewards):
         rewards["lpips"](jnp.zeros((1, 32, 40, 3)))
     with pytest.raises(ValueError, match="`x` and `y` must have one shape; got .1, 32"):
         # Called without the annotations' own check, as a user's program would be.
-        check_one_shape(picture(), jnp.zeros((2, _SIZE, _SIZE, 3)))
+        check_one_shape(image(), jnp.zeros((2, _SIZE, _SIZE, 3)))
     flat = FeatureSimilarity(lambda x: x, jnp.zeros((1, 4, 4, 3)))
     with pytest.raises(ValueError, match="as many features as the references, 48; got"):
         flat(jnp.zeros((1, 4, 5, 3)))

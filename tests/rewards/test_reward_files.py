@@ -111,7 +111,7 @@ def hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     monkeypatch.setattr(
-        draftx.rewards.zoo._load, "VIT_H_14", tiny_clip.clip_config("hpsv2")
+        draftx.rewards.zoo._hps, "VIT_H_14", tiny_clip.clip_config("hpsv2")
     )
     return calls
 
@@ -124,7 +124,7 @@ def make_repo(name):
 
 
 def test_only_what_is_used_is_downloaded(hub):
-    reward = LOAD("pickscore", scale=2.0)
+    reward = LOAD("pickscore", options={"scale": 2.0})
     assert reward.scale == 2.0
     clip, pick = make_repo("clip"), make_repo("pickscore")
     assert [call[:2] for call in hub] == [

@@ -86,7 +86,7 @@ class Case(NamedTuple):
     size: int
 
     @property
-    def rows(self):
+    def features(self):
         return self.reward.prepare(PROMPTS)
 
 
@@ -124,7 +124,7 @@ def bert_tokenizer():
         return BertTokenizer.from_vocab(path, max_length=6)
 
 
-def picture(size):
+def image(size):
     return jnp.asarray(np.random.default_rng(9).random((1, size, size, 3), np.float32))
 
 
@@ -161,7 +161,7 @@ def _resnet():
     )
 
 
-def _lpips():
+def lpips():
     trunk = random_model(PerceptualTrunk, "alexnet", channels=(4, 5, 6, 5, 4))
     return LPIPS(trunk, tuple(jnp.ones(c) for c in trunk.channels))
 
@@ -187,10 +187,10 @@ _CASES = {
     "detection": lambda: (_detection(), 20),
     "classifier": lambda: (ClassifierReward(_resnet(), 1, preprocess=_PREPROCESS), 20),
     "features": lambda: (
-        FeatureSimilarity(_resnet().features, picture(20), preprocess=_PREPROCESS),
+        FeatureSimilarity(_resnet().features, image(20), preprocess=_PREPROCESS),
         20,
     ),
-    "lpips": lambda: (LPIPSSimilarity(_lpips(), picture(32)), 32),
+    "lpips": lambda: (LPIPSSimilarity(lpips(), image(32)), 32),
     "dissimilarity": lambda: (BatchDissimilarity(), 16),
     "sum": lambda: (
         WeightedSum([_clip(CLIPScore, 1), RotationAntiCorrelation()], [2.0, -0.5]),

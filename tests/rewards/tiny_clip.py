@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 from safetensors.numpy import save_file
 
+import draftx
 from draftx.models import CLIPConfig
 
 from ..goldens import make_clip
@@ -65,9 +66,7 @@ def write_tokenizer(folder: pathlib.Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 9}))
 
 
-def load(name, folder, monkeypatch, **options):
+def load(name, folder, monkeypatch, **arguments):
     """By the public function; the one architecture it knows of is made the tiny one."""
-    import draftx.rewards.zoo._load
-
-    monkeypatch.setattr(draftx.rewards.zoo._load, "VIT_H_14", clip_config("hpsv2"))
-    return draftx.rewards.load(name, **write(name, folder), **options)
+    monkeypatch.setattr(draftx.rewards.zoo._hps, "VIT_H_14", clip_config("hpsv2"))
+    return draftx.rewards.load(name, **write(name, folder), **arguments)

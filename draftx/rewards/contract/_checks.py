@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._reward import Reward
+from ._reward import AbstractReward
 
 
 class RewardError(ValueError):
@@ -22,7 +22,7 @@ class RewardError(ValueError):
 
 
 def check_scores(
-    reward: Reward, image_spec: jax.ShapeDtypeStruct, features: Any
+    reward: AbstractReward, image_spec: jax.ShapeDtypeStruct, features: Any
 ) -> None:
     """Raises unless the reward gives one floating-point score for each image.
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ..._custom_types import Images
 from ._checks import check_finite, RewardError
-from ._reward import Reward
+from ._reward import AbstractReward
 
 
 _NOT_DIFFERENTIABLE = (
@@ -21,7 +21,7 @@ _NOT_DIFFERENTIABLE = (
 
 
 def check_differentiable(
-    reward: Reward, image_spec: jax.ShapeDtypeStruct, features: Any
+    reward: AbstractReward, image_spec: jax.ShapeDtypeStruct, features: Any
 ) -> None:
     """Raises unless the reward has a gradient with respect to images.
 
@@ -63,7 +63,7 @@ def check_differentiable(
 
 
 def _probe(
-    reward: Reward, image_spec: jax.ShapeDtypeStruct, features: Any
+    reward: AbstractReward, image_spec: jax.ShapeDtypeStruct, features: Any
 ) -> tuple[Images, Any]:
     """A batch that is not constant, and features for it; small if possible."""
     batch, *one = image_spec.shape
@@ -89,7 +89,7 @@ def _probe(
     return jnp.asarray(np.where(is_odd, shades, noise), spec.dtype), of_probe
 
 
-def _is_reached(reward: Reward, images: Images, features: Any) -> bool:
+def _is_reached(reward: AbstractReward, images: Images, features: Any) -> bool:
     """Whether JAX knows of a derivative of the scores by the images, without a run."""
     perturbed = []
 
@@ -108,7 +108,7 @@ def _is_reached(reward: Reward, images: Images, features: Any) -> bool:
 
 
 def _total(watch: Callable[[Array], Array]):
-    def total(images: Images, reward: Reward, features: Any):
+    def total(images: Images, reward: AbstractReward, features: Any):
         scores = watch(reward(images, features))
         return jnp.sum(scores), scores
 
@@ -116,7 +116,7 @@ def _total(watch: Callable[[Array], Array]):
 
 
 @eqx.filter_jit
-def _score_and_gradient(reward: Reward, images: Images, features: Any):
+def _score_and_gradient(reward: AbstractReward, images: Images, features: Any):
     gradient_of = jax.grad(_total(lambda scores: scores), has_aux=True)
     gradient, scores = gradient_of(images, reward, features)
     return scores, gradient

@@ -78,7 +78,8 @@ class FunctionReward(AbstractReward):
         arrays = Table.of(rows).arrays
         return {name: jax.numpy.asarray(column) for name, column in arrays.items()}
 
-    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
+    # What a stranger's function gives is for `check_scores` to judge.
+    def __call__(self, images: Images, features: Any = None) -> Any:
         if not self.takes_rows:
             return self.fn(images)
         if features is None:

@@ -1,5 +1,6 @@
 """CLIP ViT-L/14, which others were made of: its files, its vocabulary, its score."""
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ def clip_tokenizer(found: Found, vocab_size: int) -> CLIPTokenizer:
     words = found.tokenizer
     if isinstance(words, CLIPTokenizer):
         return words
+    assert isinstance(words, pathlib.Path)
     return read_tokenizer(words, vocab_size)
 
 

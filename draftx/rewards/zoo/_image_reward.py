@@ -1,5 +1,6 @@
 """ImageReward of version 1."""
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ def _build(found: Found, options: Mapping[str, Any]) -> AbstractReward:
     path, words = found.weights, found.tokenizer
     path = path / "ImageReward.pt" if path.is_dir() else path
     if not isinstance(words, BertTokenizer):
+        assert isinstance(words, pathlib.Path)
         words = read_bert_tokenizer(words)
     return ImageReward(read_image_reward(path, found.dtype), words, **options)
 
