@@ -68,6 +68,14 @@ def test_unguided_call_hands_on_its_arguments(unet, getkey):
     assert_close(actual, expected)
 
 
+def test_timesteps_may_be_fractions(unet, getkey):
+    # Samplers such as `Euler` visit some.
+    latents, text, _ = _inputs(getkey)
+    call = lambda timestep: _call(latents, timestep, unet, text, None, None)
+    assert_close(call(981.0), call(981))
+    assert not jnp.allclose(call(980.5), call(981), atol=1e-6)
+
+
 def test_images_keep_their_own_text(unet, getkey):
     latents, text, negative = _inputs(getkey)
     scale = jnp.asarray(3.0)
