@@ -73,16 +73,15 @@ def test_they_reach_their_targets():
 
 @pytest.fixture(scope="module")
 def drawn(tiny):
-    """Every fourth animal, its prompts and its pictures."""
+    """Every fourth animal, its prompts and its images."""
     animals = _weights_module("scenes").ANIMALS[::4]
     articles = ["an" if name[0] in "aeiou" else "a" for name in animals]
     prompts = [
         f"{article} {name}, 3d style, on a plain blue background"
         for article, name in zip(articles, animals, strict=True)
     ]
-    images = draftx.sample(
-        tiny, prompts, key=jr.key(1), num_inference_steps=20, guidance_scale=4.0
-    )
+    sampling = draftx.Sampling(num_inference_steps=20, guidance_scale=4.0)
+    images = draftx.sample(tiny, prompts, sampling, key=jr.key(1))
     return animals, prompts, images
 
 
@@ -118,7 +117,7 @@ def test_the_embedded_clip_prefers_the_right_prompt(drawn):
 
 @pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")
-def test_diffusers_draws_the_same_pictures(tiny):
+def test_diffusers_draws_the_same_images(tiny):
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(
@@ -135,9 +134,8 @@ def test_diffusers_draws_the_same_pictures(tiny):
         guidance_scale=4.0,
         output_type="np",
     ).images
-    ours = draftx.sample(
-        tiny, prompts, latents=latents, num_inference_steps=20, guidance_scale=4.0
-    )
+    sampling = draftx.Sampling(num_inference_steps=20, guidance_scale=4.0)
+    ours = draftx.sample(tiny, prompts, sampling, latents=latents)
     assert np.abs(np.asarray(ours) - theirs).max() < 2e-3
 
 

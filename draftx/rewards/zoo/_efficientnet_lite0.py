@@ -34,6 +34,5 @@ EFFICIENTNET_LITE0 = PublishedReward(
     compared_with="the package, on its weights",
     build=_build,
     from_files=("classifier",),
-    required=("target",),
     any_dtype=False,
 )

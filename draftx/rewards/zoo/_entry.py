@@ -65,7 +65,6 @@ class PublishedReward:
     - `compared_with`: What its scores and gradients are tested against.
     - `build`: Makes the reward of what was found and of the options.
     - `from_files`: Parameters of the class that `build` reads: they are no options.
-    - `required`: Options of the class that have no default.
     - `is_folder`: Whether `source` is a folder; else it is one file.
     - `tokenizer`: For a reward that reads prompts.
     - `encoder`: The files of an encoder that comes apart from the weights.
@@ -82,7 +81,6 @@ class PublishedReward:
     compared_with: str
     build: Callable[[Found, Mapping[str, Any]], AbstractReward]
     from_files: tuple[str, ...]
-    required: tuple[str, ...] = ()
     is_folder: bool = False
     tokenizer: TokenizerFiles | None = None
     encoder: HubFiles | None = None

@@ -107,14 +107,19 @@ def _check_inputs(
 def _check_options(entry: PublishedReward, options: Mapping[str, Any]) -> None:
     """Raises unless the reward can be made with these arguments."""
     parameters = inspect.signature(entry.reward.__init__).parameters
-    known = sorted(set(parameters) - {"self", *entry.from_files})
+    has_default = {
+        name: parameter.default is not parameter.empty
+        for name, parameter in parameters.items()
+        if name not in ("self", *entry.from_files)
+    }
+    known = sorted(has_default)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(
             f"`options` of {entry.name!r} must be among {', '.join(known)}; got "
             f"{', '.join(unknown)}."
         )
-    missing = [option for option in entry.required if option not in options]
+    missing = [x for x in has_default if not has_default[x] and x not in options]
     if missing:
         raise ValueError(
             f"`{missing[0]}` must be given for {entry.name!r}: "

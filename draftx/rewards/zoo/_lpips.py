@@ -61,7 +61,6 @@ def _entry(architecture: str, files: Files, size: str) -> PublishedReward:
         compared_with="lpips, its heads",
         build=ft.partial(_build, _TRUNKS[architecture]),
         from_files=("lpips",),
-        required=("references",),
         any_dtype=False,
     )
 

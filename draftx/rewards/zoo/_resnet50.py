@@ -36,6 +36,5 @@ RESNET50 = PublishedReward(
     compared_with="torchvision-shaped reference",
     build=_build,
     from_files=("classifier",),
-    required=("target",),
     any_dtype=False,
 )

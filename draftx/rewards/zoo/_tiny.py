@@ -69,7 +69,6 @@ TINY_CLASSIFIER = PublishedReward(
     compared_with="`weights/evaluate_rewards.py`",
     build=_build_classifier,
     from_files=("classifier",),
-    required=("target",),
     is_folder=True,
     any_dtype=False,
 )
