@@ -90,7 +90,7 @@ def test_without_a_connection_the_error_says_what_to_do(monkeypatch):
 
 def test_the_embedded_model_needs_no_hub(saved, pipeline, tmp_path, monkeypatch):
     package = tmp_path / "site" / "draftx"
-    file = package / "io" / "_local_files.py"
+    file = package / "io" / "sources" / "_local_files.py"
     monkeypatch.setattr(local_files, "__file__", str(file))
     with pytest.raises(ModelFileError, match="embedded model is missing"):
         load("tiny")
