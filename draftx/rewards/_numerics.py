@@ -3,7 +3,7 @@ from jaxtyping import Array, Float
 
 
 def safe_sqrt(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The square root, with derivative zero at zero."""
+    """Takes the square root, with derivative zero at zero."""
     is_positive = x > 0
     # The inner `where` keeps the infinite slope out of the chain rule: 0 * inf is nan.
     root = jnp.sqrt(jnp.where(is_positive, x, jnp.ones_like(x)))

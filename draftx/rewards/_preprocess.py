@@ -63,7 +63,7 @@ def check_images(images: Any) -> None:
 
 
 def resize(images: Images, height: int, width: int) -> _Resized:
-    """Bicubic resampling, with antialiasing where it shrinks.
+    """Resamples images, bicubic, with antialiasing where it shrinks.
 
     Pillow's `BICUBIC` on floating-point images, and torchvision's with
     `antialias=True`. On bytes Pillow also rounds, and cuts what overshoots 0 and 255;
@@ -77,28 +77,28 @@ def resize(images: Images, height: int, width: int) -> _Resized:
 
 
 def resize_shortest_edge(images: Images, size: int) -> _Resized:
-    """Keeps the proportions, the longer edge rounded down."""
+    """Resizes in proportion, the longer edge rounded down."""
     _, height, width, _ = images.shape
     shortest = min(height, width)
     return resize(images, size * height // shortest, size * width // shortest)
 
 
 def resize_longest_edge(images: Images, size: int) -> _Resized:
-    """Keeps the proportions, the shorter edge rounded to the nearest."""
+    """Resizes in proportion, the shorter edge rounded to the nearest."""
     _, height, width, _ = images.shape
     scale = size / max(height, width)
     return resize(images, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def center_crop(images: Images, size: int) -> Pixels:
-    """The middle square; of an odd rest, the larger half is cut at the end."""
+    """Cuts out the middle square; of an odd rest, the larger half is cut at the end."""
     _, height, width, _ = images.shape
     top, left = (height - size) // 2, (width - size) // 2
     return images[:, top : top + size, left : left + size]
 
 
 def pad_to_square(images: Images, size: int) -> Pixels:
-    """Black around the image; of an odd rest, the larger half comes at the end."""
+    """Pads the image with black; of an odd rest, the larger half comes at the end."""
     _, height, width, _ = images.shape
     rests = (size - height, size - width)
     margins = [(rest // 2, rest - rest // 2) for rest in rests]
@@ -108,13 +108,16 @@ def pad_to_square(images: Images, size: int) -> Pixels:
 def normalize(
     images: Images, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Images:
-    """Every channel minus its mean, over its deviation."""
+    """Subtracts its mean from every channel, and divides by its deviation."""
     row = lambda values: jnp.asarray(values, images.dtype)[None, None, None]
     return (images - row(mean)) / row(std)
 
 
 def clip_preprocess(images: Images, size: int) -> Pixels:
-    """Shortest edge, center crop, CLIP's mean and deviation, in at least float32."""
+    """Prepares by the shortest edge, a center crop and CLIP's normalization.
+
+    In at least float32.
+    """
     check_images(images)
     images = images.astype(at_least_float32(images.dtype))
     square = center_crop(resize_shortest_edge(images, size), size)
@@ -122,7 +125,10 @@ def clip_preprocess(images: Images, size: int) -> Pixels:
 
 
 def hps_preprocess(images: Images, size: int) -> Pixels:
-    """Longest edge, black margins, CLIP's mean and deviation, in at least float32."""
+    """Prepares by the longest edge, black margins and CLIP's normalization.
+
+    In at least float32.
+    """
     check_images(images)
     images = images.astype(at_least_float32(images.dtype))
     square = pad_to_square(resize_longest_edge(images, size), size)
@@ -130,8 +136,10 @@ def hps_preprocess(images: Images, size: int) -> Pixels:
 
 
 def blip_preprocess(images: Images, size: int) -> Pixels:
-    """As `clip_preprocess`, with the crop where torchvision has it: of an odd rest, a
-    half is rounded to the even number."""
+    """Prepares as `clip_preprocess`, with the crop where torchvision has it.
+
+    Of an odd rest, a half is rounded to the even number.
+    """
     check_images(images)
     images = resize_shortest_edge(images.astype(at_least_float32(images.dtype)), size)
     _, height, width, _ = images.shape
@@ -141,8 +149,10 @@ def blip_preprocess(images: Images, size: int) -> Pixels:
 
 
 def stretch_preprocess(images: Images, size: int) -> Pixels:
-    """Both edges to `size`, whatever they were, CLIP's mean and deviation, in at least
-    float32."""
+    """Prepares by stretching both edges to `size`, and CLIP's normalization.
+
+    In at least float32.
+    """
     check_images(images)
     images = images.astype(at_least_float32(images.dtype))
     return normalize(resize(images, size, size), CLIP_MEAN, CLIP_STD)

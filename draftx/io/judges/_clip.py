@@ -48,7 +48,7 @@ VIT_H_14 = CLIPConfig(
 
 
 def read_clip(cls: type[Tower], folder: pathlib.Path, dtype: np.dtype) -> Tower:
-    """A CLIP as transformers saves it.
+    """Reads a CLIP as transformers saves it.
 
     **Arguments:**
 
@@ -73,7 +73,7 @@ def read_clip(cls: type[Tower], folder: pathlib.Path, dtype: np.dtype) -> Tower:
 def read_open_clip(
     path: pathlib.Path, dtype: np.dtype, config: CLIPConfig
 ) -> CLIPModel:
-    """A CLIP as open_clip names and lays out its tensors.
+    """Reads a CLIP as open_clip names and lays out its tensors.
 
     **Arguments:**
 
@@ -96,7 +96,7 @@ def read_open_clip(
 
 
 def read_aesthetic_head(path: pathlib.Path) -> AestheticHead:
-    """The five linear layers of the LAION aesthetic predictor, float32.
+    """Reads the five linear layers of the LAION aesthetic predictor, float32.
 
     **Arguments:**
 
@@ -130,7 +130,9 @@ def read_aesthetic_head(path: pathlib.Path) -> AestheticHead:
 
 
 def read_tokenizer(folder: pathlib.Path, vocab_size: int) -> CLIPTokenizer:
-    """**Arguments:**
+    """Reads the tokenizer of a CLIP.
+
+    **Arguments:**
 
     - `folder`: Has `vocab.json` and `merges.txt`, or `tokenizer.json`.
     - `vocab_size`: Of the model, which it must fit.
@@ -153,7 +155,7 @@ def _skeleton(cls: Any, config: CLIPConfig, dtype: np.dtype) -> Any:
 
 
 def _fill(skeleton: Any, file: TensorFile | Arrays) -> Any:
-    """A model with the arrays of a file in the dtypes of the skeleton."""
+    """Makes a model with the arrays of a file in the dtypes of the skeleton."""
     shapes = file.shapes
     if isinstance(skeleton, CLIPVisionModelWithProjection):
         half = ("vision_model.", "visual_projection.")

@@ -22,7 +22,7 @@ from ..pipeline import fill
 def read_image_reward(
     path: pathlib.Path, dtype: np.dtype, config: ImageRewardConfig = IMAGE_REWARD
 ) -> ImageRewardModel:
-    """An ImageReward with the names of its authors' code.
+    """Reads an ImageReward with the names of its authors' code.
 
     **Arguments:**
 
@@ -58,7 +58,7 @@ def read_image_reward(
 
 
 def read_bert_tokenizer(path: pathlib.Path) -> BertTokenizer:
-    """The tokenizer of an ImageReward.
+    """Reads the tokenizer of an ImageReward.
 
     **Arguments:**
 

@@ -11,7 +11,7 @@ Network = TypeVar("Network")
 def read_network(
     from_arrays: Callable[[Mapping[str, Any]], Network], path: pathlib.Path
 ) -> Network:
-    """A network whose sizes can be read off the shapes of its file.
+    """Reads a network whose sizes can be read off the shapes of its file.
 
     **Arguments:**
 

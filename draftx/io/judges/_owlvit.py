@@ -15,7 +15,7 @@ _NAME = "OwlViTForObjectDetection"
 
 
 def read_owlvit(folder: pathlib.Path, dtype: np.dtype) -> OwlViTForObjectDetection:
-    """An OWL-ViT as transformers saves it.
+    """Reads an OWL-ViT as transformers saves it.
 
     **Arguments:**
 

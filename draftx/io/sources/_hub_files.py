@@ -9,18 +9,23 @@ from ..formats import check_sha256, ModelFileError
 
 
 def is_repo_id(source: str) -> bool:
-    """Whether a string has the form `owner/name`."""
+    """Tells whether a string has the form `owner/name`."""
     part = r"[A-Za-z0-9][\w.-]*"
     return re.fullmatch(f"{part}/{part}", source, re.ASCII) is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class HubFiles:
-    """Files of one repository, all in one folder of it.
+    """Names files of one repository of the hub, all in one folder of it.
 
-    `sha256` has the digests that are known, by name: for large files without one it is
-    the digest that the hub stated at this revision. `repo_type` is `"dataset"` for one
-    of those.
+    **Arguments:**
+
+    - `repo_id`: `owner/name`.
+    - `revision`: A commit; `None` is the newest.
+    - `names`: Of the files.
+    - `sha256`: The digests that are known, by name: for large files without one it is
+        the digest that the hub stated at this revision.
+    - `repo_type`: `"dataset"` for one of those.
     """
 
     repo_id: str
@@ -31,7 +36,7 @@ class HubFiles:
 
     @property
     def command(self) -> str:
-        """What downloads them into the cache."""
+        """Says what downloads them into the cache."""
         kind = "" if self.repo_type is None else f" --repo-type {self.repo_type}"
         at = "" if self.revision is None else f" --revision {self.revision}"
         return f"hf download {self.repo_id}{kind}{at} {' '.join(self.names)}"

@@ -10,10 +10,14 @@ from ..formats import check_sha256, ModelFileError
 
 @dataclasses.dataclass(frozen=True)
 class PackageFile:
-    """A file inside an installed package, which is not imported.
+    """Names a file inside an installed package, which is not imported.
 
-    `module` is the package's name in an `import`, `path` the file below it and
-    `requirement` what `pip install` takes.
+    **Arguments:**
+
+    - `module`: The package's name in an `import`.
+    - `path`: Of the file, below the package's folder.
+    - `requirement`: What `pip install` takes.
+    - `sha256`: Of the file.
     """
 
     module: str
@@ -23,11 +27,11 @@ class PackageFile:
 
     @property
     def command(self) -> str:
-        """What installs the package."""
+        """Says what installs the package."""
         return f"pip install {self.requirement}"
 
     def find(self, what: str) -> pathlib.Path:
-        """The file, the published one; `what` needs it, for the error text."""
+        """Finds the file, the published one; `what` needs it, for the error text."""
         spec = importlib.util.find_spec(self.module)
         folders = [] if spec is None else spec.submodule_search_locations or []
         for folder in folders:
@@ -44,9 +48,14 @@ class PackageFile:
 
 @dataclasses.dataclass(frozen=True)
 class TorchFile:
-    """A file of torchvision, in the folder where PyTorch keeps what it downloads.
+    """Names a file of torchvision, where PyTorch keeps what it downloads.
 
     draftx does not download it.
+
+    **Arguments:**
+
+    - `url`: Of the file.
+    - `sha256`: Of the file.
     """
 
     url: str
@@ -54,7 +63,7 @@ class TorchFile:
 
     @property
     def path(self) -> pathlib.Path:
-        """Where PyTorch would keep it."""
+        """Says where PyTorch would keep it."""
         cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
         home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
         name = self.url.rsplit("/", 1)[-1]
@@ -62,11 +71,11 @@ class TorchFile:
 
     @property
     def command(self) -> str:
-        """What puts it there."""
+        """Says what puts it there."""
         return f"curl -L --create-dirs -o {self.path} {self.url}"
 
     def find(self, what: str) -> pathlib.Path:
-        """The file, the published one; `what` needs it, for the error text."""
+        """Finds the file, the published one; `what` needs it, for the error text."""
         if not self.path.is_file():
             raise ModelFileError(
                 f"The file of {what} is not here; looked for {str(self.path)!r}. With "
@@ -78,18 +87,20 @@ class TorchFile:
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedFolder:
-    """A folder of weights that comes with draftx.
+    """Names a folder of weights that comes with draftx.
 
-    `name` is that of the folder in `weights/` of a clone; an installed draftx has it
-    inside the package, with an underscore before the name. `sha256` is that of its
-    `model.safetensors`, if it has one.
+    **Arguments:**
+
+    - `name`: Of the folder in `weights/` of a clone; an installed draftx has it inside
+        the package, with an underscore before the name.
+    - `sha256`: Of its `model.safetensors`, if it has one.
     """
 
     name: str
     sha256: str | None = None
 
     def find(self, what: str) -> pathlib.Path:
-        """The folder; `what` needs it, for the error text."""
+        """Finds the folder; `what` needs it, for the error text."""
         package = pathlib.Path(__file__).parents[2]
         candidates = (package / f"_{self.name}", package.parent / "weights" / self.name)
         for folder in candidates:

@@ -109,7 +109,7 @@ def as_reward(reward: Reward) -> AbstractReward:
 
 
 class AbstractRandomReward(AbstractReward):
-    """A reward that draws random numbers, all of them from `key`.
+    """Scores images with random numbers, all of them drawn from `key`.
 
     It is a function of the images nonetheless: with the same key it gives the same
     scores. [`draftx.rewards.with_key`][] gives it another.

@@ -93,7 +93,7 @@ def _pad_to_multiple(planes: _Planes, rows: int, columns: int) -> _PaddedPlanes:
 def halve(
     chroma: _Chroma, divide: Divide
 ) -> Float[Array, "batch half_height half_width 2"]:
-    """Means of 2x2 samples, padded to whole blocks of columns."""
+    """Averages 2x2 samples, padded to whole blocks of columns."""
     # Columns are padded to whole blocks before averaging, rows after it.
     chroma = _pad_to_multiple(chroma, 2, 16)
     total = rearrange(chroma, "b (h i) (w j) c -> b h w c i j", i=2, j=2).sum((-2, -1))
@@ -105,7 +105,7 @@ def halve(
 def double(
     chroma: _Chroma, divide: Divide
 ) -> Float[Array, "batch double_height double_width 2"]:
-    """Weights 3/4 and 1/4 of the nearest and next sample, on each axis."""
+    """Interpolates with weights 3/4 and 1/4 of the nearest and next sample, on each axis."""
     if chroma.shape[2] <= 2:  # Too narrow for libjpeg's filter; it repeats instead.
         return jnp.repeat(jnp.repeat(chroma, 2, axis=1), 2, axis=2)
     padded = jnp.pad(chroma, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")

@@ -62,7 +62,7 @@ BLUE_FROM_CB: Final = 116130
 
 
 def quantization_tables(quality: int | Int[Array, ""]) -> Int[Array, "2 8 8"]:
-    """Luminance and chrominance steps by libjpeg's rule, all in integers.
+    """Computes luminance and chrominance steps by libjpeg's rule, all in integers.
 
     Below 50 the steps of quality 50 grow as `5000 // quality` percent, from 50 on they
     shrink as `200 - 2 * quality` percent; baseline files hold steps of 1 to 255.

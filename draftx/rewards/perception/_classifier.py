@@ -112,7 +112,7 @@ def default_preprocess(
 
 
 def preprocessed(preprocess: Preprocess, images: Images) -> Float[Array, "batch _ _ 3"]:
-    """What a network is given of images, in at least float32."""
+    """Prepares what a network is given of images, in at least float32."""
     if preprocess is not None:
         return preprocess(images)
     check_images(images)

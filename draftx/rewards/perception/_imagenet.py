@@ -19,9 +19,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ResizeAndCrop(eqx.Module):
-    """Shortest edge to one size, the middle square, a normalization; differentiable.
+    """Resizes the shortest edge, cuts out the middle square and normalizes it.
 
-    Bilinear with antialiasing where it shrinks, as torchvision and Pillow do it.
+    Differentiable; bilinear, with antialiasing where it shrinks, as torchvision and Pillow do it.
     """
 
     resize: int = eqx.field(static=True)
@@ -54,7 +54,9 @@ class ResizeAndCrop(eqx.Module):
         self.std = std
 
     def __call__(self, images: Images) -> Float[Array, "batch size size 3"]:
-        """**Arguments:**
+        """Prepares images for a network.
+
+        **Arguments:**
 
         - `images`: In $[0, 1]$.
 
@@ -83,13 +85,13 @@ EFFICIENTNET_LITE = ResizeAndCrop(
 
 @ft.cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The names of the 1000 classes, as torchvision has them (BSD-3-Clause)."""
+    """Gives the names of the 1000 classes, as torchvision has them (BSD-3-Clause)."""
     text = pathlib.Path(__file__).with_name("imagenet_classes.txt").read_text("utf-8")
     return tuple(line for line in text.splitlines() if not line.startswith("#"))
 
 
 def class_index(target: int | str, class_names: Sequence[str] | None) -> int:
-    """The index of a class given by index or by name.
+    """Finds the index of a class given by index or by name.
 
     **Arguments:**
 

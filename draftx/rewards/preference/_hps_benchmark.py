@@ -25,7 +25,7 @@ _FILES = HubFiles(
 
 
 class HPSResult(NamedTuple):
-    """What the benchmark says of one style, in percent as its authors print it.
+    """Holds what the benchmark says of one style, in percent as its authors print it.
 
     - `mean`: Of the scores of all images.
     - `std`: Of the means of ten groups of 80 images; they are not drawn at random.
@@ -36,7 +36,7 @@ class HPSResult(NamedTuple):
 
 
 def hps_prompts(folder: str | os.PathLike | None = None) -> dict[str, list[str]]:
-    """The prompts of the benchmark: 800 for each of `draftx.rewards.HPS_STYLES`.
+    """Reads the prompts of the benchmark: 800 for each of `draftx.rewards.HPS_STYLES`.
 
     **Arguments:**
 
@@ -112,7 +112,7 @@ def hps_benchmark(
 
 
 def hps_result(scores: np.ndarray) -> HPSResult:
-    """The mean of 800 scores, and the deviation of the means of ten groups.
+    """Computes the mean of 800 scores and the deviation of the means of ten groups.
 
     **Arguments:**
 

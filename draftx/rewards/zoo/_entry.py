@@ -23,6 +23,8 @@ Tokenizer: TypeAlias = CLIPTokenizer | BertTokenizer
 class TokenizerFiles:
     """Says which tokenizer a reward reads with, and where it is published.
 
+    **Arguments:**
+
     - `cls`: Of the tokenizer.
     - `files`: What is downloaded if there is none beside the weights.
     - `also`: Other sets of files that make one, if they are in the folder of weights.
@@ -36,6 +38,8 @@ class TokenizerFiles:
 @dataclasses.dataclass(frozen=True)
 class Found:
     """Holds what a reward is built of, all of it on this machine.
+
+    **Arguments:**
 
     - `weights`: A file, or a folder.
     - `encoder`: The folder of the encoder, for an entry that has one apart.
@@ -52,6 +56,8 @@ class Found:
 @dataclasses.dataclass(frozen=True)
 class PublishedReward:
     """Describes a reward before its files are read, and builds it of them.
+
+    **Arguments:**
 
     - `name`: What `draftx.rewards.load` is given.
     - `reward`: The class.
