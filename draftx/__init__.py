@@ -2,6 +2,8 @@
 
 from . import (
     diffusion as diffusion,
+    episodes as episodes,
+    finetuning as finetuning,
     io as io,
     judges as judges,
     kernels as kernels,
@@ -13,17 +15,22 @@ from . import (
 )
 from ._compilation import enable_compilation_cache as enable_compilation_cache
 from ._devices import split_cpu as split_cpu
+from ._table import Table as Table
 from .diffusion import (
+    AbstractSampler as AbstractSampler,
     Ancestral as Ancestral,
     AnnealedGuidance as AnnealedGuidance,
     DDIM as DDIM,
     Euler as Euler,
     LoRAWindow as LoRAWindow,
 )
+from .episodes import Budget as Budget, Episode as Episode, Memory as Memory
 from .finetuning import (
+    AbstractCallback as AbstractCallback,
     AbstractGradientEstimator as AbstractGradientEstimator,
+    AbstractPenalty as AbstractPenalty,
+    adamw as adamw,
     AlignProp as AlignProp,
-    Budget as Budget,
     DDPO as DDPO,
     DPG as DPG,
     DRaFT as DRaFT,
@@ -35,14 +42,15 @@ from .finetuning import (
     finetune_in_rounds as finetune_in_rounds,
     FinetuneResult as FinetuneResult,
     Penalized as Penalized,
+    ProgressBar as ProgressBar,
     ReFL as ReFL,
-    Reward as Reward,
     reward_gradient as reward_gradient,
-    RewardError as RewardError,
     RewardWeighted as RewardWeighted,
     ScoreFunction as ScoreFunction,
     SingleRewardLV as SingleRewardLV,
+    Stopping as Stopping,
     sweep_lora_scale as sweep_lora_scale,
+    Updates as Updates,
 )
 from .io import (
     load as load,
@@ -64,8 +72,14 @@ from .pipeline import (
     Pipeline as Pipeline,
     remove_learned_inputs as remove_learned_inputs,
     sample as sample,
+    Sampling as Sampling,
 )
-from .rewards import AbstractReward as AbstractReward, jpeg_roundtrip as jpeg_roundtrip
+from .rewards import (
+    AbstractReward as AbstractReward,
+    jpeg_roundtrip as jpeg_roundtrip,
+    Reward as Reward,
+    RewardError as RewardError,
+)
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

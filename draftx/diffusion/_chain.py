@@ -1,160 +1,209 @@
-from collections.abc import Callable
-from typing import TypeAlias
+"""The sampling chain, and Algorithm 1 of DRaFT: which of its steps are differentiated.
+
+[DRaFT](https://arxiv.org/abs/2309.17400), Algorithm 1 and section 4. One function
+runs steps, `run`; the frozen prefix, the differentiated tail and the recorded chain are
+a few lines each out of it.
+"""
+
+import dataclasses
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._autodiff import checkpointed_fori_loop, stop_gradient
+from .._autodiff import stop_gradient
 from .._custom_types import Latents
-from ._ddim import DDIM, DDIMSteps
-from ._guidance import AbstractDenoiser
+from ._charge import AbstractStepCost, add, Charge
+from ._denoiser import AbstractDenoiser
+from ._sampler import AbstractSampler, AbstractSteps
 
 
-# What a step is charged for each image: `cost(denoiser, latents, prediction, step,
-# index)`, with `latents` those before the step.
-StepCost: TypeAlias = Callable[..., Float[Array, " batch"]]
+class State(eqx.Module):
+    """Where a chain stands: its latents, what the sampler remembers, and what the steps
+    until here were charged (see `Chain.cost`)."""
+
+    latents: Latents
+    memory: Any = None
+    charge: Charge | None = None
 
 
-def run_chain(
-    sampler: DDIM,
-    denoiser: AbstractDenoiser,
-    steps: DDIMSteps,
-    latents: Latents,
-    *,
-    truncation_steps: int | Int[Array, ""] | None = None,
-    key: PRNGKeyArray | None = None,
-    checkpoint_steps: bool = True,
-) -> Latents:
-    r"""The whole sampling chain, differentiable through its last steps only.
+class Prediction(eqx.Module):
+    """The output of the model at one step, and what it is charged."""
 
-    The first $T - K$ steps are a scan that sees nothing but constants; then the latents
-    pass a `lax.stop_gradient`; then come $K$ steps that can be differentiated.
+    output: Latents
+    charge: Charge | None = None
 
-    **Arguments:**
 
-    - `sampler`: The update rule.
-    - `denoiser`: Predicts; its arrays are what gradients are taken with respect to.
-    - `steps`: From `sampler.steps`.
-    - `latents`: Unit-variance noise.
-    - `truncation_steps`: $K$, from 0 (a constant) to $T$ (also the gradient with
-        respect to `latents`). `None` is $T$. A traced array serves every $K$ by one
-        program, in time proportional to $K$; a Python number is the fastest.
-    - `key`: Draws the noise of every step. `None` adds no noise.
-    - `checkpoint_steps`: Whether the backward pass is left one latent a step, and
-        computes the step again. Always so if $K$ is traced.
+class Record(eqx.Module):
+    """A chain as it went: every state before a step, the predictions, and the end."""
 
-    **Returns:**
+    states: State
+    predictions: Prediction
+    end: State
 
-    Clean scaled latents, float32.
+    def latents(self) -> Float[Array, "visited batch height width channels"]:
+        """Joins the latents visited: the first noise to the clean ones, T + 1 rows."""
+        return jnp.concatenate([self.states.latents, self.end.latents[None]])
 
-    ??? cite
 
-        [DRaFT](https://arxiv.org/abs/2309.17400), Algorithm 1 and section 4.
+class Chain(eqx.Module):
+    """A sampler, a model made ready for all steps, and the numbers of each.
+
+    `key` draws the noise of the steps; `None` where they add none. `cost` is what the
+    differentiated steps are charged, `None` for nothing; `is_frozen` waives it.
     """
-    latents, _ = run_chain_with_cost(
-        sampler,
-        denoiser,
-        steps,
-        latents,
-        None,
-        truncation_steps=truncation_steps,
-        key=key,
-        checkpoint_steps=checkpoint_steps,
-    )
-    return latents
 
+    sampler: AbstractSampler
+    denoiser: AbstractDenoiser
+    steps: AbstractSteps
+    key: PRNGKeyArray | None = None
+    cost: AbstractStepCost | None = None
+    is_frozen: bool = eqx.field(static=True, default=False)
 
-def run_chain_with_cost(
-    sampler: DDIM,
-    denoiser: AbstractDenoiser,
-    steps: DDIMSteps,
-    latents: Latents,
-    cost: StepCost | None,
-    *,
-    truncation_steps: int | Int[Array, ""] | None = None,
-    key: PRNGKeyArray | None = None,
-    checkpoint_steps: bool = True,
-) -> tuple[Latents, Float[Array, " batch"] | None]:
-    """`run_chain`, and what `cost` says of its last $K$ steps, summed over them.
+    def __len__(self) -> int:
+        return len(self.steps)
 
-    **Arguments:**
+    def frozen(self) -> "Chain":
+        """Makes the chain a constant, whose steps are charged nothing."""
+        return dataclasses.replace(stop_gradient(self), is_frozen=True)
 
-    - `cost`: Charges every differentiated step, by the prediction that the step makes
-        anyway; `None` for no cost. A module, if it holds arrays.
+    def begin(self, noise: Latents) -> State:
+        """Makes the state before the first step of unit-variance noise."""
+        return self.state(self.sampler.start(noise, self.steps))
 
-    The other arguments are those of `run_chain`.
-    """
-    total = len(steps)
-    k = total if truncation_steps is None else truncation_steps
+    def state(self, latents: Latents) -> State:
+        """Makes a state of latents, with nothing to remember and nothing charged."""
+        charge = None if self.cost is None else Charge.nothing(latents)
+        return State(latents, self.sampler.memory(latents), charge)
 
-    def step(index: Int[Array, ""], state, denoiser, steps, key, cost):
-        latents, costs = state
-        prediction = denoiser(latents, index)
-        if cost is not None:
-            costs = costs + cost(denoiser, latents, prediction, steps[index], index)
-        return _update(sampler, index, latents, prediction, steps, key), costs
+    def predict(self, state: State, index: Int[Array, ""]) -> Prediction:
+        """Asks the model at step `index`."""
+        output = self.denoiser(state.latents, index)
+        if self.cost is None:
+            return Prediction(output)
+        if self.is_frozen:
+            return Prediction(output, Charge.nothing(state.latents))
+        charged = self.cost(self.denoiser, state.latents, output, index)
+        return Prediction(output, Charge.once(charged))
 
-    first = total - k
-    if not isinstance(k, int) or k < total:
-        latents = run_frozen(sampler, denoiser, steps, latents, 0, first, key=key)
-    none = None if cost is None else jnp.zeros(latents.shape[0], latents.dtype)
-    state, args = (latents, none), (denoiser, steps, key, cost)
-    if not isinstance(first, int):
-        return checkpointed_fori_loop(first, total, step, state, *args)
-    if k == 1:
-        # Without a loop, nothing before the first adapted layer is differentiated.
-        if checkpoint_steps:
-            step = eqx.filter_checkpoint(step)
-        state = step(jnp.asarray(first), state, *args)
-    elif k > 1:
-        if checkpoint_steps:
-            # A loop's body is a program of its own: no need for a barrier.
-            step = eqx.filter_checkpoint(step, prevent_cse=False)
-        state, _ = lax.scan(
-            lambda state, i: (step(i, state, *args), None),
-            state,
-            jnp.arange(first, total),
+    def advance(
+        self, state: State, prediction: Prediction, index: Int[Array, ""]
+    ) -> State:
+        """Moves on from step `index` by what the model said there."""
+        step = self.steps[index]
+        latents, memory = self.sampler.update(
+            state.latents, prediction.output, step, state.memory
         )
-    return state
+        if self.key is not None:
+            latents = latents + step.noise_scale * step_noise(self.key, index, latents)
+        return State(latents, memory, add(state.charge, prediction.charge))
+
+    def jump(
+        self, state: State, prediction: Prediction, index: Int[Array, ""]
+    ) -> State:
+        r"""Jumps from step `index` to the clean latents $\hat x_0$ predicted there."""
+        pred_x0, _ = self.sampler.predict(
+            state.latents, prediction.output, self.steps[index]
+        )
+        return State(pred_x0, state.memory, add(state.charge, prediction.charge))
+
+    def noised(self, latents: Latents, noise: Latents, index: Int[Array, ""]) -> State:
+        """Noises clean latents to step `index`, to go on from there."""
+        return self.state(self.sampler.add_noise(latents, noise, self.steps[index]))
+
+    @jax.named_scope("draftx.step")
+    def step(self, state: State, index: Int[Array, ""]) -> tuple[State, Prediction]:
+        """Takes one step: the state after it, and what the model said before it."""
+        prediction = self.predict(state, index)
+        return self.advance(state, prediction, index), prediction
 
 
-def run_frozen(
-    sampler: DDIM,
-    denoiser: AbstractDenoiser,
-    steps: DDIMSteps,
-    latents: Latents,
+def run(
+    chain: Chain,
+    state: State,
     start: int | Int[Array, ""],
     stop: int | Int[Array, ""],
     *,
-    key: PRNGKeyArray | None = None,
-) -> Latents:
-    """The steps from `start` to before `stop` of a chain, as a constant.
+    checkpoint: bool = False,
+) -> State:
+    """Runs the steps from `start` to before `stop`.
 
-    The other arguments are those of `run_chain`.
+    **Arguments:**
+
+    - `chain`: Its arrays are what gradients are taken with respect to.
+    - `state`: Before step `start`.
+    - `start`, `stop`: Whole numbers or traced ones; with the latter the steps cannot be
+        differentiated, being as many as the numbers say.
+    - `checkpoint`: Whether the backward pass is left one state a step, and computes
+        the step again.
     """
+    if isinstance(start, int) and isinstance(stop, int) and stop - start <= 1:
+        # Without a loop, nothing before the first adapted layer is differentiated.
+        step = eqx.filter_checkpoint(Chain.step) if checkpoint else Chain.step
+        return step(chain, state, jnp.asarray(start))[0] if stop > start else state
+    # A loop's body is a program of its own: no need for a barrier.
+    step = Chain.step
+    if checkpoint:
+        step = eqx.filter_checkpoint(Chain.step, prevent_cse=False)
+    return lax.fori_loop(start, stop, lambda i, state: step(chain, state, i)[0], state)
+
+
+def run_frozen(
+    chain: Chain, state: State, start: int | Int[Array, ""], stop: int | Int[Array, ""]
+) -> State:
+    """Runs the steps from `start` to before `stop` as constants."""
     # Stopping the gradient of what goes in, not of what comes out: nothing of these
     # steps is then linearized, let alone kept.
-    denoiser, steps, latents = stop_gradient((denoiser, steps, latents))
-
-    def step(index: Int[Array, ""], latents: Latents) -> Latents:
-        prediction = denoiser(latents, index)
-        return _update(sampler, index, latents, prediction, steps, key)
-
-    return lax.stop_gradient(lax.fori_loop(start, stop, step, latents))
+    state = run(chain.frozen(), stop_gradient(state), start, stop)
+    return stop_gradient(state)
 
 
-def step_noise(
-    key: PRNGKeyArray | None, index: Int[Array, ""], latents: Latents
-) -> Latents | None:
-    """The noise that a chain with this key adds at one step; `None` without a key."""
-    if key is None:
-        return None
+def run_truncated(
+    chain: Chain,
+    noise: Latents,
+    truncation_steps: int | None = None,
+    *,
+    checkpoint: bool = True,
+) -> State:
+    r"""Runs the whole chain, differentiable through its last $K$ steps: Algorithm 1.
+
+    **Arguments:**
+
+    - `chain`: The model, its sampler and its steps.
+    - `noise`: $x_T$, unit-variance.
+    - `truncation_steps`: $K$, from 0 (a constant) to $T$ (also the gradient with
+        respect to `noise`). `None` is $T$.
+    - `checkpoint`: Whether one state a step is kept, and the step computed again.
+
+    **Returns:**
+
+    The state after the last step; its latents are $x_0$, float32.
+    """
+    total = len(chain)
+    first = 0 if truncation_steps is None else total - truncation_steps
+    state = chain.begin(noise)
+    if first > 0:
+        state = run_frozen(chain, state, 0, first)
+    return run(chain, state, first, total, checkpoint=checkpoint)
+
+
+def record(chain: Chain, noise: Latents) -> Record:
+    """Runs the whole chain as a constant, and remembers how it went."""
+    chain = chain.frozen()
+
+    def body(state: State, index: Int[Array, ""]):
+        following, prediction = chain.step(state, index)
+        return following, (state, prediction)
+
+    state = chain.begin(lax.stop_gradient(noise))
+    end, (states, predictions) = lax.scan(body, state, jnp.arange(len(chain)))
+    return stop_gradient(Record(states, predictions, end))
+
+
+def step_noise(key: PRNGKeyArray, index: Int[Array, ""], latents: Latents) -> Latents:
+    """Draws the unit-variance noise that a chain with this key adds at one step."""
     return jr.normal(jr.fold_in(key, index), latents.shape, latents.dtype)
-
-
-def _update(sampler, index, latents, prediction, steps, key) -> Latents:
-    noise = step_noise(key, index, latents)
-    return sampler.step(latents, prediction, steps[index], noise)

@@ -1,22 +1,14 @@
-import abc
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from .._autodiff import known_value
 from .._custom_types import Latents, TextEmbeddings
 from ..layers import Remat
-from ..models import map_linears, TextContext, TimeShifts, UNet2DConditionModel
-
-
-class AbstractDenoiser(eqx.Module):
-    """What a chain asks at each of its steps for a prediction."""
-
-    @abc.abstractmethod
-    def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
-        """The prediction for `latents` at step `index` of the chain, float32."""
+from ..lora import premerge
+from ..models import TextContext, TimeShifts, UNet2DConditionModel
+from ._denoiser import AbstractDenoiser
 
 
 class Denoiser(AbstractDenoiser):
@@ -42,17 +34,19 @@ class Denoiser(AbstractDenoiser):
     text_context: list[TextContext]
     time_shifts: list[TimeShifts]
     guidance_scale: Float[Array, "*steps"] | None
+    channels: Float[Array, "batch height width extra"] | None
     remat: Remat = eqx.field(static=True)
 
     def __init__(
         self,
         unet: UNet2DConditionModel,
-        timesteps: Int[Array, " steps"],
+        timesteps: Num[Array, " steps"],
         text_embeddings: TextEmbeddings,
         negative_text_embeddings: TextEmbeddings | None = None,
         guidance_scale: Float[Array, "*steps"] | None = None,
         *,
-        remat: Remat = "none",
+        channels: Float[Array, "batch height width extra"] | None = None,
+        remat: Remat = Remat.NONE,
     ):
         """**Arguments:**
 
@@ -61,6 +55,7 @@ class Denoiser(AbstractDenoiser):
         - `text_embeddings`: Of the prompts.
         - `negative_text_embeddings`, `guidance_scale`: `None` for no guidance. The
             scale $w$ is one number, or one for each step.
+        - `channels`: What the UNet sees beside the latents, after them, if any.
         - `remat`: What the backward pass of a call computes again.
         """
         if negative_text_embeddings is not None and guidance_scale is not None:
@@ -70,11 +65,12 @@ class Denoiser(AbstractDenoiser):
             text_embeddings = pairs.reshape(-1, *text_embeddings.shape[1:])
         else:
             guidance_scale = None
-        self.unet = map_linears(lambda _, layer: layer.premerged(), unet)
+        self.unet = premerge(unet)
         self.text_embeddings = text_embeddings
         self.text_context = self.unet.text_context(text_embeddings)
         self.time_shifts = self.unet.time_shifts(timesteps)
         self.guidance_scale = guidance_scale
+        self.channels = channels
         self.remat = remat
 
     def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
@@ -83,6 +79,9 @@ class Denoiser(AbstractDenoiser):
         of_text = UNet2DConditionModel.text_context
         args = (self.unet, self.text_embeddings)
         context = known_value(self.text_context, of_text, *args)
+        if self.channels is not None:
+            channels = self.channels.astype(latents.dtype)
+            latents = jnp.concatenate([latents, channels], axis=-1)
         prediction = self.unet.denoise(latents, now, context, remat=self.remat)
         prediction = prediction.astype(jnp.float32)
         if self.guidance_scale is None:

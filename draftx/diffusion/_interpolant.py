@@ -54,3 +54,21 @@ def clip(config: SchedulerConfig, pred_x0: Latents) -> Latents:
         return pred_x0
     limit = config.clip_sample_range
     return jnp.clip(pred_x0, -limit, limit)
+
+
+def training_target(
+    prediction_type: str,
+    clean: Latents,
+    noise: Latents,
+    signal: Float[Array, "..."],
+    sigma: Float[Array, "..."],
+) -> Latents:
+    """Computes what a model is trained to predict of clean latents noised: the inverse
+    of `unmix`, with its arguments."""
+    match prediction_type:
+        case "epsilon":
+            return noise
+        case "sample":
+            return clean
+        case _:
+            return signal * noise - sigma * clean

@@ -10,27 +10,35 @@ from jaxtyping import Array, Float, Int
 
 from .._checks import is_whole
 from .._custom_types import Latents, Real
-from ._guidance import AbstractDenoiser
+from ._denoiser import AbstractDenoiser
 
 
 class AbstractLoRASchedule(eqx.Module):
-    """How much of the adapter each step of a chain gets."""
+    """Says how much of the adapter each step of a chain gets."""
 
     @abc.abstractmethod
     def check(self, num_inference_steps: int) -> None:
         """Raises a `ValueError` if a chain of this length is too short."""
 
     @abc.abstractmethod
+    def active_steps(self, num_inference_steps: int) -> frozenset[int]:
+        """Says at which steps of a chain the adapter is on, 0 the noisiest."""
+
+    @abc.abstractmethod
     def __call__(
         self, tuned: AbstractDenoiser, base: AbstractDenoiser, num_inference_steps: int
     ) -> AbstractDenoiser:
-        """One denoiser out of two: with the adapter, and without."""
+        """Makes one denoiser out of two: with the adapter, and without."""
 
 
 class LoRAWindow(AbstractLoRASchedule):
-    """The adapter is on for the `first` or for the `last` so many steps only.
+    """Has the adapter on for the `first` or for the `last` so many steps only.
 
     Nothing is computed twice: a step asks one of the two models.
+
+    **Arguments:**
+
+    - `first`, `last`: One of the two, a number of steps; the noisiest is the first.
 
     ??? cite
 
@@ -41,10 +49,6 @@ class LoRAWindow(AbstractLoRASchedule):
     last: int | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self):
-        """**Arguments:**
-
-        - `first`, `last`: One of the two, a number of steps; the noisiest is the first.
-        """
         given = [n for n in (self.first, self.last) if n is not None]
         n = given[0] if len(given) == 1 else None
         if not is_whole(n, least=0):
@@ -62,21 +66,26 @@ class LoRAWindow(AbstractLoRASchedule):
                 f"sampling steps; got {n}."
             )
 
+    def _range(self, num_inference_steps: int) -> tuple[int, int]:
+        if self.first is not None:
+            return 0, self.first
+        assert self.last is not None
+        return num_inference_steps - self.last, num_inference_steps
+
+    def active_steps(self, num_inference_steps: int) -> frozenset[int]:
+        return frozenset(range(*self._range(num_inference_steps)))
+
     def __call__(
         self, tuned: AbstractDenoiser, base: AbstractDenoiser, num_inference_steps: int
     ) -> AbstractDenoiser:
-        start, stop = 0, num_inference_steps
-        if self.first is not None:
-            stop = self.first
-        if self.last is not None:
-            start = num_inference_steps - self.last
+        start, stop = self._range(num_inference_steps)
         if stop - start == num_inference_steps:
             return tuned
         return base if stop == start else SwitchedDenoiser(tuned, base, start, stop)
 
 
 class AnnealedGuidance(AbstractLoRASchedule):
-    r"""Predictions of base and tuned model mixed, the tuned one growing in.
+    r"""Mixes the predictions of base and tuned model, the tuned one growing in.
 
     $$\hat\epsilon_i = (1 - w_i)\,\epsilon_0 + w_i\,\epsilon_\theta, \qquad
       w_i = (i / T)^p$$
@@ -87,6 +96,10 @@ class AnnealedGuidance(AbstractLoRASchedule):
 
     It is meant for sampling; training through it works too.
 
+    **Arguments:**
+
+    - `power`: $p$, at least 0.
+
     ??? cite
 
         Annealed importance guidance of DRaFT+, in
@@ -96,10 +109,6 @@ class AnnealedGuidance(AbstractLoRASchedule):
     power: Real = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
-        """**Arguments:**
-
-        - `power`: $p$, at least 0.
-        """
         if not (math.isfinite(self.power) and self.power >= 0):
             raise ValueError(
                 f"`power` must be finite and at least 0; got {self.power}."
@@ -107,6 +116,10 @@ class AnnealedGuidance(AbstractLoRASchedule):
 
     def check(self, num_inference_steps: int) -> None:
         del num_inference_steps  # Any will do.
+
+    def active_steps(self, num_inference_steps: int) -> frozenset[int]:
+        first = 0 if self.power == 0 else 1
+        return frozenset(range(first, num_inference_steps))
 
     def __call__(
         self, tuned: AbstractDenoiser, base: AbstractDenoiser, num_inference_steps: int
@@ -119,7 +132,7 @@ class AnnealedGuidance(AbstractLoRASchedule):
 
 
 class SwitchedDenoiser(AbstractDenoiser):
-    """`tuned` from step `start` to before step `stop`, `base` at the others."""
+    """Asks `tuned` from step `start` to before step `stop`, `base` at the others."""
 
     tuned: AbstractDenoiser
     base: AbstractDenoiser
@@ -135,7 +148,7 @@ class SwitchedDenoiser(AbstractDenoiser):
 
 
 class MixedDenoiser(AbstractDenoiser):
-    """The predictions of two, with the weight of `tuned` at each step."""
+    """Mixes the predictions of two, with the weight of `tuned` at each step."""
 
     tuned: AbstractDenoiser
     base: AbstractDenoiser

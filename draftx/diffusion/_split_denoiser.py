@@ -9,8 +9,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from .._custom_types import Latents
-from ..models import lora_filter
-from ._guidance import AbstractDenoiser, Denoiser
+from ..lora import lora_filter
+from ._denoiser import AbstractDenoiser
+from ._guidance import Denoiser
 
 
 _BY_BATCH, _EVERYWHERE = PartitionSpec("data"), PartitionSpec()
@@ -46,9 +47,10 @@ class SplitDenoiser(AbstractDenoiser):
     def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
         arrays, static = eqx.partition(self.denoiser, eqx.is_array)
         is_of_batch = eqx.tree_at(
-            lambda denoiser: (denoiser.text_embeddings, denoiser.text_context),
+            lambda d: (d.text_embeddings, d.text_context, d.channels),
             jax.tree.map(lambda _: False, arrays),
-            (True, True),
+            (True, True, True),
+            is_leaf=lambda node: node is None,
         )
         of_batch, shared = eqx.partition(arrays, is_of_batch)
 

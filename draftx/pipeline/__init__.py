@@ -1,16 +1,22 @@
-"""Everything a prompt passes on its way to a picture, as one module."""
+"""Everything a prompt passes on its way to an image, as one module."""
 
+from ._batch import (
+    Batch as Batch,
+    Conditioning as Conditioning,
+    take_rows as take_rows,
+)
 from ._learned import (
     add_learned_inputs as add_learned_inputs,
     LearnedInputs as LearnedInputs,
     remove_learned_inputs as remove_learned_inputs,
 )
 from ._pipeline import Pipeline as Pipeline
-from ._sample import (
-    check_eta as check_eta,
-    check_guidance_scale as check_guidance_scale,
-    check_lora_schedule as check_lora_schedule,
-    negative_input_ids as negative_input_ids,
+from ._plan import Plan as Plan
+from ._prepare import (
+    condition as condition,
+    latent_shape as latent_shape,
+    make_plan as make_plan,
     prepare as prepare,
-    sample as sample,
 )
+from ._sample import sample as sample
+from ._sampling import Sampling as Sampling

@@ -1,15 +1,14 @@
 """Inputs of the sampler that can be trained instead of chosen."""
 
-import math
 from typing import TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import is_whole
 from .._custom_types import Real, TextEmbeddings
 from ..kernels import at_least_float32
+from ._sampling import Sampling
 
 
 class LearnedInputs(eqx.Module):
@@ -59,11 +58,11 @@ _Pipeline = TypeVar("_Pipeline")
 
 def add_learned_inputs(
     pipeline: _Pipeline,
+    sampling: Sampling = Sampling(),
     *,
-    num_inference_steps: int | None = 50,
-    guidance_scale: Real = 7.5,
-    guidance_rate: Real = 50.0,
+    guidance: bool = True,
     negative_embedding: bool = True,
+    guidance_rate: Real = 50.0,
 ) -> _Pipeline:
     """Makes inputs of the sampler trainable, in place of any learned before.
 
@@ -73,33 +72,32 @@ def add_learned_inputs(
     **Arguments:**
 
     - `pipeline`: With or without an adapter.
-    - `num_inference_steps`: How many guidance weights, one a step; chains of another
-        length interpolate them. `None` for none.
-    - `guidance_scale`: What all of them start from.
-    - `guidance_rate`: Their learning rate is that of the rest times this, and they are
-        not decayed, with the optimizer that `draftx.finetune` has of its own.
-    - `negative_embedding`: Whether to learn the negative embedding as well.
+    - `sampling`: Whose `num_inference_steps` say how many guidance weights there are,
+        one a step (chains of another length interpolate them), and whose
+        `guidance_scale` all of them start from.
+    - `guidance`: Whether to learn the guidance weights.
+    - `negative_embedding`: Whether to learn the negative embedding.
+    - `guidance_rate`: The learning rate of the guidance weights is that of the rest
+        times this, and they are not decayed, with `draftx.adamw`.
 
     **Returns:**
 
-    A pipeline that samples as before with this `guidance_scale`.
+    A pipeline that samples as before with these options.
     """
-    if num_inference_steps is None and not negative_embedding:
+    if not (guidance or negative_embedding):
         raise ValueError(
-            "`num_inference_steps` must be given, or `negative_embedding` true; got "
-            "neither: nothing would be learned."
+            "`guidance` or `negative_embedding` must be true; got neither: nothing "
+            "would be learned."
         )
-    n = num_inference_steps
-    if n is not None and not is_whole(n):
+    if not sampling.is_guided:
         raise ValueError(
-            "`num_inference_steps` must be None or a whole number of at least 1; got "
-            f"{n!r}."
+            "`sampling` must have a `guidance_scale` other than 1: without guidance "
+            f"the learned inputs have no effect; got {sampling.guidance_scale}."
         )
-    if not math.isfinite(guidance_scale):
-        raise ValueError(f"`guidance_scale` must be finite; got {guidance_scale}.")
     features = pipeline.unet.config.cross_attention_dim  # pyright: ignore
+    n, scale = sampling.num_inference_steps, sampling.guidance_scale
     learned = LearnedInputs(
-        None if n is None else jnp.full(n, guidance_scale, jnp.float32),
+        jnp.full(n, scale, jnp.float32) if guidance else None,
         jnp.zeros((features, features)) if negative_embedding else None,
         jnp.zeros(features) if negative_embedding else None,
         guidance_rate,

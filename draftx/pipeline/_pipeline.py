@@ -2,33 +2,28 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from .._custom_types import (
-    Images,
-    InputIds,
-    Latents,
-    NegativeInputIds,
-    Prompts,
-    TextEmbeddings,
-)
+from .._custom_types import Images, InputIds, Latents, Prompts, TextEmbeddings
 from ..diffusion import (
     AbstractDenoiser,
     AbstractLoRASchedule,
-    DDIM,
-    DDIMSteps,
+    AbstractSampler,
+    Chain,
     Denoiser,
     SplitDenoiser,
 )
 from ..layers import Remat
+from ..lora import without_lora
 from ..models import (
     AutoencoderKL,
     CLIPTextModel,
     CLIPTokenizer,
-    map_linears,
     UNet2DConditionModel,
 )
+from ._batch import Conditioning
 from ._learned import LearnedInputs
+from ._plan import Plan
 
 
 class Pipeline(eqx.Module):
@@ -40,7 +35,7 @@ class Pipeline(eqx.Module):
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
-    sampler: DDIM
+    sampler: AbstractSampler
     tokenizer: CLIPTokenizer = eqx.field(static=True)
     learned: LearnedInputs | None = None
 
@@ -52,79 +47,119 @@ class Pipeline(eqx.Module):
                 "`text_encoder` must give the features that `unet` was trained on; got "
                 f"hidden_size={features}, cross_attention_dim={expected}."
             )
+        latent, config = self.vae.config.latent_channels, self.unet.config
+        if config.in_channels < latent or config.out_channels != latent:
+            raise ValueError(
+                "`unet` must take at least the channels of the latents of `vae` and "
+                f"predict just these, {latent}; got in_channels={config.in_channels}, "
+                f"out_channels={config.out_channels}."
+            )
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the latents the UNet was trained on."""
-        config = self.unet.config
-        return (config.sample_size, config.sample_size, config.in_channels)
+        """Height, width and channels of the latents that the model was trained on."""
+        size = self.unet.config.sample_size
+        return (size, size, self.vae.config.latent_channels)
+
+    @property
+    def conditioning_channels(self) -> int:
+        """How many channels the UNet sees beside the latents; 0 for text alone."""
+        return self.unet.config.in_channels - self.vae.config.latent_channels
 
     def tokenize(self, prompts: Prompts) -> InputIds:
-        """Token ids of prompts; on the host, outside of `jit`."""
+        """Makes token ids of prompts; on the host, outside of `jit`."""
         return jnp.asarray(self.tokenizer(prompts))
 
     def embed(self, input_ids: InputIds) -> TextEmbeddings:
-        """What the UNet is conditioned on."""
+        """Encodes tokens as what the UNet is conditioned on."""
         return self.text_encoder(input_ids)
 
     def without_lora(self) -> "Pipeline":
-        """The base model: the same arrays, the adapter left out."""
-        return map_linears(lambda _, layer: layer.without_lora(), self)
+        """Makes the base model: the same arrays, the adapter left out."""
+        return without_lora(self)
 
-    def denoiser(
+    def chain(
         self,
-        steps: DDIMSteps,
-        input_ids: InputIds,
-        negative_input_ids: NegativeInputIds | None,
-        guidance_scale: Float[Array, ""] | None,
+        plan: Plan,
+        conditioning: Conditioning,
         *,
-        remat: Remat = "none",
-        lora_schedule: AbstractLoRASchedule | None = None,
+        key: PRNGKeyArray | None = None,
+        remat: Remat = Remat.NONE,
         mesh: Mesh | None = None,
-    ) -> AbstractDenoiser:
-        """The UNet with its conditioning, computed once for a whole chain.
+    ) -> Chain:
+        """Makes the chain that samples a batch: sampler, model and steps.
 
         **Arguments:**
 
-        - `steps`: Of the chain.
-        - `input_ids`: Of the prompts.
-        - `negative_input_ids`: Of the empty or the negative prompts: one row for all
-            images, or one for each. `None` switches guidance off.
-        - `guidance_scale`: The weight $w$; `None` switches guidance off.
+        - `plan`: The options of sampling, from `make_plan`.
+        - `conditioning`: Of the images, one row each.
+        - `key`: Draws the noise of the steps, if they add any.
         - `remat`: What the backward pass computes again.
-        - `lora_schedule`: When the adapter is on; `None` is always.
         - `mesh`: Devices that the batch is split over, its one axis `"data"`. `None`
             leaves that to the compiler.
         """
+        steps = plan.steps()
+        denoiser = self.denoiser(
+            steps.timestep,
+            conditioning,
+            plan.guidance_scale,
+            remat=remat,
+            lora_schedule=plan.lora_schedule,
+            mesh=mesh,
+        )
+        return Chain(plan.sampler, denoiser, steps, key if plan.is_random else None)
+
+    def denoiser(
+        self,
+        timesteps: Num[Array, " steps"],
+        conditioning: Conditioning,
+        guidance_scale: Float[Array, ""] | None,
+        *,
+        remat: Remat = Remat.NONE,
+        lora_schedule: AbstractLoRASchedule | None = None,
+        mesh: Mesh | None = None,
+    ) -> AbstractDenoiser:
+        """Makes the UNet ready with its conditioning, computed once for a whole chain.
+
+        **Arguments:**
+
+        - `timesteps`: Of the chain, noisiest first.
+        - `conditioning`: Of the images. Without negative ones guidance is off.
+        - `guidance_scale`: The weight $w$; `None` switches guidance off.
+        - `remat`: What the backward pass computes again.
+        - `lora_schedule`: When the adapter is on; `None` is always.
+        - `mesh`: As for `chain`.
+        """
         if lora_schedule is not None:
-            args = (steps, input_ids, negative_input_ids, guidance_scale)
+            args = (timesteps, conditioning, guidance_scale)
             return lora_schedule(
                 self.denoiser(*args, remat=remat, mesh=mesh),
                 self.without_lora().denoiser(*args, remat=remat, mesh=mesh),
-                len(steps),
+                timesteps.shape[0],
             )
-        embeddings = self.embed(input_ids)
-        negative = None
-        if negative_input_ids is not None and guidance_scale is not None:
-            negative = self.embed(negative_input_ids)
+        embeddings = self.embed(conditioning.input_ids)
+        negative, negative_ids = None, conditioning.negative_input_ids
+        if negative_ids is not None and guidance_scale is not None:
+            negative = self.embed(negative_ids)
             negative = jnp.broadcast_to(negative, embeddings.shape)
             if self.learned is not None:
                 negative = self.learned.negative(negative, embeddings)
-                scales = self.learned.guidance(len(steps))
+                scales = self.learned.guidance(timesteps.shape[0])
                 guidance_scale = guidance_scale if scales is None else scales
         denoiser = Denoiser(
             self.unet,
-            steps.timestep,
+            timesteps,
             embeddings,
             negative,
             guidance_scale,
+            channels=conditioning.channels,
             remat=remat,
         )
         if mesh is None or mesh.size == 1:
             return denoiser
         return SplitDenoiser(denoiser, mesh)
 
-    def decode(self, latents: Latents, *, remat: Remat = "none") -> Images:
-        """Scaled latents to images in $[0, 1]$."""
-        with jax.named_scope("draftx.decode"):
-            return self.vae.decode(latents, remat=remat)
+    @jax.named_scope("draftx.decode")
+    def decode(self, latents: Latents, *, remat: Remat = Remat.NONE) -> Images:
+        """Decodes scaled latents to images in $[0, 1]$."""
+        return self.vae.decode(latents, remat=remat)

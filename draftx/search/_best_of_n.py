@@ -8,24 +8,22 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from .._checks import check_whole
-from .._custom_types import Prompts, Real
-from ..finetuning import count, Reward
-from ..pipeline import Pipeline
+from .._table import Rows, Table
+from ..episodes import count
+from ..pipeline import Pipeline, Sampling
+from ..rewards import Reward
 from ._result import SearchResult
-from ._setup import draw, make_task
+from ._setup import ask, draw
 
 
 def best_of_n(
     pipeline: Pipeline,
     reward: Reward,
-    prompts: Prompts,
+    prompts: Rows,
+    sampling: Sampling = Sampling(),
     *,
     n: int = 16,
     key: PRNGKeyArray | None = None,
-    negative_prompts: Prompts = None,
-    num_inference_steps: int = 50,
-    guidance_scale: Real = 7.5,
-    eta: Real = 0.0,
 ) -> SearchResult:
     """Draws `n` images for each prompt, and keeps the one with the largest reward.
 
@@ -34,7 +32,7 @@ def best_of_n(
     - `reward`: Need not be differentiable.
     - `n`: At least 1. With the same key, the images of a smaller number are among those
         of a larger one.
-    - The others are those of `draftx.sample`.
+    - `pipeline`, `prompts`, `sampling`, `key`: As for `draftx.sample`.
 
     **Returns:**
 
@@ -48,24 +46,18 @@ def best_of_n(
     check_whole("n", n)
     start = time.perf_counter()
     key = jr.key(0) if key is None else key
-    task = make_task(
-        pipeline,
-        reward,
-        prompts,
-        key=key,
-        latents=None,
-        negative_prompts=negative_prompts,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        eta=eta,
-    )
+    table = Table.of(prompts)
+    question = ask(pipeline, reward, table, sampling, key=key, latents=None)
+    shape = question.batch.latents.shape
     best: Any = None
     history = []
     for i in range(n):
         latents_key, noise_key = jr.split(jr.fold_in(key, i))
-        latents = jr.normal(latents_key, task.latents.shape, jnp.float32)
-        task = eqx.tree_at(lambda t: (t.latents, t.key), task, (latents, noise_key))
-        images, clean, rewards = draw(task)
+        latents = jr.normal(latents_key, shape, jnp.float32)
+        question = eqx.tree_at(
+            lambda q: (q.batch.latents, q.batch.key), question, (latents, noise_key)
+        )
+        images, clean, rewards = draw(question)
         drawn = (images, rewards, latents, clean)
         history.append(np.asarray(rewards))
         if best is None:
@@ -77,9 +69,9 @@ def best_of_n(
             for new, old in zip(drawn, best, strict=True)
         ]
     budget = count(
-        len(prompts),
-        guided=task.negative_ids is not None,
-        forwards=n * num_inference_steps,
+        len(table),
+        guided=question.is_guided,
+        forwards=n * sampling.num_inference_steps,
         images=n,
         queries=n,
         seconds=time.perf_counter() - start,

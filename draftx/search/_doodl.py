@@ -11,17 +11,21 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._autodiff import stop_gradient
 from .._checks import check_whole
-from .._custom_types import Latents, Prompts, Real
-from ..finetuning import check_differentiable, count, Reward
-from ..pipeline import Pipeline
+from .._custom_types import Latents, Real
+from .._table import Rows, Table
+from ..episodes import count, image_spec
+from ..layers import Remat
+from ..pipeline import Pipeline, Sampling
+from ..rewards import check_differentiable, Reward
 from ._result import SearchResult
-from ._setup import draw, make_task, Task
+from ._setup import ask, draw, Question
 
 
 def doodl(
     pipeline: Pipeline,
     reward: Reward,
-    prompts: Prompts,
+    prompts: Rows,
+    sampling: Sampling = Sampling(),
     *,
     num_steps: int = 20,
     learning_rate: Real = 0.05,
@@ -29,10 +33,6 @@ def doodl(
     noise_weight: Real = 0.0,
     key: PRNGKeyArray | None = None,
     latents: Any = None,
-    negative_prompts: Prompts = None,
-    num_inference_steps: int = 50,
-    guidance_scale: Real = 7.5,
-    eta: Real = 0.0,
 ) -> SearchResult:
     r"""Optimizes the starting noise of every image by the gradient of its reward.
 
@@ -50,8 +50,8 @@ def doodl(
     - `noise_weight`: How much the log-density of the norm of Gaussian noise,
         $(d - 1) \log \lVert x \rVert - \lVert x \rVert^2 / 2$, is added to the reward,
         as in ReNO, which has 0.01 and does not renormalize.
-    - The others are those of `draftx.sample`. With `eta` the noise of the steps is the
-        same every time.
+    - `pipeline`, `prompts`, `sampling`, `key`, `latents`: As for `draftx.sample`. The
+        noise of the steps, if they add any, is the same every time.
 
     **Returns:**
 
@@ -74,46 +74,38 @@ def doodl(
             f"`noise_weight` must be finite and not negative; got {noise_weight}."
         )
     start = time.perf_counter()
-    task = make_task(
-        pipeline,
-        reward,
-        prompts,
-        key=key,
-        latents=latents,
-        negative_prompts=negative_prompts,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        eta=eta,
-    )
-    check_differentiable(pipeline, reward, task.latents.shape, task.features)
+    table, total = Table.of(prompts), sampling.num_inference_steps
+    question = ask(pipeline, reward, table, sampling, key=key, latents=latents)
+    latents = question.batch.latents
+    images = image_spec(pipeline, latents.shape)
+    check_differentiable(question.task.reward, images, question.batch.features)
     optimizer = optax.adam(learning_rate)
-    state = optimizer.init(task.latents)
-    best_rewards = jnp.full(len(prompts), -jnp.inf)
-    best_latents = task.latents
+    state = optimizer.init(latents)
+    best_rewards, best_latents = jnp.full(len(table), -jnp.inf), latents
     history = []
+    at = lambda latents: eqx.tree_at(lambda q: q.batch.latents, question, latents)
     for _ in range(num_steps):
         following, state, rewards = _ascend(
-            task, state, optimizer, float(noise_weight), renormalize
+            at(latents), state, optimizer, float(noise_weight), renormalize
         )
         best_rewards, best_latents = _better(
-            best_rewards, best_latents, rewards, task.latents
+            best_rewards, best_latents, rewards, latents
         )
         history.append(np.asarray(rewards))
-        task = eqx.tree_at(lambda t: t.latents, task, following)
+        latents = following
     # What the last step led to, and once more the images of those that were better.
-    images, clean, rewards = draw(task)
+    images, clean, rewards = draw(at(latents))
     history.append(np.asarray(rewards))
     draws = 1
-    _, best_latents = _better(best_rewards, best_latents, rewards, task.latents)
-    if not np.array_equal(best_latents, task.latents):
-        task = eqx.tree_at(lambda t: t.latents, task, best_latents)
-        images, clean, rewards = draw(task)
+    _, best_latents = _better(best_rewards, best_latents, rewards, latents)
+    if not np.array_equal(best_latents, latents):
+        images, clean, rewards = draw(at(best_latents))
         draws = 2
     budget = count(
-        len(prompts),
-        guided=task.negative_ids is not None,
-        forwards=num_inference_steps * (num_steps + draws),
-        backwards=num_inference_steps * num_steps,
+        len(table),
+        guided=question.is_guided,
+        forwards=total * (num_steps + draws),
+        backwards=total * num_steps,
         images=num_steps + draws,
         queries=num_steps + draws,
         seconds=time.perf_counter() - start,
@@ -123,27 +115,29 @@ def doodl(
 
 @eqx.filter_jit
 def _ascend(
-    task: Task,
+    question: Question,
     state: Any,
     optimizer: optax.GradientTransformation,
     noise_weight: float,
     renormalize: bool,
 ) -> tuple[Latents, Any, Float[Array, " batch"]]:
     """The noise after a step, and the rewards before it."""
-    task = stop_gradient(task)
+    question = stop_gradient(question)
+    start = question.batch.latents
 
     def objective(latents: Latents):
-        clean = task.run(latents, truncation_steps=None)
-        decode = eqx.filter_checkpoint(task.pipeline.decode)
-        rewards = eqx.filter_checkpoint(task.score)(decode(clean, remat="block"))
+        clean = question.run(latents, truncation_steps=None)
+        decode = eqx.filter_checkpoint(question.task.pipeline.decode)
+        images = decode(clean, remat=Remat.BLOCK)
+        rewards = eqx.filter_checkpoint(question.score)(images)
         regularizer = jnp.sum(noise_log_density(latents)) if noise_weight else 0.0
         return jnp.sum(rewards) + noise_weight * regularizer, rewards
 
-    gradient, rewards = jax.grad(objective, has_aux=True)(task.latents)
+    gradient, rewards = jax.grad(objective, has_aux=True)(start)
     with jax.numpy_dtype_promotion("standard"):
         step: Any = optimizer.update(-gradient, state)
     updates, state = step
-    latents = task.latents + updates
+    latents = start + updates
     if renormalize:
         norm = jnp.sqrt(jnp.sum(latents**2, axis=(1, 2, 3), keepdims=True))
         latents = latents / norm * math.sqrt(latents[0].size)
@@ -151,8 +145,10 @@ def _ascend(
 
 
 def noise_log_density(latents: Latents) -> Float[Array, " batch"]:
-    r"""$(d - 1) \log \lVert x \rVert - \lVert x \rVert^2 / 2$: the log-density of the
-    norm of Gaussian noise, up to a constant."""
+    r"""Computes the log-density of the norm of Gaussian noise, up to a constant.
+
+    $$(d - 1) \log \lVert x \rVert - \lVert x \rVert^2 / 2$$
+    """
     squared = jnp.sum(latents**2, axis=(1, 2, 3))
     return (latents[0].size - 1) / 2 * jnp.log(squared) - squared / 2
 

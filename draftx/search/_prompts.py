@@ -6,12 +6,12 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from .._custom_types import Prompts, Real
-from .._table import check_prompts
-from ..finetuning import count, Reward
-from ..pipeline import Pipeline
+from .._table import Rows, Table
+from ..episodes import count
+from ..pipeline import Pipeline, Sampling
+from ..rewards import Reward
 from ._result import SearchResult
-from ._setup import draw, make_task
+from ._setup import ask, draw
 
 
 # DRaFT, appendix A.3.
@@ -23,24 +23,22 @@ TEMPLATE: Final = (
 def prompt_engineering(
     pipeline: Pipeline,
     reward: Reward,
-    prompts: Prompts,
+    prompts: Rows,
+    sampling: Sampling = Sampling(),
     *,
     templates: Sequence[str] = (TEMPLATE,),
     key: PRNGKeyArray | None = None,
     latents: Any = None,
-    negative_prompts: Prompts = None,
-    num_inference_steps: int = 50,
-    guidance_scale: Real = 7.5,
-    eta: Real = 0.0,
 ) -> SearchResult:
-    """Puts each prompt into a phrase that is known to give good pictures.
+    """Puts each prompt into a phrase that is known to give good images.
 
     **Arguments:**
 
     - `prompts`: Such as "fox": what stands for the braces.
     - `templates`: Each with a `{}`. Of several, the one with the largest mean reward
         over all prompts is kept. The default is the paper's.
-    - The others are those of `draftx.sample`, and the same for every template.
+    - `pipeline`, `sampling`, `key`, `latents`: As for `draftx.sample`, and the same for
+        every template.
 
     **Returns:**
 
@@ -51,37 +49,41 @@ def prompt_engineering(
         raise ValueError(
             f"`templates` must be a non-empty sequence of phrases; got {templates!r}."
         )
-    check_prompts(prompts)
-    phrases = [[_fill(template, p) for p in prompts] for template in templates]
+    table = Table.of(prompts)
+    phrases = [
+        table.with_prompts([_fill(template, prompt) for prompt in table.prompts])
+        for template in templates
+    ]
     start = time.perf_counter()
-    task = make_task(
+    question = ask(
         pipeline,
         reward,
         phrases[0],
+        sampling,
         key=key,
         latents=latents,
-        negative_prompts=negative_prompts,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        eta=eta,
-        judged_prompts=prompts,
+        judged=table,
     )
     results = []
-    for texts in phrases:
-        task = eqx.tree_at(lambda t: t.input_ids, task, pipeline.tokenize(texts))
-        results.append(draw(task))
+    for phrased in phrases:
+        question = eqx.tree_at(
+            lambda q: q.batch.conditioning.input_ids,
+            question,
+            pipeline.tokenize(phrased.prompts),
+        )
+        results.append(draw(question))
     history = np.stack([np.asarray(rewards) for _, _, rewards in results])
     images, clean, rewards = results[int(np.argmax(history.mean(axis=1)))]
     n = len(phrases)
     budget = count(
-        len(prompts),
-        guided=task.negative_ids is not None,
-        forwards=n * num_inference_steps,
+        len(table),
+        guided=question.is_guided,
+        forwards=n * sampling.num_inference_steps,
         images=n,
         queries=n,
         seconds=time.perf_counter() - start,
     )
-    return SearchResult(images, rewards, task.latents, clean, history, budget)
+    return SearchResult(images, rewards, question.batch.latents, clean, history, budget)
 
 
 def _fill(template: str, prompt: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._custom_types import Images, Latents
-from ..finetuning import Budget
+from ..episodes import Budget
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What all searches share: the questions they ask of a pipeline, and their checks."""
+"""What all searches share: making a task of a question, and drawing its images."""
 
 from typing import Any
 
@@ -6,106 +6,67 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._custom_types import Images, InputIds, Latents, NegativeInputIds, Prompts, Real
-from ..diffusion import AbstractDenoiser, DDIMSteps, run_chain
-from ..finetuning import call_reward, prepare_reward
-from ..pipeline import Pipeline, prepare
+from .._custom_types import Images, Latents
+from .._table import Table
+from ..diffusion import Chain, run_truncated
+from ..episodes import make_task, Task
+from ..pipeline import Batch, Pipeline, prepare, Sampling
+from ..rewards import Reward
 
 
-class Task(eqx.Module):
-    """Prompts of which images are wanted, and who judges them.
+class Question(eqx.Module):
+    """Holds a task and its batch: rows of which images are wanted, and who judges."""
 
-    `key` draws the noise of the steps, as in `draftx.sample`.
-    """
+    task: Task
+    batch: Batch
 
-    pipeline: Pipeline
-    reward: Any
-    features: Any
-    input_ids: InputIds
-    negative_ids: NegativeInputIds | None
-    latents: Latents
-    guidance_scale: Float[Array, ""]
-    eta: Float[Array, ""]
-    key: PRNGKeyArray
-    num_inference_steps: int = eqx.field(static=True)
-    has_noise: bool = eqx.field(static=True)
+    @property
+    def is_guided(self) -> bool:
+        """Whether each step asks the model twice for an image."""
+        return self.batch.plan.guidance_scale is not None
 
-    def denoiser(self) -> tuple[DDIMSteps, AbstractDenoiser]:
-        """The steps of the chain, and the model made ready for them."""
-        steps = self.pipeline.sampler.steps(self.num_inference_steps, eta=self.eta)
-        denoiser = self.pipeline.denoiser(
-            steps, self.input_ids, self.negative_ids, self.guidance_scale
-        )
-        return steps, denoiser
+    def chain(self) -> Chain:
+        """Makes the chain, whose noise is that of `draftx.sample`."""
+        batch = self.batch
+        return self.task.pipeline.chain(batch.plan, batch.conditioning, key=batch.key)
 
     def run(self, latents: Latents, *, truncation_steps: int | None = 0) -> Latents:
-        """The clean latents that starting noise leads to."""
-        steps, denoiser = self.denoiser()
-        return run_chain(
-            self.pipeline.sampler,
-            denoiser,
-            steps,
-            latents,
-            truncation_steps=truncation_steps,
-            key=self.key if self.has_noise else None,
-        )
+        """Runs the chain from starting noise to clean latents."""
+        return run_truncated(self.chain(), latents, truncation_steps).latents
 
     def score(self, images: Images) -> Float[Array, " batch"]:
-        """The rewards of images, one for each prompt."""
-        return call_reward(self.reward, images, self.features).astype(jnp.float32)
+        """Rewards images, one for each row."""
+        return self.task.reward(images, self.batch.features).astype(jnp.float32)
 
 
-def make_task(
+def ask(
     pipeline: Pipeline,
-    reward: Any,
-    prompts: Prompts,
+    reward: Reward,
+    table: Table,
+    sampling: Sampling,
     *,
     key: PRNGKeyArray | None,
     latents: Any,
-    negative_prompts: Prompts,
-    num_inference_steps: int,
-    guidance_scale: Real,
-    eta: Real,
-    judged_prompts: Prompts = None,
-) -> Task:
+    judged: Table | None = None,
+) -> Question:
     """Checks what a search is asked for, before any long work.
 
     **Arguments:**
 
-    - `judged_prompts`: What the reward is told, if it is not `prompts`.
-
-    The others are those of `draftx.sample`, whose images are drawn with the same key.
+    - `pipeline`, `table`, `sampling`, `key`, `latents`: As for `draftx.sample`, whose
+        images are drawn with the same key.
+    - `reward`: Any.
+    - `judged`: What the reward is told, if it is not `table`.
     """
-    input_ids, negative_ids, latents, noise_key = prepare(
-        pipeline,
-        prompts,
-        key=key,
-        latents=latents,
-        negative_prompts=negative_prompts,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        eta=eta,
-    )
-    judged = prompts if judged_prompts is None else judged_prompts
-    features = prepare_reward(pipeline, reward, judged, latents.shape)
-    return Task(
-        pipeline=pipeline,
-        reward=reward,
-        features=features,
-        input_ids=input_ids,
-        negative_ids=negative_ids,
-        latents=latents,
-        guidance_scale=jnp.asarray(guidance_scale, jnp.float32),
-        eta=jnp.asarray(eta, jnp.float32),
-        key=noise_key,
-        num_inference_steps=num_inference_steps,
-        has_noise=eta > 0,
-    )
+    batch = prepare(pipeline, table, sampling, key=key, latents=latents)
+    shape = batch.latents.shape
+    task = make_task(pipeline, reward, table, sampling, shape=shape, judged=judged)
+    return Question(task, task.batch(batch.latents, batch.key))
 
 
 @eqx.filter_jit
-def draw(task: Task) -> tuple[Images, Latents, Float[Array, " batch"]]:
-    """Images, what they were decoded from, and their rewards."""
-    clean = task.run(task.latents)
-    images = task.pipeline.decode(clean)
-    return images, clean, task.score(images)
+def draw(question: Question) -> tuple[Images, Latents, Float[Array, " batch"]]:
+    """Draws images: these, what they were decoded from, and their rewards."""
+    clean = question.run(question.batch.latents)
+    images = question.task.pipeline.decode(clean)
+    return images, clean, question.score(images)

@@ -1,8 +1,10 @@
+import dataclasses
 import math
 import time
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,27 +12,26 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._checks import check_whole
-from .._custom_types import Images, Latents, Prompts, Real
-from ..diffusion import step_noise
-from ..finetuning import check_density, count, random_steps, Reward
-from ..pipeline import Pipeline
+from .._custom_types import Images, Latents, Real
+from .._table import Rows, Table
+from ..diffusion import Prediction, random_steps, State
+from ..episodes import count
+from ..pipeline import Pipeline, Sampling
+from ..rewards import Reward
 from ._result import SearchResult
-from ._setup import make_task, Task
+from ._setup import ask, Question
 
 
 def svdd(
     pipeline: Pipeline,
     reward: Reward,
-    prompts: Prompts,
+    prompts: Rows,
+    sampling: Sampling = Sampling(eta=1.0),
     *,
     num_candidates: int = 8,
     temperature: Real = 0.0,
-    eta: Real = 1.0,
     key: PRNGKeyArray | None = None,
     latents: Any = None,
-    negative_prompts: Prompts = None,
-    num_inference_steps: int = 50,
-    guidance_scale: Real = 7.5,
 ) -> SearchResult:
     r"""Soft value-based decoding: every step is drawn several times, the best is taken.
 
@@ -44,8 +45,8 @@ def svdd(
     - `reward`: Need not be differentiable.
     - `num_candidates`: $M$. With 1 the images are those of `draftx.sample`.
     - `temperature`: $\alpha$; 0 takes the candidate with the largest reward.
-    - `eta`: The noise of the chain, above 0 and at most 1.
-    - The others are those of `draftx.sample`.
+    - `pipeline`, `prompts`, `sampling`, `key`, `latents`: As for `draftx.sample`. The
+        steps must add noise: `eta` above 0, or a sampler that does so by itself.
 
     **Returns:**
 
@@ -61,50 +62,39 @@ def svdd(
         raise ValueError(
             f"`temperature` must be finite and not negative; got {temperature}."
         )
-    check_density(eta)
+    table, total = Table.of(prompts), sampling.num_inference_steps
     start = time.perf_counter()
-    task = make_task(
-        pipeline,
-        reward,
-        prompts,
-        key=key,
-        latents=latents,
-        negative_prompts=negative_prompts,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        eta=eta,
-    )
-    random = random_steps(pipeline.sampler, num_inference_steps, eta)
+    question = ask(pipeline, reward, table, sampling, key=key, latents=latents)
+    random = random_steps(question.batch.plan.sampler, total, sampling.eta)
     # Candidates of a step without noise would all be the same.
-    ends_with_noise = num_inference_steps - 1 in random
-    last = num_candidates if ends_with_noise else 1
-    images, clean, history = _decode(task, num_candidates, last, float(temperature))
+    last = num_candidates if total - 1 in random else 1
+    images, clean, history = _decode(question, num_candidates, last, float(temperature))
     budget = count(
-        len(prompts),
-        guided=task.negative_ids is not None,
-        forwards=1 + num_candidates * (num_inference_steps - 1),
-        queries=num_candidates * (num_inference_steps - 1) + last,
+        len(table),
+        guided=question.is_guided,
+        forwards=1 + num_candidates * (total - 1),
+        queries=num_candidates * (total - 1) + last,
         seconds=time.perf_counter() - start,
     )
     history = np.asarray(history)
     rewards = jnp.asarray(history[-1])
-    return SearchResult(images, rewards, task.latents, clean, history, budget)
+    noise = question.batch.latents
+    return SearchResult(images, rewards, noise, clean, history, budget)
 
 
 @eqx.filter_jit
 def _decode(
-    task: Task, num_candidates: int, num_last: int, temperature: float
+    question: Question, num_candidates: int, num_last: int, temperature: float
 ) -> tuple[Images, Latents, Float[Array, "steps batch"]]:
-    sampler = task.pipeline.sampler
-    steps, denoiser = task.denoiser()
-    total = len(steps)
+    chain, decode = question.chain(), question.task.pipeline.decode
+    total, key = len(chain), question.batch.key
     # The first candidate is what the chain would have drawn.
-    others, choice_key = jr.split(jr.fold_in(task.key, total))
-    noise_keys = jnp.stack([task.key, *jr.split(others, num_candidates - 1)])
+    others, choice_key = jr.split(jr.fold_in(key, total))
+    noise_keys = jnp.stack([key, *jr.split(others, num_candidates - 1)])
 
-    def candidate(latents: Latents, prediction: Latents, index, noise_key) -> Latents:
-        noise = step_noise(noise_key, index, latents)
-        return sampler.step(latents, prediction, steps[index], noise)
+    def advance(state: State, prediction: Prediction, index, noise_key) -> State:
+        candidate = dataclasses.replace(chain, key=noise_key)
+        return candidate.advance(state, prediction, index)
 
     def choose(rewards: Float[Array, "candidates batch"], index: Int[Array, ""]):
         # What is not a number is not to be taken.
@@ -115,30 +105,27 @@ def _decode(
         logits = (rewards - jnp.max(rewards, axis=0, keepdims=True)) / temperature
         return jr.categorical(key, logits, axis=0)
 
-    def body(state: tuple[Latents, Latents], index: Int[Array, ""]):
-        latents, prediction = state
-
+    def body(before: tuple[State, Prediction], index: Int[Array, ""]):
         def look_ahead(noise_key: PRNGKeyArray):
-            following = candidate(latents, prediction, index, noise_key)
-            new_prediction = denoiser(following, index + 1)
-            pred_x0, _ = sampler.predict(following, new_prediction, steps[index + 1])
-            rewards = task.score(task.pipeline.decode(pred_x0))
-            return following, new_prediction, rewards
+            following = advance(before[0], before[1], index, noise_key)
+            prediction = chain.predict(following, index + 1)
+            jumped = chain.jump(following, prediction, index + 1)
+            rewards = question.score(decode(jumped.latents))
+            return (following, prediction), rewards
 
-        followings, predictions, rewards = lax.map(look_ahead, noise_keys)
+        candidates, rewards = lax.map(look_ahead, noise_keys)
         chosen = choose(rewards, index)
-        following, prediction = _take(followings, chosen), _take(predictions, chosen)
-        return (following, prediction), _take(rewards, chosen)
+        return _take(candidates, chosen), _take(rewards, chosen)
 
-    first = denoiser(task.latents, jnp.asarray(0))
-    state = (task.latents, first)
-    (latents, prediction), history = lax.scan(body, state, jnp.arange(total - 1))
+    start = chain.begin(question.batch.latents)
+    before = (start, chain.predict(start, jnp.asarray(0)))
+    before, history = lax.scan(body, before, jnp.arange(total - 1))
     index = jnp.asarray(total - 1)
 
     def finish(noise_key: PRNGKeyArray):
-        clean = candidate(latents, prediction, index, noise_key)
-        images = task.pipeline.decode(clean)
-        return images, clean, task.score(images)
+        clean = advance(before[0], before[1], index, noise_key).latents
+        images = decode(clean)
+        return images, clean, question.score(images)
 
     images, clean, rewards = lax.map(finish, noise_keys[:num_last])
     chosen = choose(rewards, index)
@@ -146,6 +133,6 @@ def _decode(
     return _take(images, chosen), _take(clean, chosen), history
 
 
-def _take(candidates: Array, chosen: Int[Array, " batch"]) -> Array:
-    """Of each image the candidate that was chosen."""
-    return candidates[chosen, jnp.arange(len(chosen))]
+def _take(candidates: Any, chosen: Int[Array, " batch"]) -> Any:
+    """Of each image the candidate that was chosen, in every array of a tree."""
+    return jax.tree.map(lambda x: x[chosen, jnp.arange(len(chosen))], candidates)

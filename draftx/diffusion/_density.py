@@ -1,0 +1,83 @@
+"""The densities of chains with noise: what policy gradients are made of."""
+
+import math
+from typing import Any, get_args, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._custom_types import Latents, Real
+from ._sampler import AbstractSampler, AbstractSteps
+
+
+# How the log-density of the numbers of one image makes one number.
+DensityReduction: TypeAlias = Literal["mean", "sum"]
+
+
+def log_prob(
+    sampler: AbstractSampler,
+    latents: Latents,
+    prediction: Latents,
+    step: AbstractSteps,
+    following: Latents,
+    *,
+    memory: Any = None,
+    reduction: DensityReduction = "mean",
+) -> Float[Array, " batch"]:
+    r"""Computes $\log p(x_{t-1} \mid x_t)$ of a chain with noise, for each image.
+
+    A step is Gaussian, with the mean that the sampler gives and the standard deviation
+    $\sigma_t$ of its noise. Where a step adds no noise there is no density; the number
+    given is then of no use.
+
+    **Arguments:**
+
+    - `latents`, `following`: $x_t$ and the $x_{t-1}$ that was drawn.
+    - `prediction`: The model's output at $x_t$.
+    - `step`: One row of `sampler.steps(..., eta=...)`.
+    - `memory`: What the sampler remembered before the step.
+    - `reduction`: `"sum"` is the log-density. `"mean"` divides it by the number of
+        dimensions, as DDPO's authors do, so that ratios of probabilities are near 1
+        for latents of any size.
+    """
+    mean, _ = sampler.update(latents, prediction, step, memory)
+    scale = jnp.where(step.noise_scale > 0, step.noise_scale, 1)
+    normalized = (following - mean) / scale
+    each = -(normalized**2) / 2 - jnp.log(scale) - math.log(2 * math.pi) / 2
+    reduce = jnp.mean if reduction == "mean" else jnp.sum
+    return reduce(each, axis=(1, 2, 3))
+
+
+def random_steps(
+    sampler: AbstractSampler, num_inference_steps: int, eta: Real
+) -> Int[np.ndarray, " random"]:
+    """Finds the indices of the steps that add noise: only these have a density.
+
+    The last step adds none where the chain ends without noise (`set_alpha_to_one`).
+    """
+    with jax.ensure_compile_time_eval():
+        scale = np.asarray(sampler.steps(num_inference_steps, eta=eta).noise_scale)
+    (indices,) = np.nonzero(scale > 0)
+    if len(indices) == 0:
+        raise ValueError(
+            "`num_inference_steps` must leave a step that adds noise, or there is no "
+            f"probability to raise; got {num_inference_steps} with eta={eta} and "
+            f"{type(sampler).__name__}."
+        )
+    return indices.astype(np.int32)
+
+
+def check_density_reduction(reduction: str) -> None:
+    """Raises unless `reduction` names a way to reduce a log-density."""
+    if reduction not in get_args(DensityReduction):
+        raise ValueError(f"`reduction` must be 'mean' or 'sum'; got {reduction!r}.")
+
+
+def check_noise(eta: Real) -> None:
+    r"""Raises unless a chain with this $\eta$ has a density."""
+    if not 0 < eta <= 1:
+        raise ValueError(
+            f"`eta` must lie in (0, 1]: without noise there is no density; got {eta}."
+        )

@@ -1,0 +1,164 @@
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.random as jr
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from .._autodiff import attach_gradient, stop_gradient
+from .._custom_types import Images, Latents
+from ..diffusion import (
+    AbstractDenoiser,
+    Chain,
+    Charge,
+    run_frozen,
+    run_truncated,
+    State,
+)
+from ..kernels import at_least_float32
+from ..layers import checkpoint_if
+from ..pipeline import Batch, Pipeline
+from ..rewards import AbstractReward
+from ._memory import Memory
+
+
+# Where the noise of the steps branches off the key of an episode: no estimator splits
+# its key into as many.
+_NOISE_BRANCH = 2**31 - 1
+
+
+class Episode(eqx.Module):
+    """One batch: noise, the chain that turns it into images, and who rewards these.
+
+    What a gradient estimator is given to work with. `decoder` turns latents into
+    images, and is told `remat`. `features` is what the reward prepared of the rows,
+    one row for each image. `base` makes a denoiser of the model without its adapter.
+    """
+
+    chain: Chain
+    noise: Latents
+    decoder: Callable[..., Images]
+    reward: AbstractReward
+    features: Any = None
+    memory: Memory = eqx.field(static=True, default=Memory())
+    base: Callable[[], AbstractDenoiser] | None = None
+
+    def run(self, truncation_steps: int | None) -> State:
+        """Runs the chain, differentiable through its last `truncation_steps` steps."""
+        return run_truncated(
+            self.chain,
+            self.noise,
+            truncation_steps,
+            checkpoint=self.memory.remat.steps,
+        )
+
+    def run_frozen(self, stop: Any) -> State:
+        """Runs the chain to before step `stop`, a number or a traced one, frozen."""
+        return run_frozen(self.chain, self.chain.begin(self.noise), 0, stop)
+
+    def score(self, state: State) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+        """Decodes and rewards clean latents: what to ascend, and the rewards.
+
+        The first is the mean reward, less what the state was charged on the way.
+        """
+        rewards = self.rewards(state.latents)
+        return self.objective(rewards, state.charge), rewards
+
+    def objective(
+        self, scores: Float[Array, " batch"], charge: Charge | None
+    ) -> Float[Array, ""]:
+        """Makes what is to be ascended of scores, or of what stands for them.
+
+        **Arguments:**
+
+        - `scores`: One for each image.
+        - `charge`: Of the state or the prediction that the scores are of.
+        """
+        mean = jnp.mean(scores)
+        return mean if charge is None else mean - charge.mean()
+
+    def rewards(self, latents: Latents) -> Float[Array, " batch"]:
+        """Decodes and rewards clean latents, one score an image.
+
+        With `images_at_once`, a few after the other, and the gradient of their rewards
+        at once: no more than these few are ever in memory. Each image must then be
+        scored on its own, whatever else is in the batch.
+        """
+        size = self.memory.images_at_once
+        if size is None or size == latents.shape[0]:
+            return self._rewards(latents, self.features)
+        # Neighbors go to different groups: a batch that is split over as many devices
+        # as there are images in a group then keeps all of them busy.
+        split = lambda x: x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
+        join = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+        def total(latents, features):
+            rewards = self._rewards(latents, features)
+            return jnp.sum(rewards), rewards
+
+        def body(_, group):
+            return None, jax.grad(total, has_aux=True)(*group)
+
+        groups = jax.tree.map(split, (lax.stop_gradient(latents), self.features))
+        _, (gradient, rewards) = lax.scan(body, None, groups)
+        return attach_gradient(join(rewards), latents, join(gradient))
+
+    def rewards_alone(self, latents: Latents) -> Float[Array, " batch"]:
+        """Does as `rewards`, but asks the reward for no gradient."""
+        size = self.memory.images_at_once
+        if size is None or size == latents.shape[0]:
+            return lax.stop_gradient(self._rewards(latents, self.features))
+        split = lambda x: x.reshape(-1, size, *x.shape[1:])
+        groups = jax.tree.map(split, (latents, self.features))
+        rewards = lax.map(lambda group: self._rewards(*group), groups)
+        return lax.stop_gradient(rewards.reshape(-1))
+
+    def _rewards(self, latents: Latents, features: Any) -> Float[Array, " batch"]:
+        remat = self.memory.remat
+        images = self.decoder(latents, remat=remat)
+        with jax.named_scope("draftx.reward"):
+            call = lambda reward, images, features: reward(images, features)
+            rewards = checkpoint_if(remat.scoring, call)(self.reward, images, features)
+        return rewards.astype(at_least_float32(rewards.dtype))
+
+
+def make_episode(
+    pipeline: Pipeline,
+    reward: AbstractReward,
+    batch: Batch,
+    memory: Memory,
+    *,
+    mesh: Mesh | None = None,
+) -> Episode:
+    """Binds a batch to the model that draws it and the reward that judges it.
+
+    **Arguments:**
+
+    - `pipeline`: Its arrays are what gradients are taken with respect to.
+    - `reward`, `batch`, `memory`: Who judges, of what, at what price.
+    - `mesh`: Devices that the batch is split over, its one axis `"data"`.
+    """
+    noise_key = jr.fold_in(batch.key, _NOISE_BRANCH)
+    chain = pipeline.chain(
+        batch.plan, batch.conditioning, key=noise_key, remat=memory.remat, mesh=mesh
+    )
+    return Episode(
+        chain=chain,
+        noise=batch.latents,
+        decoder=pipeline.decode,
+        reward=reward,
+        features=batch.features,
+        memory=memory,
+        base=eqx.Partial(_base, stop_gradient(pipeline.without_lora()), batch),
+    )
+
+
+def _base(pipeline: Pipeline, batch: Batch) -> AbstractDenoiser:
+    plan = batch.plan
+    return pipeline.denoiser(
+        plan.steps().timestep, batch.conditioning, plan.guidance_scale
+    )

@@ -1,0 +1,44 @@
+import equinox as eqx
+
+from .._checks import is_whole
+from ..layers import Remat
+
+
+class Memory(eqx.Module):
+    """Says how memory is traded for time; gradients stay the same."""
+
+    remat: Remat = eqx.field(static=True)
+    images_at_once: int | None = eqx.field(static=True)
+
+    def __init__(self, remat: Remat | str = "step", images_at_once: int | None = None):
+        """**Arguments:**
+
+        - `remat`: What the backward pass computes again instead of keeping it.
+            `"none"`: nothing. `"ff"`: the feed-forward layers. `"block"`: the
+            transformers; what is kept is little more than the feature maps between
+            blocks. `"step"`: whole sampling steps, so that one latent is kept a step.
+            `"nested"`: steps, and while that is done their blocks, the least memory.
+            The decoder and the reward are computed again block by block with the last
+            three.
+        - `images_at_once`: Decodes and rewards so many images at a time; must divide
+            the batch, and the reward must look at every image on its own. `None` is
+            all at once. With several devices it counts the images of all of them.
+
+        Raises a `ValueError` that names the argument for anything else.
+        """
+        if images_at_once is not None and not is_whole(images_at_once):
+            raise ValueError(
+                "`images_at_once` must be None or a whole number of at least 1; got "
+                f"{images_at_once!r}."
+            )
+        self.remat = Remat(remat)
+        self.images_at_once = images_at_once
+
+    def check(self, batch_size: int) -> None:
+        """Raises unless a batch can be split as the options say."""
+        size = self.images_at_once
+        if size is not None and batch_size % size:
+            raise ValueError(
+                "`images_at_once` must be None or a whole number that divides the "
+                f"batch, {batch_size}; got {size!r}."
+            )

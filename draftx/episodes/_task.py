@@ -1,0 +1,105 @@
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from .._custom_types import Latents, Real
+from .._table import Table
+from ..pipeline import (
+    Batch,
+    condition,
+    Conditioning,
+    make_plan,
+    Pipeline,
+    Plan,
+    Sampling,
+    take_rows,
+)
+from ..rewards import (
+    AbstractReward,
+    as_reward,
+    check_scores,
+    probe_host_rewards,
+    Reward,
+)
+from ._memory import Memory
+
+
+class Task(eqx.Module):
+    """A table of rows, the model that draws images of them, and who rewards these.
+
+    What training, rounds and searches are given; `batch` picks some of the rows.
+    """
+
+    pipeline: Pipeline
+    reward: AbstractReward
+    conditioning: Conditioning
+    features: Any
+    plan: Plan
+    memory: Memory = eqx.field(static=True)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self.conditioning.input_ids.shape[0]
+
+    def batch(
+        self,
+        latents: Latents,
+        key: PRNGKeyArray,
+        rows: Int[Array, " batch"] | None = None,
+    ) -> Batch:
+        """Makes the batch of some of the rows.
+
+        **Arguments:**
+
+        - `latents`: The noise to start from, one for each image.
+        - `key`: Draws all that is random after it.
+        - `rows`: Which; `None` is all, in their order.
+        """
+        conditioning, features = self.conditioning, self.features
+        if rows is not None:
+            conditioning = conditioning.take(rows)
+            features = take_rows(features, rows)
+        return Batch(conditioning, latents, key, self.plan, features)
+
+
+def make_task(
+    pipeline: Pipeline,
+    reward: Reward,
+    table: Table,
+    sampling: Sampling,
+    *,
+    shape: tuple[int, ...],
+    memory: Memory = Memory(),
+    eta: Real | None = None,
+    judged: Table | None = None,
+) -> Task:
+    """Makes a task, once it is clear that each of its parts works with the others.
+
+    **Arguments:**
+
+    - `pipeline`, `reward`, `table`, `sampling`, `memory`: Of the task.
+    - `shape`: Of the latents of one batch.
+    - `eta`: As for `make_plan`.
+    - `judged`: What the reward is told, if it is not `table`.
+
+    Raises a `ValueError` that names the argument, or a `RewardError` for a reward that
+    does not give one score for each image: found out by tracing alone.
+    """
+    plan = make_plan(pipeline, sampling, eta=eta)
+    memory.check(shape[0])
+    reward, judged = as_reward(reward), table if judged is None else judged
+    features = reward.prepare(judged)
+    images = image_spec(pipeline, shape)
+    check_scores(reward, images, features)
+    probe_host_rewards(reward, images.shape, judged)
+    conditioning = condition(pipeline, table, sampling)
+    return Task(pipeline, reward, conditioning, features, plan, memory)
+
+
+def image_spec(pipeline: Pipeline, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """Finds shape and dtype of the images of latents of this shape."""
+    latents = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return eqx.filter_eval_shape(pipeline.decode, latents)

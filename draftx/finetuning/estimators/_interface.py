@@ -1,0 +1,110 @@
+"""What a gradient estimator is: an objective, and what it says of itself."""
+
+import abc
+from collections.abc import Iterable
+
+import equinox as eqx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..._checks import is_whole
+from ...episodes import Budget, Episode
+
+
+class TrainedSteps(eqx.Module):
+    """Says which steps of a chain a gradient passes through, 0 the noisiest.
+
+    `always` are differentiated whatever is drawn, `ever` for some draw.
+    """
+
+    always: frozenset[int] = eqx.field(static=True)
+    ever: frozenset[int] = eqx.field(static=True)
+
+    def __init__(self, always: Iterable[int], ever: Iterable[int] | None = None):
+        """**Arguments:**
+
+        - `always`: Indices of steps.
+        - `ever`: These and more; `None` is the same.
+        """
+        self.always = frozenset(always)
+        self.ever = self.always if ever is None else frozenset(ever)
+
+
+class AbstractGradientEstimator(eqx.Module):
+    r"""Estimates the gradient of $\mathbb{E}[r(x_0)]$.
+
+    An estimator is a differentiable objective: the gradient of its value with respect
+    to the adapter *is* the estimate. What must not be differentiated is stopped inside.
+    The other methods are facts about it, which others ask.
+    """
+
+    @abc.abstractmethod
+    def check(self, num_inference_steps: int) -> None:
+        """Raises a `ValueError` if a chain of this length is too short."""
+
+    def trained_steps(self, num_inference_steps: int) -> TrainedSteps:
+        """Says which steps of a chain are differentiated.
+
+        Unless an estimator says otherwise: any may be, none must be.
+        """
+        return TrainedSteps((), range(num_inference_steps))
+
+    def passes_through_steps(self, num_inference_steps: int) -> bool:
+        """Says whether a step's gradient reaches the latents, and the steps before.
+
+        Unless an estimator says otherwise, it does.
+        """
+        del num_inference_steps
+        return True
+
+    def needs_reward_gradient(self) -> bool:
+        """Says whether the reward must be differentiable in the images.
+
+        Unless an estimator says otherwise, it must.
+        """
+        return True
+
+    def budget(
+        self, num_inference_steps: int, batch_size: int, *, guided: bool = True
+    ) -> Budget | None:
+        """Says what one gradient costs, on average over what the estimator draws.
+
+        `None`, which is what this method gives unless an estimator has its own, is for
+        not known.
+
+        **Arguments:**
+
+        - `num_inference_steps`, `batch_size`: Of the chain.
+        - `guided`: Whether every prediction takes two evaluations of the UNet.
+        """
+        del num_inference_steps, batch_size, guided
+        return None
+
+    @abc.abstractmethod
+    def __call__(
+        self, episode: Episode, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+        """Computes the objective, a number, and the rewards `[batch]`.
+
+        **Arguments:**
+
+        - `episode`: Noise, chain and reward. `episode.score(state)` gives both results
+            for clean latents; `episode.objective(scores, charge)` the first for what
+            stands for rewards.
+        - `key`: For estimators that draw more noise.
+
+        **Returns:**
+
+        The objective, and the reward of every image of the chain.
+        """
+
+
+def check_steps(
+    name: str, value: int, *, least: int = 1, most: int | None = None
+) -> None:
+    """Raises unless a number of sampling steps is a whole one in its range."""
+    if is_whole(value, least=least) and (most is None or value <= most):
+        return
+    of_chain = "" if most is None else f" and at most {most}, the number of steps"
+    raise ValueError(
+        f"`{name}` must be a whole number of at least {least}{of_chain}; got {value!r}."
+    )

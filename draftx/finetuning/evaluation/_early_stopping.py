@@ -1,0 +1,99 @@
+"""When to stop, and which of the adapters on the way to keep."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+
+from ..._checks import check_whole
+from ..._custom_types import Real
+
+
+class EarlyStopping(eqx.Module):
+    """Stops a run whose held-out score no longer follows the reward it trains on.
+
+    Judged after every [`draftx.finetuning.Evaluation`][]. The best one is the last
+    whose `score` exceeded all that came before by more than `min_delta`, and whose
+    diversity was at least `min_diversity` of that before training. Training stops when
+
+    - `patience` evaluations in a row were not better than the best, and
+    - the training reward has risen meanwhile: its mean over the steps since the last
+        evaluation is above its mean over those that led to the best one. Without that
+        the reward is not being exploited, it just does not learn. With
+        `require_rising=False` this does not matter.
+
+    The adapter of the best evaluation is what `draftx.finetune` then returns, also if
+    it comes to its end without being stopped.
+
+    **Arguments:**
+
+    - `patience`: At least 1, counted in evaluations.
+    - `min_delta`: In units of the score, at least 0.
+    - `min_diversity`: A fraction, from 0 to 1. One image for all noises has a diversity
+        of 0, however good it is.
+    - `require_rising`: Whether the training reward must have risen meanwhile.
+    """
+
+    patience: int = eqx.field(static=True, default=3)
+    min_delta: Real = eqx.field(static=True, default=0.0)
+    min_diversity: Real = eqx.field(static=True, default=0.0)
+    require_rising: bool = eqx.field(static=True, default=True)
+
+    def __check_init__(self):
+        check_whole("patience", self.patience)
+        if not (math.isfinite(self.min_delta) and self.min_delta >= 0):
+            raise ValueError(
+                f"`min_delta` must be finite and not negative; got {self.min_delta}."
+            )
+        check_min_diversity(self.min_diversity)
+
+    def best(self, evaluations: Sequence[dict[str, Any]]) -> int:
+        """Finds the index of the best evaluation; the first is that before training."""
+        best, highest = 0, _rank(evaluations[0])
+        for i, figures in enumerate(evaluations):
+            is_diverse = keeps_diversity(figures, evaluations[0], self.min_diversity)
+            if is_diverse and _rank(figures) > highest + self.min_delta:
+                best, highest = i, _rank(figures)
+        return best
+
+    def reason(self, evaluations: Sequence[dict[str, Any]]) -> str | None:
+        """Says why to stop after these evaluations; `None` to go on."""
+        best = self.best(evaluations)
+        waited = len(evaluations) - 1 - best
+        if waited < self.patience:
+            return None
+        # Nothing has been trained before the first.
+        was = evaluations[max(best, 1)]["train_reward"]
+        now = evaluations[-1]["train_reward"]
+        if self.require_rising and not now > was:
+            return None
+        return (
+            f"held-out score {evaluations[-1]['score']:.4g} after {waited} evaluations "
+            f"without a better one than {evaluations[best]['score']:.4g}, while the "
+            f"training reward went from {was:.4g} to {now:.4g}"
+        )
+
+
+def check_min_diversity(value: Real) -> None:
+    """Raises unless it is a fraction."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"`min_diversity` must lie in [0, 1]; got {value}.")
+
+
+def keeps_diversity(
+    figures: dict[str, Any], before: dict[str, Any], min_diversity: Real
+) -> bool:
+    """Says whether images differ by enough of what they did before.
+
+    Images of the same prompt; where there is one of each, of different prompts.
+    """
+    for name in ("diversity", "diversity_across"):
+        if name in before:
+            return bool(figures[name] >= min_diversity * before[name])
+    return True
+
+
+def _rank(figures: dict[str, Any]) -> float:
+    score = float(figures["score"])
+    return -math.inf if math.isnan(score) else score

@@ -1,0 +1,205 @@
+"""Figures of images that nothing was trained on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..._checks import check_whole
+from ..._custom_types import Images, Latents, Real
+from ..._table import Rows, Table
+from ...episodes import image_spec
+from ...pipeline import (
+    latent_shape,
+    make_plan,
+    Pipeline,
+    sample,
+    Sampling,
+    take_rows,
+)
+from ...rewards import (
+    AbstractReward,
+    as_reward,
+    check_scores,
+    probe_host_rewards,
+    Reward,
+)
+from ._diversity import coarse_pixels, diversity, Features
+
+
+_OWN_NAMES = ("score", "diversity", "diversity_across")
+
+
+class Evaluation(eqx.Module):
+    """Measures a pipeline on held-out prompts, fixed noise and held-out rewards.
+
+    Called with a pipeline it draws `num_samples` images for every prompt, always from
+    the same noise, and gives plain figures by name:
+
+    - the mean of each reward;
+    - `diversity` and `diversity_across`, as in [`draftx.finetuning.diversity`][];
+    - `score`, the weighted sum of these that stands for all of them. Give `weights`
+        where there are several rewards: their scales differ.
+
+    Nothing is differentiated, so a reward need not be differentiable. The sampler is
+    that of `draftx.sample`, compiled once for all pipelines of one kind, and divided
+    over all devices.
+    """
+
+    rewards: dict[str, AbstractReward]
+    features: Features
+    key: PRNGKeyArray
+    sampling: Sampling
+    table: Table = eqx.field(static=True)
+    weights: dict[str, float] = eqx.field(static=True)
+    every: int = eqx.field(static=True)
+    num_samples: int = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        prompts: Rows,
+        rewards: Mapping[str, Reward],
+        sampling: Sampling = Sampling(),
+        *,
+        every: int = 50,
+        num_samples: int = 2,
+        weights: Mapping[str, Real] | None = None,
+        features: Features = coarse_pixels,
+        key: PRNGKeyArray | None = None,
+        batch_size: int = 8,
+    ):
+        """**Arguments:**
+
+        - `prompts`: None of those trained on, if generalization is the question: a list
+            of strings, or a mapping of columns.
+        - `rewards`: By name, each as `draftx.finetune` takes one. One that was not
+            trained on tells better than the one that was.
+        - `sampling`: How images are sampled.
+        - `every`: `draftx.finetune` evaluates before it begins, after every so many
+            steps, and at the end.
+        - `num_samples`: Images of each prompt; with 1 there is no `diversity`.
+        - `weights`: Of `score`: names of rewards or of diversities to numbers. `None`
+            is the mean of the rewards.
+        - `features`: Images to anything; it is flattened. For example the features of
+            the reward's own network.
+        - `key`: Draws the noise. `None` is `jax.random.key(0)`.
+        - `batch_size`: How many images are drawn and scored at a time, rounded up to
+            a multiple of the number of devices.
+        """
+        table = Table.of(prompts)
+        if not rewards:
+            raise ValueError("`rewards` must name at least one reward; got none.")
+        for name in rewards:
+            if name in _OWN_NAMES or not name:
+                raise ValueError(
+                    f"`rewards` must not be named {name!r}; that is another figure."
+                )
+        for name, value in (
+            ("every", every),
+            ("num_samples", num_samples),
+            ("batch_size", batch_size),
+        ):
+            check_whole(name, value)
+        if weights is None:
+            weights = dict.fromkeys(rewards, 1 / len(rewards))
+        known = list(rewards)
+        known += ["diversity"] if num_samples > 1 else []
+        known += ["diversity_across"] if len(table) > 1 else []
+        if not weights or not set(weights) <= set(known):
+            raise ValueError(
+                f"`weights` must be of figures among {known}; got {list(weights)}."
+            )
+        self.rewards = {name: as_reward(reward) for name, reward in rewards.items()}
+        self.features = features
+        self.key = jr.key(0) if key is None else key
+        self.sampling = sampling
+        self.table = table
+        self.weights = {name: float(weight) for name, weight in weights.items()}
+        self.every = every
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+
+    def check(self, pipeline: Pipeline) -> None:
+        """Raises unless the images of this pipeline can be drawn and scored."""
+        make_plan(pipeline, self.sampling)
+        shape = (self._chunk(), *latent_shape(pipeline, self.sampling))
+        images = image_spec(pipeline, shape)
+        for reward in self.rewards.values():
+            check_scores(reward, images, reward.prepare(self.table))
+            probe_host_rewards(reward, images.shape, self.table)
+
+    def latents(self, pipeline: Pipeline, indices: np.ndarray) -> Latents:
+        """Draws the noise that some of the images begin from; a number has its own."""
+        shape = latent_shape(pipeline, self.sampling)
+        draw = lambda i: jr.normal(jr.fold_in(self.key, i), shape, jnp.float32)
+        return jax.vmap(draw)(jnp.asarray(indices))
+
+    def __call__(self, pipeline: Pipeline) -> dict[str, float]:
+        """Computes the figures of a pipeline, numbers by name."""
+        prepared = {
+            name: reward.prepare(self.table) for name, reward in self.rewards.items()
+        }
+        total, chunk = len(self.table) * self.num_samples, self._chunk()
+        scored = []
+        for start in range(0, total, chunk):
+            # The last batch is filled up: one program for all.
+            indices = np.arange(start, start + chunk) % total
+            rows = indices // self.num_samples
+            images = self._draw(pipeline, indices, rows)
+            of_rows = take_rows(prepared, jnp.asarray(rows))
+            scored.append(_score(self.rewards, self.features, images, of_rows))
+        scores, features = jax.tree.map(
+            lambda *parts: np.concatenate([np.asarray(x) for x in parts])[:total],
+            *scored,
+        )
+        figures = {name: float(np.mean(x)) for name, x in scores.items()}
+        shape = (len(self.table), self.num_samples, -1)
+        figures |= diversity(features.reshape(shape))
+        score = sum(weight * figures[name] for name, weight in self.weights.items())
+        return {"score": float(score)} | figures
+
+    def _draw(
+        self, pipeline: Pipeline, indices: np.ndarray, rows: np.ndarray
+    ) -> Images:
+        latents = self.latents(pipeline, indices)
+        devices = np.asarray(jax.devices())
+        if len(devices) > 1:  # One needs no program other than that of a user.
+            by_batch = NamedSharding(Mesh(devices, ("data",)), PartitionSpec("data"))
+            latents = jax.device_put(latents, by_batch)
+        images = sample(
+            pipeline,
+            self.table.take(rows),
+            self.sampling,
+            key=jr.fold_in(self.key, int(indices[0])),  # Of what the steps add.
+            latents=latents,
+        )
+        # Rewards may call the host, which is better done from one device.
+        return jnp.asarray(np.asarray(images))
+
+    def _chunk(self) -> int:
+        devices = len(jax.devices())
+        size = min(self.batch_size, len(self.table) * self.num_samples)
+        return -(-size // devices) * devices
+
+
+@eqx.filter_jit
+def _score(
+    rewards: dict[str, AbstractReward],
+    features: Features,
+    images: Images,
+    prepared: Any,
+) -> tuple[dict[str, Float[Array, " batch"]], Array]:
+    """Every reward of every image, and what its diversity is measured by."""
+    scores = {
+        name: reward(images, prepared[name]).astype(jnp.float32)
+        for name, reward in rewards.items()
+    }
+    flat = features(images).reshape(images.shape[0], -1)
+    return scores, flat.astype(jnp.float32)

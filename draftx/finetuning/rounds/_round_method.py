@@ -1,0 +1,130 @@
+import abc
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..._custom_types import Real
+from ...diffusion import AbstractSampler, AbstractSteps, Chain, Record
+from ...episodes import Budget
+from ...layers import Remat
+from ...pipeline import Batch, Pipeline, take_rows
+from ...rewards import AbstractReward
+
+
+Weigh: TypeAlias = Callable[
+    [Int[np.ndarray, " batch"], Float[np.ndarray, " batch"]],
+    Float[np.ndarray, " batch"],
+]
+
+
+class Rollout(eqx.Module):
+    """Holds the images of a round: how they came about, and what became of them.
+
+    `batch` is what they were drawn for, `steps` and `record` how the chain went,
+    `rewards` what it led to, and `weights` what the method made of that. `times` are
+    the steps that an update trains.
+    """
+
+    batch: Batch
+    steps: AbstractSteps
+    record: Record
+    rewards: Float[Array, " batch"]
+    weights: Float[Array, " batch"]
+    times: Int[Array, " trained"]
+    remat: Remat = eqx.field(static=True)
+
+    def select(self, rows: Int[Array, " rows"], times: Int[Array, " times"]):
+        """Takes some of the images, to be trained at some of the steps."""
+        batch, record = self.batch, self.record
+        of_chain = jax.tree.map(
+            lambda x: x[:, rows], (record.states, record.predictions)
+        )
+        part = Batch(
+            batch.conditioning.take(rows),
+            batch.latents[rows],
+            batch.key,
+            batch.plan,
+            take_rows(batch.features, rows),
+        )
+        return Rollout(
+            part,
+            self.steps,
+            Record(of_chain[0], of_chain[1], take_rows(record.end, rows)),
+            self.rewards[rows],
+            self.weights[rows],
+            times,
+            self.remat,
+        )
+
+    def chain(self, pipeline: Pipeline) -> Chain:
+        """Makes the chain of these images, with the model as it is now.
+
+        Each of its predictions is differentiated at once, so that whole steps are never
+        computed again; their blocks are, if `remat` says so.
+        """
+        batch = self.batch
+        return pipeline.chain(
+            batch.plan, batch.conditioning, remat=self.remat.within_step
+        )
+
+
+class AbstractRoundMethod(eqx.Module):
+    """Says how a model learns from a round of its own samples by several updates.
+
+    `eta` is the noise of the chain that draws the samples, for samplers that take it.
+    """
+
+    eta: eqx.AbstractVar[Real]
+
+    @abc.abstractmethod
+    def needs_reward_gradient(self) -> bool:
+        """Says whether the reward must be differentiable in the images."""
+
+    @abc.abstractmethod
+    def trained_steps(
+        self, sampler: AbstractSampler, num_inference_steps: int
+    ) -> Int[np.ndarray, " trained"]:
+        """Finds the indices of the steps of a chain that can be trained.
+
+        Raises a `ValueError` if there are none.
+        """
+
+    @abc.abstractmethod
+    def weigh(self) -> Weigh:
+        """Makes a new function from prompts and rewards to weights; it may remember."""
+
+    @abc.abstractmethod
+    def start(self, reward: AbstractReward, key: PRNGKeyArray) -> tuple[Any, Any]:
+        """Makes what else is learned, as arrays, and what is constant in it."""
+
+    @abc.abstractmethod
+    def learn(
+        self, learned: Any, constant: Any, pipeline: Pipeline, rollout: Rollout
+    ) -> tuple[Any, dict[str, Float[Array, ""]]]:
+        """Updates what else is learned; that, and figures for the history."""
+
+    @abc.abstractmethod
+    def objective(
+        self,
+        pipeline: Pipeline,
+        learned: Any,
+        constant: Any,
+        rollout: Rollout,
+        key: PRNGKeyArray,
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Computes what an update ascends, and figures for the history."""
+
+    @abc.abstractmethod
+    def budget(
+        self,
+        num_inference_steps: int,
+        batch_size: int,
+        *,
+        num_trained: int,
+        guided: bool = True,
+    ) -> Budget:
+        """Says what a round costs that trains every image at `num_trained` steps."""

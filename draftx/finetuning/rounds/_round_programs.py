@@ -1,0 +1,147 @@
+"""The programs of training in rounds: drawing samples, and learning from them."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from ...diffusion import record
+from ...episodes import make_episode, Memory, Task
+from ...pipeline import Pipeline
+from ..training import ascend, learning_rate
+from ._round_method import AbstractRoundMethod, Rollout
+from ._updates import Schedule
+
+
+class RoundState(eqx.Module):
+    """What training in rounds changes: the adapter, the optimizer's state, and what
+    the method learns besides."""
+
+    trainable: Pipeline
+    opt_state: Any
+    learned: Any
+
+
+class Rounds(eqx.Module):
+    """Holds what the rounds do not change: the task without what is trained, how it is
+    learned from, and what is constant of what the method learns."""
+
+    task: Task
+    method: AbstractRoundMethod
+    constant: Any
+    times: Int[Array, " trained"]
+    optimizer: optax.GradientTransformation = eqx.field(static=True)
+    schedule: Schedule = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+
+@eqx.filter_jit
+def collect(
+    rounds: Rounds, trainable: Pipeline, key: PRNGKeyArray
+) -> tuple[Rollout, Int[Array, " batch"]]:
+    """Draws rows and noise, runs the chain, scores what comes out."""
+    task = rounds.task
+    pipeline = eqx.combine(trainable, task.pipeline)
+    prompt_key, latents_key, noise_key = jr.split(jr.fold_in(key, 0), 3)
+    rows = jr.randint(prompt_key, rounds.shape[:1], 0, len(task))
+    latents = jr.normal(latents_key, rounds.shape, jnp.float32)
+    batch = task.batch(latents, noise_key, rows)
+    # Nothing is differentiated here, so nothing is to be computed again.
+    memory = Memory("none", task.memory.images_at_once)
+    episode = make_episode(pipeline, task.reward, batch, memory)
+    chain = episode.chain
+    if chain.key is not None:
+        chain = eqx.tree_at(lambda c: c.key, chain, noise_key)
+    recorded = record(chain, latents)
+    rewards = episode.rewards_alone(recorded.end.latents)
+    rollout = Rollout(
+        batch=batch,
+        steps=chain.steps,
+        record=recorded,
+        rewards=rewards,
+        weights=jnp.zeros_like(rewards),
+        times=rounds.times,
+        remat=task.memory.remat,
+    )
+    return rollout, rows
+
+
+# The state's arrays are given up: it is updated in place.
+@eqx.filter_jit(donate="all-except-first")
+def improve(
+    constants: tuple[Rounds, Rollout], state: RoundState, key: PRNGKeyArray
+) -> tuple[RoundState, dict[str, Array]]:
+    """Makes all the updates of a round, as one program.
+
+    **Arguments:**
+
+    - `constants`: What the rounds do not change, and the samples of this one.
+    - `state`: Before the updates; its arrays cannot be used again.
+    - `key`: Of this round.
+    """
+    (rounds, rollout), method = constants, constants[0].method
+    plan_key, update_key = jr.split(jr.fold_in(key, 1))
+    rows, times = _plan(rollout, plan_key, rounds.schedule)
+
+    def update(state: RoundState, inputs):
+        rows, times, key = inputs
+        part = rollout.select(rows, times)
+        whole = lambda trainable: eqx.combine(trainable, rounds.task.pipeline)
+        learned, figures = method.learn(
+            state.learned, rounds.constant, whole(state.trainable), part
+        )
+
+        def objective(trainable):
+            return method.objective(
+                whole(trainable), learned, rounds.constant, part, key
+            )
+
+        gradient_of = eqx.filter_value_and_grad(objective, has_aux=True)
+        (_, more), gradient = gradient_of(state.trainable)
+        norm = optax.tree.norm(gradient)
+        fine = jnp.isfinite(norm)
+        trainable, opt_state = ascend(
+            rounds.optimizer, gradient, state.opt_state, state.trainable, fine
+        )
+        figures = {
+            "gradient_norm": jnp.where(fine, norm, 0),
+            "skipped_updates": 1 - fine.astype(jnp.float32),
+            **figures,
+            **more,
+        }
+        return RoundState(trainable, opt_state, learned), figures
+
+    keys = jr.split(update_key, len(rows))
+    state, figures = lax.scan(update, state, (rows, times, keys))
+    skipped = jnp.sum(figures.pop("skipped_updates"))
+    figures = {**jax.tree.map(jnp.mean, figures), "skipped_updates": skipped}
+    rate = learning_rate(state.opt_state)
+    return state, figures if rate is None else figures | {"learning_rate": rate}
+
+
+def _plan(
+    rollout: Rollout, key: PRNGKeyArray, schedule: Schedule
+) -> tuple[Int[Array, "updates rows"], Int[Array, "updates times"]]:
+    """The images and the steps of every update: each image at each step once an epoch,
+    both in random order."""
+    size, length = schedule.minibatch_size, schedule.steps_per_update
+
+    def epoch(key):
+        row_key, time_key = jr.split(key)
+        rows = jr.permutation(row_key, schedule.batch_size).reshape(-1, 1, size)
+        times = jr.permutation(time_key, rollout.times)[: schedule.num_trained]
+        times = times.reshape(1, -1, length)
+        count = (rows.shape[0], times.shape[1])
+        return (
+            jnp.broadcast_to(rows, (*count, size)).reshape(-1, size),
+            jnp.broadcast_to(times, (*count, length)).reshape(-1, length),
+        )
+
+    epochs = [epoch(key) for key in jr.split(key, schedule.num_inner_epochs)]
+    rows, times = zip(*epochs, strict=True)
+    return jnp.concatenate(rows), jnp.concatenate(times)

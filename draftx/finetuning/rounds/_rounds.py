@@ -1,0 +1,150 @@
+"""Training in rounds: draw samples, score them, learn from them by several updates."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
+
+from ..._checks import check_whole
+from ..._table import Rows, Table
+from ...episodes import image_spec, make_task, Memory
+from ...lora import lora_filter
+from ...pipeline import latent_shape, Pipeline, Sampling
+from ...rewards import check_differentiable, Reward
+from ..evaluation import Evaluation
+from ..training import (
+    adamw,
+    Callback,
+    check_trainable,
+    FinetuneResult,
+    ProgressBar,
+    Run,
+    Stopping,
+    to_default_device,
+)
+from ._round_method import AbstractRoundMethod
+from ._round_programs import collect, improve, Rounds, RoundState
+from ._updates import Updates
+
+
+def finetune_in_rounds(
+    pipeline: Pipeline,
+    reward: Reward,
+    prompts: Rows,
+    sampling: Sampling = Sampling(),
+    *,
+    method: AbstractRoundMethod,
+    key: PRNGKeyArray,
+    num_train_steps: int,
+    batch_size: int,
+    updates: Updates = Updates(),
+    optimizer: optax.GradientTransformation = adamw(3e-4, 1e-4, 1.0),
+    memory: Memory = Memory(),
+    evaluation: Evaluation | None = None,
+    stopping: Stopping = Stopping(),
+    callbacks: Sequence[Callback] = (ProgressBar(),),
+) -> FinetuneResult:
+    r"""Trains the adapter of a pipeline on its own samples, several updates for each.
+
+    `draftx.finetune` for methods that learn from what was drawn: every round draws
+    `batch_size` images, scores them, and takes one optimizer step for every minibatch
+    of them and every few of their sampling steps, both in random order. Runs on one
+    device.
+
+    **Arguments:**
+
+    - `pipeline`, `prompts`, `sampling`, `key`, `memory`, `evaluation`, `stopping`,
+        `callbacks`: As for `draftx.finetune`, a round for a step. The images of an
+        update must fit at one step, no matter how many steps it has. The noise of the
+        chain is `method.eta`, for a sampler that takes it.
+    - `reward`: Images to scores. Need not be differentiable, unless the method says so:
+        `draftx.rewards.HostReward` makes one of any NumPy function.
+    - `method`: `draftx.DDPO()`, `draftx.RewardWeighted()` or `draftx.DPG()`.
+    - `num_train_steps`: The rounds, at least 1.
+    - `batch_size`: The images of a round.
+    - `updates`: How a round is divided into updates.
+    - `optimizer`: Any of optax; the default has the numbers of DDPO's authors. A
+        schedule is given the number of updates, of which a round has several.
+
+    **Returns:**
+
+    The tuned pipeline, the evaluations, whether and why it ended early, and the
+    history, one row a round: what `draftx.finetune` has, its
+    `gradient_norm` the mean of the updates, the figures of the method, the `Budget` so
+    far by its names, and `skipped`, the rounds so far that were not learned from
+    because a reward was not finite. After too many in a row a `RewardError` is
+    raised, its `result` what had been reached. An update whose gradient is not finite
+    is left out; `skipped_updates` counts those of the round.
+
+    Raises a `ValueError` that names the argument before any work.
+    """
+    table = Table.of(prompts)
+    check_trainable(pipeline)
+    check_whole("num_train_steps", num_train_steps)
+    check_whole("batch_size", batch_size)
+    shape = (batch_size, *latent_shape(pipeline, sampling))
+    task = make_task(
+        pipeline, reward, table, sampling, shape=shape, memory=memory, eta=method.eta
+    )
+    total = sampling.num_inference_steps
+    trained = method.trained_steps(task.plan.sampler, total)
+    schedule = updates.schedule(batch_size, len(trained))
+    cost = method.budget(
+        total,
+        batch_size,
+        num_trained=schedule.num_inner_epochs * schedule.num_trained,
+        guided=sampling.is_guided,
+    )
+    stopping.check(evaluation, cost)
+    if evaluation is not None:
+        evaluation.check(pipeline)
+    if method.needs_reward_gradient():
+        size = memory.images_at_once or batch_size
+        images = image_spec(pipeline, (size, *shape[1:]))
+        check_differentiable(task.reward, images, task.features)
+
+    key, start_key = jr.split(key)
+    trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
+    learned, constant = method.start(task.reward, start_key)
+    # Copied once: the updates are made in place, and the user's stays as it is.
+    own = lambda tree: jax.tree.map(
+        lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x, tree
+    )
+    trainable, learned = own((trainable, learned))
+    opt_state = optimizer.init(eqx.filter(trainable, eqx.is_array))
+    state = RoundState(trainable, opt_state, learned)
+    task = eqx.tree_at(
+        lambda t: t.pipeline, task, frozen, is_leaf=lambda x: x is task.pipeline
+    )
+    times = jnp.asarray(trained)
+    rounds = Rounds(task, method, constant, times, optimizer, schedule, shape)
+    weigh = method.weigh()
+
+    def take_step(state: RoundState, step: int):
+        round_key = jr.fold_in(key, step)
+        rollout, rows = collect(rounds, state.trainable, round_key)
+        rows, rewards = np.asarray(rows), np.asarray(rollout.rewards, np.float64)
+        figures: dict[str, Any] = {}
+        fine = bool(np.all(np.isfinite(rewards)))
+        if fine:
+            weights = jnp.asarray(weigh(rows, rewards), jnp.float32)
+            rollout = eqx.tree_at(lambda r: r.weights, rollout, weights)
+            state, figures = improve((rounds, rollout), state, round_key)
+        metrics = {"rewards": rewards, "prompts": rows, "is_finite": fine, **figures}
+        return state, jax.device_get(metrics)
+
+    run = Run(
+        whole=lambda trainable: eqx.combine(to_default_device(trainable), pipeline),
+        num_train_steps=num_train_steps,
+        evaluation=evaluation,
+        stopping=stopping,
+        cost=cost,
+        callbacks=callbacks,
+    )
+    return run.train(take_step, state)

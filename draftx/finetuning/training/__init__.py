@@ -1,0 +1,33 @@
+"""Gradients of rewards with respect to adapters, and training on them."""
+
+from ._callbacks import (
+    AbstractCallback as AbstractCallback,
+    Callback as Callback,
+    ProgressBar as ProgressBar,
+)
+from ._finetune import finetune as finetune
+from ._optimizer import (
+    adamw as adamw,
+    ascend as ascend,
+    learning_rate as learning_rate,
+)
+from ._rates import square_root_decay as square_root_decay
+from ._result import FinetuneResult as FinetuneResult
+from ._reward_gradient import (
+    check_task as check_task,
+    objective as objective,
+    reward_gradient as reward_gradient,
+    split as split,
+    value_and_grad as value_and_grad,
+)
+from ._run import Run as Run, to_default_device as to_default_device
+from ._stopping import Stopping as Stopping
+from ._train_step import (
+    train_step as train_step,
+    Training as Training,
+    TrainState as TrainState,
+)
+from ._trained import (
+    check_trainable as check_trainable,
+    trainable_filter as trainable_filter,
+)

@@ -1,0 +1,136 @@
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PRNGKeyArray
+
+from ..._checks import check_whole
+from ..._table import Rows, Table
+from ...episodes import make_task, Memory
+from ...pipeline import latent_shape, Pipeline, Sampling
+from ...rewards import Reward, RewardError
+from ..estimators import AbstractGradientEstimator
+from ..evaluation import Evaluation
+from ._callbacks import Callback, ProgressBar
+from ._optimizer import adamw
+from ._result import FinetuneResult
+from ._reward_gradient import check_task, split
+from ._run import Run, to_default_device
+from ._stopping import Stopping
+from ._train_step import train_step, Training, TrainState
+from ._trained import check_trained
+
+
+def finetune(
+    pipeline: Pipeline,
+    reward: Reward,
+    prompts: Rows,
+    sampling: Sampling = Sampling(),
+    *,
+    method: AbstractGradientEstimator,
+    key: PRNGKeyArray,
+    num_train_steps: int,
+    batch_size: int,
+    optimizer: optax.GradientTransformation = adamw(),
+    memory: Memory = Memory(),
+    evaluation: Evaluation | None = None,
+    stopping: Stopping = Stopping(),
+    callbacks: Sequence[Callback] = (ProgressBar(),),
+) -> FinetuneResult:
+    r"""Trains the adapter of a pipeline to ascend a reward.
+
+    Every step draws `batch_size` rows and as much starting noise from `key` and the
+    step's number alone, estimates the gradient with `method`, and takes one step of the
+    optimizer. The same key gives the same result. With several devices the batch is
+    split evenly over all of them.
+
+    A step with a reward or a gradient that is not finite leaves adapter and optimizer
+    as they were, and is counted.
+
+    **Arguments:**
+
+    - `pipeline`: With an adapter (`draftx.add_lora`), with learned inputs of the
+        sampler (`draftx.add_learned_inputs`), or both; the rest stays frozen. It stays
+        usable.
+    - `reward`: Images `[batch, height, width, 3]` in $[0, 1]$ to scores `[batch]`, as
+        for `draftx.reward_gradient`.
+    - `prompts`: What to draw from, uniformly with replacement: a list of strings, or a
+        mapping of columns.
+    - `sampling`: How images are sampled.
+    - `method`: The gradient estimator, such as `draftx.DRaFTLV()`.
+    - `key`: Draws rows, noise, and what else is random.
+    - `num_train_steps`, `batch_size`: At least 1; the batch must be divisible by the
+        number of devices.
+    - `optimizer`: Any of optax; `draftx.adamw()` is the paper's.
+    - `memory`: What is computed again, and how many images at once.
+    - `evaluation`: Measures the pipeline on held-out prompts before training, now and
+        then, and at the end.
+    - `stopping`: When training ends before its last step.
+    - `callbacks`: Each called after every step with the row of the history and the
+        pipeline as it is then: for saving, drawing, or stopping by an exception. `()`
+        is silent.
+
+    **Returns:**
+
+    The tuned pipeline, its history and the evaluations. A row of the history has
+    `step`, `reward` (mean), `reward_std`, `gradient_norm`, `learning_rate` (if the
+    optimizer injects it, as `draftx.adamw` does), `skipped` (so many steps until now),
+    `prompts` (the indices drawn), and, summed over the run, `seconds` and the other
+    numbers of a [`draftx.Budget`][] if the method knows them. Where an evaluation
+    followed, its figures are there as `held_out/score` and so on; those from before
+    training are in the first row, as `before/score`.
+
+    Raises a `ValueError` that names the argument before any work, and a `RewardError`
+    if a reward has no gradient, no finite scores, or too many steps in a row without;
+    its attribute `result` holds what had been reached.
+    """
+    table, total = Table.of(prompts), sampling.num_inference_steps
+    method.check(total)
+    check_trained(pipeline, method, sampling)
+    check_whole("num_train_steps", num_train_steps)
+    check_whole("batch_size", batch_size)
+    cost = method.budget(total, batch_size, guided=sampling.is_guided)
+    stopping.check(evaluation, cost)
+    mesh = Mesh(np.asarray(jax.devices()), ("data",))
+    if batch_size % mesh.size:
+        nearest = (batch_size // mesh.size + 1) * mesh.size
+        raise ValueError(
+            "`batch_size` must be divisible by the number of devices, "
+            f"{mesh.size}; got {batch_size}. Use {nearest}."
+        )
+    shape = (batch_size, *latent_shape(pipeline, sampling))
+    task = make_task(pipeline, reward, table, sampling, shape=shape, memory=memory)
+    if evaluation is not None:
+        evaluation.check(pipeline)
+    try:
+        check_task(task, method, shape)
+    except RewardError as error:
+        error.result = FinetuneResult(pipeline, [])
+        raise
+
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    trainable, task = split(task)
+    training = Training(task, method, key, optimizer, mesh, shape)
+    training = eqx.filter_shard(training, everywhere)
+    # Copied once: the steps update it in place, and the user's stays as it is.
+    trainable = jax.tree.map(lambda x: jnp.array(x, copy=True), trainable)
+    opt_state = optimizer.init(eqx.filter(trainable, eqx.is_array))
+    state = eqx.filter_shard(TrainState(trainable, opt_state), everywhere)
+
+    def take_step(state, step):
+        state, metrics = train_step(training, state, jnp.asarray(step))
+        return state, jax.device_get(metrics)
+
+    run = Run(
+        whole=lambda trainable: eqx.combine(to_default_device(trainable), pipeline),
+        num_train_steps=num_train_steps,
+        evaluation=evaluation,
+        stopping=stopping,
+        cost=cost,
+        callbacks=callbacks,
+    )
+    return run.train(take_step, state)

@@ -1,0 +1,138 @@
+"""The paper's optimizer, and the one update that every training makes."""
+
+import functools as ft
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+from ..._custom_types import Real
+
+
+@ft.lru_cache
+def adamw(
+    learning_rate: Real | optax.Schedule = 4e-4,
+    weight_decay: Real = 0.1,
+    max_gradient_norm: Real | None = None,
+) -> optax.GradientTransformation:
+    """Makes AdamW with the paper's other parameters, 0.9 and 0.999, after clipping.
+
+    The same object for the same arguments, so that nothing is compiled again. Guidance
+    weights that are learned (`draftx.add_learned_inputs`) are not decayed, and have a
+    rate of their own.
+
+    **Arguments:**
+
+    - `learning_rate`: A number or an optax schedule. The paper uses 4e-4 with batches
+        of 4 for 2,000 steps, and 2e-4 with 16 for 10,000.
+    - `weight_decay`: At least 0.
+    - `max_gradient_norm`: Clips the gradient by its global norm; the paper does not.
+
+    ??? cite
+
+        [DRaFT](https://arxiv.org/abs/2309.17400), appendix A.1.
+    """
+    for name, value in (
+        ("learning_rate", learning_rate),
+        ("weight_decay", weight_decay),
+        ("max_gradient_norm", max_gradient_norm),
+    ):
+        if value is None or callable(value):
+            continue
+        least = 0 if name == "weight_decay" else math.ulp(0.0)
+        if not (math.isfinite(value) and value >= least):
+            raise ValueError(f"`{name}` must be finite and positive; got {value}.")
+    # Injected, so that the rate of a schedule can be read off the state.
+    optimizer = optax.inject_hyperparams(_adamw, static_args=("weight_decay",))(
+        learning_rate=learning_rate, weight_decay=weight_decay
+    )
+    if max_gradient_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(max_gradient_norm), optimizer)
+
+
+def _adamw(learning_rate: Any, weight_decay: Real) -> optax.GradientTransformation:
+    steps = optax.adamw(
+        learning_rate,
+        b1=0.9,
+        b2=0.999,
+        weight_decay=weight_decay,
+        mask=_all_but_guidance,
+    )
+    return optax.chain(steps, optax.stateless(_scale_guidance))
+
+
+def _guidance_scales(tree: Any) -> Any:
+    """The learned guidance weights of a pipeline, or `None`."""
+    learned = getattr(tree, "learned", None)
+    return None if learned is None else learned.guidance_scales
+
+
+def _all_but_guidance(tree: Any) -> Any:
+    """A tree of booleans, false at learned guidance weights only.
+
+    They are not decayed: no guidance is not what to fall back to.
+    """
+    chosen = jax.tree.map(lambda _: True, tree)
+    if _guidance_scales(tree) is None:
+        return chosen
+    return eqx.tree_at(lambda p: p.learned.guidance_scales, chosen, False)
+
+
+def _scale_guidance(updates: Any, params: Any) -> Any:
+    """Multiplies updates of learned guidance weights by their `guidance_rate`."""
+    del params
+    scales = _guidance_scales(updates)
+    if scales is None:
+        return updates
+    rate = jnp.asarray(updates.learned.guidance_rate, scales.dtype)
+    return eqx.tree_at(lambda u: u.learned.guidance_scales, updates, rate * scales)
+
+
+def ascend(
+    optimizer: optax.GradientTransformation,
+    gradient: Any,
+    opt_state: Any,
+    trainable: Any,
+    is_finite: Bool[Array, ""],
+) -> tuple[Any, Any]:
+    """Takes one optimizer step up a gradient, or none where something is not finite.
+
+    **Arguments:**
+
+    - `optimizer`: Minimizes, as all of optax: it is given the negative.
+    - `gradient`: Of what is to rise.
+    - `opt_state`, `trainable`: As they are.
+    - `is_finite`: Whether to take it.
+
+    **Returns:**
+
+    The arrays and the state of the optimizer after the step.
+    """
+    descent: Any = jax.tree.map(jnp.negative, gradient)
+    # optax raises an integer count to a power, which strict promotion forbids.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, new_state = optimizer.update(descent, opt_state, trainable)
+    new = eqx.apply_updates(trainable, updates), new_state
+    keep = lambda new, old: jnp.where(is_finite, new, old)
+    return jax.tree.map(keep, new, (trainable, opt_state))
+
+
+def learning_rate(opt_state: Any) -> Float[Array, ""] | None:
+    """Reads the rate of the latest update off the state of an optimizer.
+
+    `None` unless the optimizer injects it (`optax.inject_hyperparams`), as `adamw`
+    does.
+    """
+    found = [
+        value
+        for _, value in optax.tree_utils.tree_get_all_with_path(
+            opt_state, "learning_rate"
+        )
+        if eqx.is_array(value) and value.ndim == 0
+    ]
+    return found[0] if found else None

@@ -1,0 +1,25 @@
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from ...pipeline import Pipeline
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneResult:
+    """Holds what `finetune` returns.
+
+    - `pipeline`: The tuned pipeline, its adapter in `lora_down` and `lora_up`.
+    - `history`: One dictionary of plain numbers for each step.
+    - `evaluations`: The figures of each evaluation; `step` is how many steps had been
+        taken, 0 at the first.
+    - `step`: After how many steps the adapter was as it is in `pipeline`; `None` where
+        it is the last.
+    - `stopped`: Why training ended before its last step, or `None`.
+    """
+
+    pipeline: Pipeline
+    history: list[dict[str, Any]]
+    evaluations: Sequence[dict[str, Any]] = ()
+    step: int | None = None
+    stopped: str | None = None

@@ -1,0 +1,116 @@
+from typing import Any
+
+import equinox as eqx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..._table import Rows, Table
+from ...episodes import image_spec, make_episode, make_task, Memory, Task
+from ...pipeline import Batch, Pipeline, prepare, Sampling
+from ...rewards import check_differentiable, check_finite, Reward
+from ..estimators import AbstractGradientEstimator
+from ._trained import check_trained, trainable_filter
+
+
+def reward_gradient(
+    pipeline: Pipeline,
+    reward: Reward,
+    prompts: Rows,
+    sampling: Sampling = Sampling(),
+    *,
+    method: AbstractGradientEstimator,
+    key: PRNGKeyArray | None = None,
+    latents: Any = None,
+    memory: Memory = Memory(),
+) -> tuple[Float[Array, " batch"], Pipeline]:
+    """Estimates the gradient of the mean reward with respect to the adapter.
+
+    And to the learned inputs of the sampler, if there are any
+    (`draftx.add_learned_inputs`).
+
+    **Arguments:**
+
+    - `pipeline`: With an adapter (`draftx.add_lora`). Everything else is frozen.
+    - `reward`: Images `[batch, height, width, 3]` in $[0, 1]$ to scores `[batch]`; a
+        function of images, or of images and the rows' arrays, or a
+        `draftx.AbstractReward`.
+    - `prompts`: One for each image, as for `draftx.sample`.
+    - `sampling`: How images are sampled.
+    - `method`: `draftx.DRaFT(...)`, `draftx.DRaFTLV(...)` or another estimator.
+    - `key`: Draws the starting noise and what noise the method needs. `None` is
+        `jax.random.key(0)`.
+    - `latents`: Starting noise instead, as for `draftx.sample`.
+    - `memory`: What is computed again, and how many images at once.
+
+    **Returns:**
+
+    The rewards of the images, and a pipeline that holds gradients at the adapter's
+    arrays and `None` elsewhere; `draftx.lora_state_dict` names them. Add a multiple of
+    the gradient to ascend.
+
+    Raises a `ValueError` that names the argument before any long work, and a
+    `RewardError` for a reward without a finite score for each image, or without a
+    gradient although the method needs one.
+    """
+    table = Table.of(prompts)
+    method.check(sampling.num_inference_steps)
+    check_trained(pipeline, method, sampling)
+    batch = prepare(pipeline, table, sampling, key=key, latents=latents)
+    shape = batch.latents.shape
+    task = make_task(pipeline, reward, table, sampling, shape=shape, memory=memory)
+    check_task(task, method, shape)
+    batch = eqx.tree_at(
+        lambda b: b.features, batch, task.features, is_leaf=lambda x: x is None
+    )
+    trainable, frozen = split(task)
+    (_, rewards), gradient = _value_and_grad(trainable, frozen, method, batch)
+    check_finite(rewards)
+    return rewards, gradient
+
+
+def check_task(
+    task: Task, method: AbstractGradientEstimator, shape: tuple[int, ...]
+) -> None:
+    """Raises unless the reward has a gradient, if a method needs one.
+
+    **Arguments:**
+
+    - `shape`: Of the latents of one batch.
+    """
+    if method.needs_reward_gradient():
+        size = task.memory.images_at_once or shape[0]
+        images = image_spec(task.pipeline, (size, *shape[1:]))
+        check_differentiable(task.reward, images, task.features)
+
+
+def split(task: Task) -> tuple[Pipeline, Task]:
+    """Splits off what is trained: the adapter, and the task that lacks it."""
+    is_trained = trainable_filter(task.pipeline)
+    trainable, frozen = eqx.partition(task.pipeline, is_trained)
+    return trainable, eqx.tree_at(
+        lambda t: t.pipeline, task, frozen, is_leaf=lambda x: x is task.pipeline
+    )
+
+
+def objective(
+    trainable: Pipeline,
+    task: Task,
+    method: AbstractGradientEstimator,
+    batch: Batch,
+    mesh: Mesh | None = None,
+) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    """Computes the estimator's objective as a function of the adapter, and the rewards.
+
+    **Arguments:**
+
+    - `trainable`, `task`: From `split`.
+    - `method`, `batch`: The estimator, and what it is given.
+    - `mesh`: Devices that the batch is split over, its one axis `"data"`.
+    """
+    pipeline = eqx.combine(trainable, task.pipeline)
+    episode = make_episode(pipeline, task.reward, batch, task.memory, mesh=mesh)
+    return method(episode, batch.key)
+
+
+value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
+_value_and_grad = eqx.filter_jit(value_and_grad)

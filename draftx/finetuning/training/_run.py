@@ -1,0 +1,195 @@
+"""The bookkeeping of a training: rows, evaluations, and when it is to end."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...episodes import Budget
+from ...pipeline import Pipeline
+from ...rewards import check_finite, RewardError
+from ..evaluation import Evaluation
+from ._callbacks import AbstractCallback, Callback
+from ._result import FinetuneResult
+from ._stopping import Stopping
+
+
+class Run:
+    """Keeps what has happened in a training until now.
+
+    `stopped` says why it is to end early, once it is; `history` and `evaluations` are
+    those of the result.
+    """
+
+    def __init__(
+        self,
+        *,
+        whole: Callable[[Any], Pipeline],
+        num_train_steps: int,
+        evaluation: Evaluation | None,
+        stopping: Stopping,
+        cost: Budget | None,
+        callbacks: Sequence[Callback],
+    ):
+        """**Arguments:**
+
+        - `whole`: Makes the pipeline of what is trained, as arrays of its own: those of
+            the state are given up by the next step.
+        - `cost`: Of one step, in all but seconds; `None` if it is not known.
+        - The others are those of `finetune`.
+        """
+        self.whole = whole
+        self.num_train_steps = num_train_steps
+        self.evaluation = evaluation
+        self.stopping = stopping
+        self.cost = cost
+        self.callbacks = callbacks
+        self.history: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.stopped: str | None = None
+        self.spent = Budget()
+        self.skipped = self.skipped_in_a_row = 0
+        self._best: Any = None  # Of early stopping: a pipeline.
+
+    def train(
+        self, take_step: Callable[[Any, int], tuple[Any, dict[str, Any]]], state: Any
+    ) -> FinetuneResult:
+        """Takes all the steps, or as many as there are reasons for.
+
+        **Arguments:**
+
+        - `take_step`: From the state and the number of a step to the next state, and
+            to the metrics of `record`, which are on the host.
+        - `state`: At first. What is trained is its `trainable`.
+        """
+        told = [c for c in self.callbacks if isinstance(c, AbstractCallback)]
+        for callback in told:
+            callback.begin(self.num_train_steps)
+        try:
+            return self._train(take_step, state)
+        finally:
+            for callback in told:
+                callback.end()
+
+    def _train(self, take_step, state) -> FinetuneResult:
+        self.evaluate_if_due(state.trainable)
+        for step in range(self.num_train_steps):
+            start = time.perf_counter()
+            state, metrics = take_step(state, step)
+            row = self.record(metrics, time.perf_counter() - start)
+            if self.skipped_in_a_row == self.stopping.max_skipped_steps:
+                error = self.error(metrics["rewards"])
+                whole = self.whole(state.trainable)
+                error.result = FinetuneResult(whole, self.history, self.evaluations)
+                raise error
+            self.evaluate_if_due(state.trainable)
+            whole = self.whole(state.trainable) if self._needs_pipeline() else None
+            for callback in self.callbacks:
+                callback(row, whole)
+            if self.stopped is not None:
+                break
+        kept, kept_step = self.kept(state.trainable)
+        return FinetuneResult(
+            kept, self.history, self.evaluations, kept_step, self.stopped
+        )
+
+    def _needs_pipeline(self) -> bool:
+        return any(
+            not isinstance(callback, AbstractCallback) or callback.needs_pipeline()
+            for callback in self.callbacks
+        )
+
+    def record(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Makes a new row, of what a step gave and how long it took.
+
+        `metrics` has `rewards`, `prompts`, `is_finite`, and numbers for the row.
+        """
+        step = len(self.history)
+        figures = dict(metrics)
+        rewards = np.asarray(figures.pop("rewards"), np.float64)
+        prompts = np.asarray(figures.pop("prompts")).tolist()
+        is_finite = bool(figures.pop("is_finite"))
+        self.skipped_in_a_row += 1
+        if is_finite:
+            self.skipped_in_a_row = 0
+        self.skipped += self.skipped_in_a_row > 0
+        self.spent = self.spent + (self.cost or Budget()) + Budget(seconds=seconds)
+        spent = self.spent.as_dict() if self.cost else {"seconds": self.spent.seconds}
+        row = {
+            "step": step,
+            "reward": float(np.mean(rewards)),
+            # The deviation of an infinite reward is not worth a warning.
+            "reward_std": float(np.std(rewards))
+            if np.all(np.isfinite(rewards))
+            else math.nan,
+            **{name: float(value) for name, value in figures.items()},
+            "skipped": self.skipped,
+            **spent,
+            "seconds": round(self.spent.seconds, 3),
+            "prompts": prompts,
+        }
+        if not self.history and self.evaluations:
+            row |= _prefixed("before", self.evaluations[0])
+        self.history.append(row)
+        self.stopped = self.stopping.exceeded(self.spent, self.cost)
+        return row
+
+    def evaluate_if_due(self, trainable: Any) -> None:
+        """Evaluates an adapter before training, now and then, and at the end."""
+        if self.evaluation is None:
+            return
+        done = len(self.history)
+        is_last = done == self.num_train_steps or self.stopped is not None
+        if done % self.evaluation.every and not is_last:
+            return
+        figures = self.evaluation(self.whole(trainable))
+        if self.history:
+            self.history[-1] |= _prefixed("held_out", figures)
+            since = self.evaluations[-1]["step"]
+            rewards = [row["reward"] for row in self.history[since:]]
+            rewards = [reward for reward in rewards if math.isfinite(reward)]
+            figures["train_reward"] = float(np.mean(rewards)) if rewards else math.nan
+        self.evaluations.append({"step": done} | figures)
+        early_stopping = self.stopping.early_stopping
+        if early_stopping is not None:
+            if early_stopping.best(self.evaluations) == len(self.evaluations) - 1:
+                self._best = self.whole(trainable)
+            if not is_last:
+                self.stopped = early_stopping.reason(self.evaluations)
+
+    def kept(self, trainable: Any) -> tuple[Pipeline, int | None]:
+        """Chooses the pipeline to return, and says after how many steps it was: the
+        best if there is early stopping, and else the last.
+        """
+        if self.stopping.early_stopping is None:
+            return self.whole(trainable), None
+        best = self.stopping.early_stopping.best(self.evaluations)
+        return self._best, self.evaluations[best]["step"]
+
+    def error(self, rewards: Any) -> RewardError:
+        """Makes what to raise after too many steps in a row that were not finite."""
+        row = self.history[-1]
+        end = f"{self.skipped_in_a_row} steps in a row, the last {row['step']}"
+        try:
+            check_finite(rewards)
+        except RewardError as error:
+            return RewardError(f"{error} It was so in {end}.")
+        return RewardError(
+            "`reward` must have a finite gradient; got a norm of "
+            f"{row['gradient_norm']} in {end}, although the rewards "
+            f"{np.asarray(rewards).tolist()} are finite. Look for a square root or a "
+            "division at zero."
+        )
+
+
+def to_default_device(tree: Any) -> Any:
+    """Copies arrays off a mesh, so that they mix with arrays of any device."""
+    return jax.tree.map(lambda x: jnp.array(np.asarray(x), copy=True), tree)
+
+
+def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}/{name}": x for name, x in figures.items() if name != "step"}

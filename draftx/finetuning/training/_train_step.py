@@ -1,0 +1,104 @@
+"""One step of training, compiled."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ...episodes import Task
+from ...pipeline import Batch, Pipeline
+from ...rewards import with_key
+from ..estimators import AbstractGradientEstimator
+from ._optimizer import ascend, learning_rate
+from ._reward_gradient import value_and_grad
+
+
+class TrainState(eqx.Module):
+    """What a training changes: the adapter, and the state of the optimizer."""
+
+    trainable: Pipeline
+    opt_state: Any
+
+
+class Training(eqx.Module):
+    """Holds what a training does not change: the task without what is trained, how its
+    gradient is estimated and followed, and the key of it all.
+
+    `shape` is that of the latents of a batch, which is split over `mesh`.
+    """
+
+    task: Task
+    method: AbstractGradientEstimator
+    key: PRNGKeyArray
+    optimizer: optax.GradientTransformation = eqx.field(static=True)
+    mesh: Mesh = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+
+# The state's arrays are given up: it is updated in place.
+@eqx.filter_jit(donate="all-except-first")
+def train_step(
+    training: Training, state: TrainState, step: Int[Array, ""]
+) -> tuple[TrainState, dict[str, Array]]:
+    """Draws a batch, estimates the gradient, updates the adapter.
+
+    If a reward or the gradient is not finite, adapter and optimizer stay as they were.
+    Runs that differ only in arrays share one program.
+
+    **Arguments:**
+
+    - `training`: What stays the same.
+    - `state`: Before the step; its arrays cannot be used again.
+    - `step`: Its number.
+
+    **Returns:**
+
+    The state after the step; and `rewards`, `prompts` (the rows drawn),
+    `gradient_norm`, `is_finite`, and `learning_rate` if the optimizer says it.
+    """
+    task, shape = training.task, training.shape
+    keys = jr.split(jr.fold_in(training.key, step), 4)
+    prompt_key, latents_key, method_key, reward_key = (keys[i] for i in range(4))
+    rows = jr.randint(prompt_key, shape[:1], 0, len(task))
+    latents: Float[Array, "batch height width channels"] = jr.normal(
+        latents_key, shape, jnp.float32
+    )
+    batch = task.batch(latents, method_key, rows)
+    batch = _split_over(training.mesh, batch)
+    task = eqx.tree_at(lambda t: t.reward, task, with_key(task.reward, reward_key))
+    (_, rewards), gradient = value_and_grad(
+        state.trainable, task, training.method, batch, training.mesh
+    )
+    norm = optax.tree.norm(gradient)
+    is_finite = jnp.isfinite(norm) & jnp.all(jnp.isfinite(rewards))
+    trainable, opt_state = ascend(
+        training.optimizer, gradient, state.opt_state, state.trainable, is_finite
+    )
+    metrics = {
+        "rewards": rewards,
+        "gradient_norm": norm,
+        "is_finite": is_finite,
+        "prompts": rows,
+    }
+    rate = learning_rate(opt_state)
+    if rate is not None:
+        metrics["learning_rate"] = rate
+    return TrainState(trainable, opt_state), metrics
+
+
+def _split_over(mesh: Mesh, batch: Batch) -> Batch:
+    """A batch whose rows are divided over devices; what is one row for all is not."""
+    by_batch = NamedSharding(mesh, PartitionSpec("data"))
+    size = batch.latents.shape[0]
+    constrain = lambda x: (
+        lax.with_sharding_constraint(x, by_batch) if x.shape[0] == size else x
+    )
+    parts = (batch.conditioning, batch.latents, batch.features)
+    conditioning, latents, features = jax.tree.map(constrain, parts)
+    return Batch(conditioning, latents, batch.key, batch.plan, features)

@@ -1,0 +1,65 @@
+"""Which arrays of a pipeline are trained, and what that asks of the rest."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ...lora import has_lora, lora_filter
+from ...pipeline import Pipeline, Sampling
+from ..estimators import AbstractGradientEstimator
+
+
+def trainable_filter(pipeline: Pipeline) -> Any:
+    """Makes a tree of booleans, true at the adapters' arrays and the learned inputs."""
+    chosen = lora_filter(pipeline)
+    if pipeline.learned is None:
+        return chosen
+    learned = jax.tree.map(lambda _: True, pipeline.learned)
+    return eqx.tree_at(lambda p: p.learned, chosen, learned)
+
+
+def check_trainable(pipeline: Pipeline) -> None:
+    """Raises unless the pipeline has an adapter to train."""
+    if not has_lora(pipeline):
+        raise ValueError(
+            "`pipeline` must carry a LoRA adapter to be trained; it has none. Add one "
+            "with `draftx.add_lora(pipeline, rank=8, key=...)`."
+        )
+
+
+def check_trained(
+    pipeline: Pipeline, method: AbstractGradientEstimator, sampling: Sampling
+) -> None:
+    """Raises unless there is something to train and the method reaches all of it."""
+    if pipeline.learned is None:
+        check_trainable(pipeline)
+    else:
+        _check_learned(method, sampling)
+    _check_window(method, sampling)
+
+
+def _check_learned(method: AbstractGradientEstimator, sampling: Sampling) -> None:
+    total = sampling.num_inference_steps
+    if len(method.trained_steps(total).always) < total:
+        raise ValueError(
+            "`method` must differentiate every step of a pipeline with learned inputs, "
+            f"as `draftx.DRaFT()` does; got {method}. Drop the inputs with "
+            "`draftx.remove_learned_inputs(pipeline)` to train the adapter alone."
+        )
+    if not sampling.is_guided:
+        raise ValueError(
+            "`guidance_scale` must not be 1 for a pipeline with learned inputs: "
+            "guidance is then off, and they have no effect."
+        )
+
+
+def _check_window(method: AbstractGradientEstimator, sampling: Sampling) -> None:
+    total, schedule = sampling.num_inference_steps, sampling.lora_schedule
+    if schedule is None:
+        return
+    if not method.trained_steps(total).ever & schedule.active_steps(total):
+        raise ValueError(
+            "`lora_schedule` must have the adapter on in a step that `method` "
+            f"differentiates; got {schedule} and {method} with {total} steps."
+        )

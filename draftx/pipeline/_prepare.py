@@ -1,0 +1,186 @@
+"""From what a user asks of a pipeline to arrays, every mistake named on the way."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from .._custom_types import Latents, Real
+from .._table import Table
+from ..lora import has_lora
+from ._batch import Batch, Conditioning
+from ._pipeline import Pipeline
+from ._plan import Plan
+from ._sampling import check_eta, Sampling
+
+
+def make_plan(
+    pipeline: Pipeline, sampling: Sampling, *, eta: Real | None = None
+) -> Plan:
+    """Resolves options for a pipeline, and checks all that takes both to check.
+
+    **Arguments:**
+
+    - `pipeline`: Whose sampler is used unless the options have one.
+    - `sampling`: The options.
+    - `eta`: That of a method that draws its own chain: the options' must then be 0 or
+        the same. Samplers that do not take it have their own noise.
+    """
+    sampler = sampling.sampler_for(pipeline.sampler.config) or pipeline.sampler
+    check_eta(sampler, sampling.eta)
+    sampler.steps(sampling.num_inference_steps)  # Raises outside of its range.
+    check_adapter(pipeline, sampling)
+    if eta is None or not sampler.takes_eta:
+        eta = sampling.eta
+    elif sampling.eta not in (0, eta):
+        raise ValueError(
+            f"`eta` of `sampling` must be 0 or that of `method`, {eta}; got "
+            f"{sampling.eta}."
+        )
+    return Plan(sampling, sampler, eta)
+
+
+def check_adapter(pipeline: Pipeline, sampling: Sampling) -> None:
+    """Raises if the options schedule an adapter that is not there."""
+    if sampling.lora_schedule is not None and not has_lora(pipeline):
+        raise ValueError(
+            "`lora_schedule` must be None for a pipeline without a LoRA adapter; got "
+            f"{sampling.lora_schedule}."
+        )
+
+
+def latent_shape(pipeline: Pipeline, sampling: Sampling) -> tuple[int, int, int]:
+    """Computes height, width and channels of the latents of images of this size."""
+    height, width, channels = pipeline.latent_shape
+    pixels = pipeline.vae.config.downsampling_factor
+    least = pixels * pipeline.unet.config.downsampling_factor
+    sizes = []
+    for name, own in (("height", height), ("width", width)):
+        value = getattr(sampling, name)
+        if value is None:
+            value = own * pixels
+        elif value % least:
+            nearest = max(1, round(value / least)) * least
+            raise ValueError(
+                f"`{name}` must be a multiple of {least} pixels, which the autoencoder "
+                f"and the UNet halve it by; got {value}. Use {nearest}."
+            )
+        sizes.append(value // pixels)
+    return (sizes[0], sizes[1], channels)
+
+
+def condition(pipeline: Pipeline, table: Table, sampling: Sampling) -> Conditioning:
+    """Makes arrays of the columns that the pipeline is conditioned on.
+
+    Both a column `negative_prompt` and the option of that name are a `ValueError`.
+    """
+    negative = None
+    if "negative_prompt" in table and sampling.negative_prompt is not None:
+        raise ValueError(
+            "`negative_prompt` must be an option of sampling or a column beside the "
+            f"prompts; got both, the option {sampling.negative_prompt!r}."
+        )
+    if sampling.is_guided:
+        texts = [sampling.negative_prompt or ""]
+        if "negative_prompt" in table:
+            texts = table["negative_prompt"]
+        negative = pipeline.tokenize(texts)
+    return Conditioning(
+        pipeline.tokenize(table.prompts), negative, _channels(pipeline, table, sampling)
+    )
+
+
+def prepare(
+    pipeline: Pipeline,
+    table: Table,
+    sampling: Sampling,
+    *,
+    key: PRNGKeyArray | None,
+    latents: Any,
+) -> Batch:
+    """Makes a batch of a table, one image for each row.
+
+    **Arguments:**
+
+    - `pipeline`, `sampling`: What draws the images, and how.
+    - `table`: The rows.
+    - `key`: Draws the starting noise and all that is random after it; `None` is
+        `jax.random.key(0)`.
+    - `latents`: Starting noise instead of one that is drawn, or `None`.
+    """
+    plan = make_plan(pipeline, sampling)
+    latents_key, later_key = jr.split(jr.key(0) if key is None else key)
+    if latents is None:
+        shape = (len(table), *latent_shape(pipeline, sampling))
+        latents = jr.normal(latents_key, shape, jnp.float32)
+    else:
+        latents = check_latents(pipeline, latents, sampling, len(table))
+        sampling = _of_size(pipeline, sampling, latents)
+    return Batch(condition(pipeline, table, sampling), latents, later_key, plan)
+
+
+def check_latents(
+    pipeline: Pipeline, latents: Any, sampling: Sampling, batch: int
+) -> Latents:
+    """Makes float32 of starting noise, or a `ValueError` that says what is wrong."""
+    shape = np.shape(latents)
+    channels = pipeline.latent_shape[2]
+    if len(shape) != 4 or shape[0] != batch or shape[3] != channels:
+        raise ValueError(
+            "`latents` must have shape (batch, height, width, channels) = "
+            f"({batch}, height, width, {channels}), channels last; got {shape}."
+        )
+    factor = pipeline.unet.config.downsampling_factor
+    if shape[1] % factor or shape[2] % factor or not (shape[1] and shape[2]):
+        raise ValueError(
+            f"`latents` must have a height and a width divisible by {factor}, the "
+            f"UNet's factor; got {shape[1]}x{shape[2]}."
+        )
+    expected = latent_shape(pipeline, sampling)
+    for axis, name in enumerate(("height", "width")):
+        value = getattr(sampling, name)
+        if value is not None and shape[1 + axis] != expected[axis]:
+            raise ValueError(
+                f"`latents` must have the size that `{name}` says, "
+                f"{expected[axis]} for {value} pixels; got {shape[1 + axis]}. Leave "
+                f"`{name}` out: the latents set the size."
+            )
+    if not jnp.issubdtype(jnp.result_type(latents), jnp.floating):
+        raise ValueError(
+            f"`latents` must be floating point; got {jnp.result_type(latents)}."
+        )
+    return jnp.asarray(latents, jnp.float32)
+
+
+def _of_size(pipeline: Pipeline, sampling: Sampling, latents: Latents) -> Sampling:
+    """The options with the size that latents have."""
+    pixels = pipeline.vae.config.downsampling_factor
+    _, height, width, _ = latents.shape
+    return Sampling(
+        sampling.num_inference_steps,
+        sampling.guidance_scale,
+        sampling.eta,
+        sampling.negative_prompt,
+        sampling.lora_schedule,
+        sampling.sampler,
+        height * pixels,
+        width * pixels,
+    )
+
+
+def _channels(pipeline: Pipeline, table: Table, sampling: Sampling) -> Any:
+    extra = pipeline.conditioning_channels
+    if extra == 0:
+        return None
+    height, width, _ = latent_shape(pipeline, sampling)
+    expected = (len(table), height, width, extra)
+    got = np.shape(table["conditioning"]) if "conditioning" in table else None
+    if got != expected:
+        raise ValueError(
+            "`prompts` must have a column 'conditioning' of shape (rows, height, "
+            f"width, channels) = {expected}, which this UNet sees beside the latents; "
+            f"got {got}."
+        )
+    return jnp.asarray(table["conditioning"], jnp.float32)
