@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from draftx._table import Table
+from draftx import Table
 from draftx.rewards import (
     AbstractReward,
     Clipped,

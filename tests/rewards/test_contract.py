@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from draftx._table import Table
+from draftx import Table
 from draftx.rewards import (
     as_reward,
     check_differentiable,

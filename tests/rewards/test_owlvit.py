@@ -72,7 +72,7 @@ def rows(golden, parts):
 
 
 @eqx.filter_jit
-def _value_and_grad(reward, images, rows):
+def value_and_grad(reward, images, rows):
     def total(images):
         scores = reward(images, rows)
         return jnp.sum(scores), scores
@@ -82,14 +82,14 @@ def _value_and_grad(reward, images, rows):
 
 
 @eqx.filter_jit
-def _score(reward, images, rows=None):
+def score(reward, images, rows=None):
     return reward(images, rows)
 
 
 @pytest.mark.parametrize("name", make_owlvit.CASES)
 def test_matches_golden(name, golden, parts, rows):
     reward = DetectionReward(*parts, **make_owlvit.CASES[name])
-    scores, gradient = _value_and_grad(reward, jnp.asarray(golden["in/images"]), rows)
+    scores, gradient = value_and_grad(reward, jnp.asarray(golden["in/images"]), rows)
     assert (scores.shape, scores.dtype) == ((3,), jnp.float32)
     np.testing.assert_allclose(scores, golden[f"out/{name}"], rtol=VALUE_TOLERANCE)
     assert relative_error(gradient, golden[f"grad/{name}"]) < GRADIENT_TOLERANCE
@@ -141,18 +141,18 @@ def test_queries_of_every_prompt(parts, golden, by_prompt):
     images = jnp.asarray(golden["in/images"])
     rows = by_prompt.prepare(["red", "blue", "green"])
     assert rows.is_query.tolist() == [[True, True], [True, False], [True, True]]
-    scores = _score(by_prompt, images, rows)
+    scores = score(by_prompt, images, rows)
     # As with one list for all images, image by image; left-over places count nothing.
     for i, queries in enumerate((["a bad", "lin"], ["lin"])):
         one = DetectionReward(*parts, queries, kind="both")
         assert one.prepare(["anything"]) is None
-        assert_close(_score(one, images)[i], scores[i])
+        assert_close(score(one, images)[i], scores[i])
     # A prompt is its own query.
     own = DetectionReward(*parts, kind="both")
     rows = own.prepare(["aff", "lin", "lin"])
     assert rows.embeddings.shape == (3, 1, 12)
     assert_close(rows.embeddings[1], rows.embeddings[2])
-    assert_close(_score(own, images, rows)[1], scores[1])
+    assert_close(score(own, images, rows)[1], scores[1])
 
 
 def test_parts_of_a_score_add_up(parts, golden):
@@ -183,15 +183,15 @@ def test_images_do_not_talk_to_each_other(golden, by_prompt):
     images = jnp.asarray(golden["in/images"])
     rows = by_prompt.prepare(["red", "blue", "green"])
     others = images[::-1].at[1].set(images[1])
-    scores, gradient = _value_and_grad(by_prompt, images, rows)
-    other_scores, other_gradient = _value_and_grad(by_prompt, others, rows)
+    scores, gradient = value_and_grad(by_prompt, images, rows)
+    other_scores, other_gradient = value_and_grad(by_prompt, others, rows)
     assert_close(scores[1], other_scores[1])
     assert_close(gradient[1], other_gradient[1])
     assert not jnp.allclose(scores[0], other_scores[0])
     # Steps along the gradient raise every score.
     for _ in range(2):
         images = images + 2e-3 * jnp.sign(gradient)
-        raised, gradient = _value_and_grad(by_prompt, images, rows)
+        raised, gradient = value_and_grad(by_prompt, images, rows)
         assert jnp.all(raised > scores)
         scores = raised
 
@@ -201,13 +201,13 @@ def test_flat_and_bfloat16_images(golden, by_prompt):
     images = jnp.asarray(golden["in/images"])
     levels = jnp.asarray([0.0, 1.0, 0.5])[:, None, None, None]
     flat = jnp.broadcast_to(levels, images.shape)
-    scores, gradient = _value_and_grad(by_prompt, flat, rows)
+    scores, gradient = value_and_grad(by_prompt, flat, rows)
     assert jnp.all(jnp.isfinite(scores))
     assert jnp.all(jnp.isfinite(gradient))
     assert jnp.any(gradient != 0)
     half = images.astype(jnp.bfloat16)
-    expected, _ = _value_and_grad(by_prompt, half.astype(jnp.float32), rows)
-    assert_close(_score(by_prompt, half, rows), expected)
+    expected, _ = value_and_grad(by_prompt, half.astype(jnp.float32), rows)
+    assert_close(score(by_prompt, half, rows), expected)
 
 
 def test_weights_in_bfloat16(folder, golden, by_prompt):
@@ -216,8 +216,8 @@ def test_weights_in_bfloat16(folder, golden, by_prompt):
     queries = dict(by_prompt.prompt_queries)
     reward = DetectionReward(model, by_prompt.tokenizer, queries, kind="both")
     images, prompts = jnp.asarray(golden["in/images"]), list(queries)
-    actual = _score(reward, images, reward.prepare(prompts))
-    expected, _ = _value_and_grad(by_prompt, images, by_prompt.prepare(prompts))
+    actual = score(reward, images, reward.prepare(prompts))
+    expected, _ = value_and_grad(by_prompt, images, by_prompt.prepare(prompts))
     assert actual.dtype == jnp.float32
     assert relative_error(actual, expected) < 0.05
 
@@ -297,106 +297,3 @@ def test_files_of_another_family_and_damaged_ones(folder, golden, tmp_path):
     config.write_text(json.dumps({"model_type": "owlvit"}))
     with pytest.raises(ModelFileError, match="`text_config` must be there"):
         read_owlvit(tmp_path, dtype)
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    pytest.importorskip("torch")
-    return pytest.importorskip("transformers")
-
-
-@pytest.mark.oracle
-@pytest.mark.filterwarnings("ignore")
-def test_golden_is_what_is_installed(transformers, golden):
-    live = make_owlvit.reference()
-    assert golden.keys() == live.keys()
-    assert str(golden.pop("shapes")) == str(live["shapes"])
-    for key in golden:
-        np.testing.assert_allclose(golden[key], live[key], rtol=1e-4, atol=1e-6)
-    shapes = {key: tuple(shape) for key, shape in make_owlvit.manifest().items()}
-    assert shapes == manifest("owlvit_b32")
-
-
-@pytest.mark.oracle
-@pytest.mark.filterwarnings("ignore")
-def test_a_folder_of_transformers(transformers, tmp_path):
-    """From words and images to what its postprocessing calls detections."""
-    import torch
-
-    text = make_clip._TEXT | dict(
-        hidden_size=24, hidden_act="gelu", num_hidden_layers=3, eos_token_id=30
-    )
-    vision = dict(
-        hidden_act="gelu",
-        hidden_size=20,
-        image_size=20,
-        intermediate_size=28,
-        layer_norm_eps=1e-3,
-        num_attention_heads=4,
-        num_hidden_layers=3,
-        patch_size=5,
-    )
-    config = dict(text_config=text, vision_config=vision, projection_dim=24)
-    owlvit = make_owlvit.model(config)
-    make_clip.randomize(owlvit, np.random.default_rng(1)).float()
-    owlvit.save_pretrained(tmp_path)
-    tiny_clip.write_tokenizer(tmp_path)
-    words = transformers.CLIPTokenizer.from_pretrained(str(tmp_path))
-    queries = ["a bad cab", "LIN  lin", "abcdefg", "gin"]
-    ids = words(queries, padding="max_length", max_length=9, return_tensors="pt")
-    images = np.random.default_rng(0).uniform(size=(2, 33, 24, 3)).astype(np.float32)
-    pixels = torch.as_tensor(images).double().permute(0, 3, 1, 2).requires_grad_()
-    logits, boxes = make_owlvit.detect(
-        owlvit.double(), pixels, ids.input_ids.repeat(2, 1)
-    )
-    model = read_owlvit(tmp_path, np.dtype(np.float32))
-    tokenizer = read_tokenizer(tmp_path, model.config.text.vocab_size)
-    for options in (
-        dict(),
-        dict(kind="both", exclude=True),
-        dict(kind="areas", threshold=0.3, areas="plain"),
-        dict(kind="both", threshold=0.3, labels="best"),
-    ):
-        expected = make_owlvit.reward(logits, boxes, **options)
-        (gradient,) = torch.autograd.grad(expected.sum(), pixels, retain_graph=True)
-        reward = DetectionReward(model, tokenizer, queries, **options)
-        actual, ours = _value_and_grad(reward, jnp.asarray(images), None)
-        np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=1e-4)
-        assert relative_error(ours, gradient.permute(0, 2, 3, 1).numpy()) < 1e-3
-    # What is published for looking at detections counts the same ones.
-    from transformers.models.owlvit import image_processing_pil_owlvit as processing
-
-    processor = processing.OwlViTImageProcessorPil()
-    found = processor.post_process_object_detection(
-        transformers.modeling_outputs.ModelOutput(logits=logits, pred_boxes=boxes),
-        threshold=0.3,
-    )
-    options = dict(threshold=0.3, labels="best", areas="plain")
-    corners = [f["boxes"] for f in found]
-    areas = [((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])).sum().item() for b in corners]
-    for kind, expected in (
-        ("scores", [f["scores"].sum().item() for f in found]),
-        ("areas", areas),
-    ):
-        reward = DetectionReward(model, tokenizer, queries, kind=kind, **options)
-        np.testing.assert_allclose(
-            _score(reward, jnp.asarray(images)), expected, rtol=1e-4
-        )
-
-
-@pytest.mark.oracle
-@pytest.mark.filterwarnings("ignore")
-def test_images_are_processed_as_transformers_does(transformers):
-    """Up to the rounding of its two passes over bytes."""
-    from PIL import Image
-    from transformers.models.owlvit import image_processing_pil_owlvit as processing
-
-    rng = np.random.default_rng(0)
-    coarse = Image.fromarray(rng.integers(64, 192, (6, 5, 3), np.uint8))
-    processor = processing.OwlViTImageProcessorPil(size={"height": 20, "width": 20})
-    for height, width in ((33, 24), (20, 41), (11, 12)):
-        image = coarse.resize((width, height))
-        expected = processor(image, return_tensors="np")["pixel_values"][0]
-        images = jnp.asarray(np.asarray(image, np.float32) / 255)[None]
-        actual = stretch_preprocess(images, 20)[0]
-        assert np.abs(actual - expected.transpose(1, 2, 0)).max() < 1.1 / 255 / 0.26

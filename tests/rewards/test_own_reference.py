@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from draftx._table import Table
+from draftx import Table
 from draftx.rewards import FeatureDistance, ReferenceSimilarity, WeightedSum
 
 from ..helpers import assert_close

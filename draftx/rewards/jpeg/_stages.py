@@ -105,7 +105,7 @@ def halve(
 def double(
     chroma: _Chroma, divide: Divide
 ) -> Float[Array, "batch double_height double_width 2"]:
-    """Interpolates with weights 3/4 and 1/4 of the nearest and next sample, on each axis."""
+    """Interpolates on each axis: 3/4 of the nearest sample, 1/4 of the next one."""
     if chroma.shape[2] <= 2:  # Too narrow for libjpeg's filter; it repeats instead.
         return jnp.repeat(jnp.repeat(chroma, 2, axis=1), 2, axis=2)
     padded = jnp.pad(chroma, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")

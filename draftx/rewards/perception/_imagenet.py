@@ -21,7 +21,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ResizeAndCrop(eqx.Module):
     """Resizes the shortest edge, cuts out the middle square and normalizes it.
 
-    Differentiable; bilinear, with antialiasing where it shrinks, as torchvision and Pillow do it.
+    Differentiable; bilinear, with antialiasing where it shrinks, as torchvision and
+    Pillow do it.
     """
 
     resize: int = eqx.field(static=True)
