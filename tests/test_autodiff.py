@@ -11,7 +11,6 @@ import pytest
 
 from draftx._autodiff import (
     attach_gradient,
-    checkpointed_fori_loop,
     eager_gradient,
     known_value,
     stop_gradient,
@@ -169,44 +168,3 @@ def test_attached_gradient_weighs_each_row(getkey):
     value, d_at = jax.value_and_grad(loss)(at)
     assert value == -1
     assert_close(d_at, weights[:, None, None] * gradient)
-
-
-def _body(index, state, weight, rows):
-    return jnp.tanh(weight * state) + rows[index]
-
-
-def _by_scan(lower, upper, state, weight, rows):
-    for index in range(lower, upper):
-        state = _body(index, state, weight, rows)
-    return state
-
-
-@pytest.mark.parametrize("lower", [0, 2, 4, 5])
-def test_loop_with_a_traced_start_is_the_loop(lower, getkey):
-    state, cotangent = jr.normal(getkey(), (2, 3))
-    weight, rows = jr.normal(getkey(), (3,)), jr.normal(getkey(), (5, 3))
-
-    def loss(state, weight, rows, lower, loop):
-        return jnp.sum(cotangent * loop(lower, 5, state, weight, rows))
-
-    loop = lambda lower, upper, *args: checkpointed_fori_loop(
-        lower, upper, _body, *args
-    )
-    grad = jax.jit(
-        jax.value_and_grad(lambda *a: loss(*a, loop=loop), argnums=(0, 1, 2))
-    )
-    expected = jax.value_and_grad(
-        lambda *a: loss(*a, lower, _by_scan), argnums=(0, 1, 2)
-    )(state, weight, rows)
-    assert_close(grad(state, weight, rows, jnp.asarray(lower)), expected)
-
-
-def test_loop_in_float64_meets_finite_differences(getkey):
-    with jax.enable_x64(True):
-        state, weight = jnp.linspace(-1.0, 1.0, 3), jnp.asarray([0.5, -0.3, 0.9])
-        rows = jnp.linspace(0.0, 1.0, 15).reshape(5, 3)
-        # Jitted: the check hands numpy arrays in.
-        loop = jax.jit(
-            lambda *args: checkpointed_fori_loop(jnp.asarray(1), 5, _body, *args)
-        )
-        jax.test_util.check_grads(loop, (state, weight, rows), 1, modes=["rev"])
