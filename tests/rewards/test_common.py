@@ -163,6 +163,16 @@ def test_missing_features_error_text(name, without_type_checks):
         reward(images, jax.tree.map(lambda x: x[:2], case(name).features))
 
 
+@_EACH
+def test_it_has_a_name_in_profiles(name):
+    reward, features = case(name).reward, case(name).features
+    if name == "sum":
+        pytest.skip("its terms have theirs")
+    lowered = jax.jit(lambda images: reward(images, features)).lower(noise(name))
+    text = lowered.as_text(debug_info=True)
+    assert f"draftx.rewards.{type(reward).__name__}" in text
+
+
 def test_every_published_reward_is_tried():
     tried = {type(case(name).reward).__name__ for name in NAMES}
     assert {published(name).reward.__name__ for name in names()} <= tried

@@ -23,13 +23,13 @@ def test_three_steps_of_all_rewards_at_once():
         pipeline,
         WeightedSum(rewards, [0.1] * len(rewards)),
         thin.PROMPTS,
+        draftx.Sampling(num_inference_steps=2),
         method=draftx.DRaFTLV(num_samples=1),
         key=jr.key(1),
         num_train_steps=3,
         batch_size=2,
-        num_inference_steps=2,
-        learning_rate=1e-3,
-        show_progress=False,
+        optimizer=draftx.adamw(1e-3),
+        callbacks=(),
     )
     assert len(result.history) == 3
     assert all(np.isfinite(row["reward"]) for row in result.history)
