@@ -34,6 +34,23 @@ def getkey():
     return lambda: jr.fold_in(jr.key(0), next(keys))
 
 
+# The library is imported when it is first needed: its types are to be checked by then.
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """One of a few merges, as files of a folder say it."""
+    from .io.tiny import write_tokenizer
+
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def base_pipeline(tokenizer):
+    """A random pipeline without an adapter."""
+    from .io.tiny import random_pipeline
+
+    return random_pipeline(tokenizer)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def few_mappings():
     """Forgets compiled programs before there are too many of them.

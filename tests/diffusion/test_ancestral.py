@@ -13,7 +13,7 @@ from draftx.diffusion import Ancestral, DDIM, random_steps
 from ..goldens import make_scheduler
 from ..goldens.make_scheduler import PREDICTIONS, SPACINGS, VARIANCES
 from ..helpers import assert_close, relative_error
-from .toys import config, finals, golden
+from ..toys import config, finals, golden
 
 
 def _sampler(variance_type="fixed_small", **changes):

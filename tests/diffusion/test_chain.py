@@ -23,7 +23,7 @@ from draftx.diffusion import (
 )
 
 from ..helpers import assert_close
-from .toys import AdamsBashforth, config, ToyDenoiser
+from ..toys import AdamsBashforth, config, ToyDenoiser
 
 
 _TOTAL = 5

@@ -12,7 +12,7 @@ from draftx.diffusion import DDIM, SchedulerConfig
 from ..goldens import make_scheduler
 from ..goldens.make_scheduler import SCHEDULES, SD14, THINNED
 from ..helpers import assert_close, relative_error
-from .toys import config, finals, golden
+from ..toys import config, finals, golden
 
 
 def _sampler(**changes):

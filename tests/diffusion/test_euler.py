@@ -10,7 +10,7 @@ from draftx.diffusion import DDIM, Euler
 from ..goldens import make_scheduler
 from ..goldens.make_scheduler import PREDICTIONS, SPACINGS
 from ..helpers import assert_close, relative_error
-from .toys import config, finals, golden
+from ..toys import config, finals, golden
 
 
 def _sampler(**changes):

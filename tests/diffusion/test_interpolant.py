@@ -9,7 +9,7 @@ from draftx.diffusion._interpolant import clip, unmix
 
 from ..goldens.make_scheduler import PREDICTIONS
 from ..helpers import assert_close
-from .toys import config
+from ..toys import config
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)

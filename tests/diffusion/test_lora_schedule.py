@@ -14,7 +14,7 @@ from draftx.diffusion import (
     SchedulerConfig,
 )
 
-from .toys import ToyDenoiser
+from ..toys import ToyDenoiser
 
 
 _SAMPLER = DDIM(SchedulerConfig())

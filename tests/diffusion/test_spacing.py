@@ -7,7 +7,7 @@ from draftx.diffusion._spacing import spaced_timesteps, whole_timesteps
 
 from ..goldens import make_scheduler
 from ..goldens.make_scheduler import SPACINGS
-from .toys import config
+from ..toys import config
 
 
 @pytest.mark.oracle

@@ -1,4 +1,5 @@
-"""Toys for chains: a denoiser without a UNet, and many small chains at once."""
+"""Toys of all tests: a denoiser of three numbers, chains and episodes of it, and
+pipelines of random weights."""
 
 import dataclasses
 import functools as ft
@@ -10,18 +11,44 @@ import equinox as eqx
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 
+import draftx
 from draftx.diffusion import (
     AbstractDenoiser,
     AbstractSampler,
+    Chain,
+    DDIM,
     Euler,
     EulerSteps,
     SchedulerConfig,
 )
+from draftx.episodes import Episode, Memory
+from draftx.lora import LoRALinear
+from draftx.models import (
+    AutoencoderConfig,
+    AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    map_linears,
+    replace_parameters,
+    UNet2DConditionModel,
+    UNetConfig,
+)
+from draftx.rewards import as_reward
 
-from ..goldens import make_scheduler
-from ..goldens.make_scheduler import SD14, toy
+from .goldens import make_gradient, make_scheduler
+from .goldens.make_scheduler import SD14, toy
+
+
+TOKENIZER = pathlib.Path(__file__).parents[1] / "weights/tiny/tokenizer"
+BASE = np.asarray([0.1, 0.4, 0.2])
+WEIGHT = np.asarray([0.3, 0.5, -0.2])
+# Its last step adds no noise, whatever its eta.
+SAMPLER = DDIM(SchedulerConfig(set_alpha_to_one=True))
+TOTAL = 5
 
 
 @ft.cache
@@ -46,8 +73,51 @@ class ToyDenoiser(AbstractDenoiser):
     weight: jax.Array
 
     def __call__(self, latents, index):
-        scale = 2 - jnp.asarray(index).astype(jnp.float32) / 10
+        scale = 2 - jnp.asarray(index).astype(latents.dtype) / 10
         return jnp.tanh(self.weight[None, None, None] * latents) * scale
+
+
+def toy_decode(latents, remat):
+    del remat
+    return jax.nn.sigmoid(latents)
+
+
+def toy_reward(images):
+    return -jnp.mean((images - 0.3) ** 2, axis=(1, 2, 3))
+
+
+def toy_noise(batch=2, dtype=jnp.float32):
+    rng = np.random.default_rng(1)
+    return jnp.asarray(rng.normal(size=(batch, 2, 2, 3)), dtype)
+
+
+def toy_episode(
+    denoiser,
+    noise=None,
+    *,
+    sampler=SAMPLER,
+    total=TOTAL,
+    eta=0.0,
+    key=None,
+    reward=toy_reward,
+    decoder=toy_decode,
+    remat="none",
+    images_at_once=None,
+):
+    """An episode in the precision of its noise, of a base model with weights `BASE`."""
+    noise = toy_noise() if noise is None else noise
+    steps = jax.tree.map(
+        lambda x: x.astype(noise.dtype) if eqx.is_inexact_array(x) else x,
+        sampler.steps(total, eta=eta),
+    )
+    return Episode(
+        chain=Chain(sampler, denoiser, steps, key),
+        noise=noise,
+        decoder=decoder,
+        reward=as_reward(reward),
+        memory=Memory(remat, images_at_once),
+        base=eqx.Partial(ToyDenoiser, jnp.asarray(BASE, noise.dtype)),
+    )
 
 
 class AdamsBashforth(AbstractSampler[EulerSteps]):
@@ -130,3 +200,39 @@ def finals(samplers, num_steps, latents, noise, *, eta=None):
         for i, final in zip(indices, out, strict=True):
             ends[i] = np.asarray(final)
     return ends
+
+
+def make_pipeline(data):
+    """The pipeline of `make_gradient`'s weights, with its adapter."""
+    pipeline = draftx.Pipeline(
+        _fill(UNet2DConditionModel, UNetConfig, make_gradient.UNET, data, "unet"),
+        _fill(AutoencoderKL, AutoencoderConfig, make_gradient.VAE, data, "vae"),
+        _fill(CLIPTextModel, CLIPTextConfig, make_gradient.TEXT, data, "text_encoder"),
+        DDIM(SchedulerConfig.from_dict(make_gradient.SCHEDULER)),
+        CLIPTokenizer.from_folder(TOKENIZER),
+    )
+    pipeline = draftx.add_lora(
+        pipeline,
+        rank=make_gradient.RANK,
+        alpha=make_gradient.ALPHA,
+        targets=("cross_attention", "feed_forward", "projections"),
+        key=jr.key(0),
+    )
+
+    def adapt(name, layer):
+        if not isinstance(layer, LoRALinear):
+            return layer
+        new = [
+            jnp.asarray(data[f"lora/{name}.lora.{side}.weight"]).reshape(old.shape)
+            for side, old in (("down", layer.lora_down), ("up", layer.lora_up))
+        ]
+        return eqx.tree_at(lambda m: (m.lora_down, m.lora_up), layer, new)
+
+    return map_linears(adapt, pipeline)
+
+
+def _fill(cls, config, of_file, data, prefix):
+    skeleton = eqx.filter_eval_shape(cls, config.from_dict(of_file), key=jr.key(0))
+    return replace_parameters(
+        skeleton, lambda p: jnp.asarray(p.from_file(data[f"{prefix}/{p.key}"]))
+    )
