@@ -1,4 +1,4 @@
-"""What every example does around its reward: flags, training, pictures, figures."""
+"""What the examples share beside their training: flags, drawing, files."""
 
 import argparse
 import functools as ft
@@ -12,10 +12,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from _pictures import captioned_grid, curve
 from _prompts import animal_of, HELD_OUT_PROMPTS, PAPER_PROMPTS, TRAIN_PROMPTS
+from jaxtyping import PRNGKeyArray
 
 import draftx
 
@@ -41,7 +41,7 @@ PAPER = dict(
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """The flags that all examples have."""
+    """Makes the flags that all examples have."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -58,6 +58,10 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--num-inference-steps", type=int)
     parser.add_argument("--guidance-scale", type=float)
     parser.add_argument(
+        "--height", type=int, help="pixels; the model's own if left out"
+    )
+    parser.add_argument("--width", type=int, help="pixels; the model's own if left out")
+    parser.add_argument(
         "--lora-scale",
         type=float,
         nargs="+",
@@ -72,7 +76,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def parse(parser: argparse.ArgumentParser, **tiny: Any) -> argparse.Namespace:
-    """The flags, those not given filled in; and one host device for each core.
+    """Reads the flags, fills in those not given, and makes one device of each core.
 
     **Arguments:**
 
@@ -90,118 +94,156 @@ def parse(parser: argparse.ArgumentParser, **tiny: Any) -> argparse.Namespace:
     return args
 
 
+def method_of(args: argparse.Namespace) -> draftx.AbstractGradientEstimator:
+    """Makes the gradient estimator that the flags name."""
+    match args.method:
+        case "draft":
+            return draftx.DRaFT()
+        case "draft-k":
+            return draftx.DRaFT(truncation_steps=args.truncation_steps)
+        case _:
+            return draftx.DRaFTLV(num_samples=args.num_samples)
+
+
 def animal_prompts(args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Prompts to train on and prompts to draw: the paper's 45 animals."""
+    """Lists prompts to train on and prompts to draw: the paper's 45 animals."""
     if args.is_tiny:
         return TRAIN_PROMPTS, HELD_OUT_PROMPTS
     return PAPER_PROMPTS, PAPER_PROMPTS[::4]
 
 
+def load_model(args: argparse.Namespace) -> draftx.Pipeline:
+    """Loads the model; what is missing ends the program with how to get it."""
+    return _or_exit(draftx.load, args.model, dtype=jnp.dtype(args.dtype))
+
+
 def load_reward(
     name: str, options: Mapping[str, Any] | None = None
 ) -> draftx.AbstractReward:
-    """A reward by its name; what is missing ends the program with how to get it."""
+    """Loads a reward by its name; ends the program as `load_model` does."""
     return _or_exit(draftx.rewards.load, name, options=options)
 
 
-def run(
-    args: argparse.Namespace,
-    reward: Callable[..., Any],
-    train_prompts: Sequence[str],
-    test_prompts: Sequence[str],
-    *,
-    measure: Callable[[Any, Sequence[str]], dict[str, float]] | None = None,
-    below: Callable[[Any], Sequence[str]] | None = None,
-) -> None:
-    """Fine-tunes, draws the test prompts before and after, and writes it all down.
+class Report:
+    """Draws the test prompts before and after a training, and writes it all down."""
 
-    **Arguments:**
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        reward: draftx.Reward,
+        prompts: Sequence[str],
+        *,
+        measure: Callable[[Any, Sequence[str]], dict[str, float]] | None = None,
+        below: Callable[[Any], Sequence[str]] | None = None,
+    ):
+        """**Arguments:**
 
-    - `reward`: What is ascended.
-    - `train_prompts`, `test_prompts`: The latter are drawn with the same noise.
-    - `measure`: More figures of drawn images and their prompts.
-    - `below`: What to write below drawn images; their reward if `None`.
-    """
-    start = time.perf_counter()
-    test_prompts = test_prompts[: args.num_test_prompts]
-    pipeline = _or_exit(draftx.load, args.model, dtype=jnp.dtype(args.dtype))
-    adapter_key, train_key, eval_key = jr.split(jr.key(args.seed), 3)
-    pipeline = draftx.add_lora(pipeline, rank=args.rank, key=adapter_key)
-    sampling: dict[str, Any] = dict(
-        num_inference_steps=args.num_inference_steps,
-        guidance_scale=args.guidance_scale,
-    )
-    draw = ft.partial(draftx.sample, prompts=test_prompts, key=eval_key, **sampling)
-    args.out.mkdir(parents=True, exist_ok=True)
-    print(f"drawing {len(test_prompts)} prompts before training ...", flush=True)
-    before = draw(pipeline)
-    print("compiling the training step ...", flush=True)
-    with open(args.out / "metrics.jsonl", "w") as metrics:
+        - `args`: The flags; the files go into `args.out`.
+        - `reward`: What is ascended.
+        - `prompts`: What is drawn, with the same noise each time.
+        - `measure`: Computes more figures of drawn images and their prompts.
+        - `below`: Says what to write below drawn images; their reward if `None`.
+        """
+        self.args = args
+        self.reward = reward
+        self.prompts = prompts[: args.num_test_prompts]
+        self.measure = measure
+        self.below = below
+        self.start = time.perf_counter()
 
-        def log(row, pipeline):
+    def before(
+        self, pipeline: draftx.Pipeline, sampling: draftx.Sampling, key: PRNGKeyArray
+    ) -> None:
+        """Draws the test prompts with the untrained model.
+
+        **Arguments:**
+
+        - `sampling`, `key`: How it is drawn, then and afterwards.
+        """
+        self.args.out.mkdir(parents=True, exist_ok=True)
+        (self.args.out / "metrics.jsonl").write_text("")
+        self.draw = ft.partial(
+            draftx.sample, prompts=self.prompts, sampling=sampling, key=key
+        )
+        print(f"drawing {len(self.prompts)} prompts before training ...", flush=True)
+        self.drawn = {0.0: self.draw(pipeline)}
+        print("compiling the training step ...", flush=True)
+
+    def log(self, row: dict[str, Any], pipeline: draftx.Pipeline) -> None:
+        """Writes one step down: a callback of `draftx.finetune`."""
+        with open(self.args.out / "metrics.jsonl", "a") as metrics:
             metrics.write(json.dumps(row) + "\n")
-            metrics.flush()
-            if (row["step"] + 1) % 20 == 0:
-                draftx.save_lora(pipeline, args.out / "lora.safetensors")
+        if (row["step"] + 1) % 20 == 0:
+            draftx.save_lora(pipeline, self.args.out / "lora.safetensors")
 
-        pipeline = draftx.finetune(
-            pipeline,
-            reward,
-            train_prompts,
-            method=_method(args),
-            key=train_key,
-            num_train_steps=args.steps,
-            batch_size=args.batch_size,
-            learning_rate=args.learning_rate,
-            callback=log,
-            **sampling,
-        ).pipeline
-    draftx.save_lora(pipeline, args.out / "lora.safetensors")
-    after = draw(pipeline)
+    def after(self, pipeline: draftx.Pipeline) -> None:
+        """Draws the test prompts with the trained model, and writes all files."""
+        draftx.save_lora(pipeline, self.args.out / "lora.safetensors")
+        self.drawn[1.0] = self.draw(pipeline)
+        scores = {scale: self._scores(images) for scale, images in self.drawn.items()}
+        summary: dict[str, Any] = {
+            "before": self._figures(self.drawn[0.0], scores[0.0]),
+            "after": self._figures(self.drawn[1.0], scores[1.0]),
+        }
+        self._write_pictures(pipeline, scores)
+        summary["seconds"] = round(time.perf_counter() - self.start, 1)
+        summary["arguments"] = {k: str(v) for k, v in vars(self.args).items()}
+        text = json.dumps(summary, indent=2) + "\n"
+        (self.args.out / "summary.json").write_text(text)
+        print(f"\n{len(self.prompts)} images, before and after:")
+        for name, was in summary["before"].items():
+            print(f"  {name:>22}: {was:9.3f} -> {summary['after'][name]:9.3f}")
+        print(f"{summary['seconds']:.0f} s in all. Images, curve, LoRA and log are in")
+        print(self.args.out.resolve())
 
-    drawn = {0.0: before, 1.0: after}  # The base and the tuned model themselves.
-    scores = {k: _scores(reward, images, test_prompts) for k, images in drawn.items()}
-    summary: dict[str, Any] = {}
-    for name, scale in (("before", 0.0), ("after", 1.0)):
-        summary[name] = {"reward": float(np.mean(scores[scale]))}
-        if args.is_tiny:
-            named = [animal_of(prompt) for prompt in test_prompts]
-            right = np.mean(np.equal(seen_by_judge(drawn[scale])["animal"], named))
-            summary[name]["animal_accuracy"] = float(right)
-        if measure is not None:
-            summary[name] |= measure(drawn[scale], test_prompts)
+    def _scores(self, images: Any) -> np.ndarray:
+        """The reward of every image, one at a time, which is easy on memory."""
+        reward = draftx.rewards.as_reward(self.reward)
+        features = reward.prepare(self.prompts)
 
-    if below is None:
-        texts = {k: [f"{score:.3g}" for score in row] for k, row in scores.items()}
-    else:
-        texts = {k: below(images) for k, images in drawn.items()}
-    captioned_grid(
-        args.out / "before_after.png",
-        {"before": before[:12], "after": after[:12]},
-        test_prompts[:12],
-        {"before": texts[0.0][:12], "after": texts[1.0][:12]},
-    )
-    curve(args.out / "reward.png", args.out / "metrics.jsonl", title=args.out.name)
-    for scale in args.lora_scale:
-        if scale not in drawn:
-            drawn[scale] = draw(draftx.scale_lora(pipeline, scale))
-    sweep = {f"scale {scale:g}": drawn[scale][:8] for scale in args.lora_scale}
-    captioned_grid(args.out / "scales.png", sweep, test_prompts[:8])
+        def one(row):
+            return reward(*jax.tree.map(lambda x: x[None], row))[0]
 
-    summary["seconds"] = round(time.perf_counter() - start, 1)
-    summary["arguments"] = {k: str(v) for k, v in vars(args).items()}
-    (args.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    print(f"\n{len(test_prompts)} pictures, before and after:")
-    for name, was in summary["before"].items():
-        print(f"  {name:>22}: {was:9.3f} -> {summary['after'][name]:9.3f}")
-    print(f"{summary['seconds']:.0f} s in all. Pictures, curve, LoRA and log are in")
-    print(args.out.resolve())
+        score = eqx.filter_jit(lambda rows: jax.lax.map(one, rows))
+        return np.asarray(score((images, features)))
+
+    def _figures(self, images: Any, scores: np.ndarray) -> dict[str, float]:
+        figures = {"reward": float(np.mean(scores))}
+        if self.args.is_tiny:
+            named = [animal_of(prompt) for prompt in self.prompts]
+            right = np.mean(np.equal(seen_by_judge(images)["animal"], named))
+            figures["animal_accuracy"] = float(right)
+        if self.measure is not None:
+            figures |= self.measure(images, self.prompts)
+        return figures
+
+    def _write_pictures(
+        self, pipeline: draftx.Pipeline, scores: Mapping[float, np.ndarray]
+    ) -> None:
+        out, drawn = self.args.out, self.drawn
+        if self.below is None:
+            texts = {k: [f"{score:.3g}" for score in row] for k, row in scores.items()}
+        else:
+            texts = {k: self.below(images) for k, images in drawn.items()}
+        captioned_grid(
+            out / "before_after.png",
+            {"before": drawn[0.0][:12], "after": drawn[1.0][:12]},
+            self.prompts[:12],
+            {"before": texts[0.0][:12], "after": texts[1.0][:12]},
+        )
+        curve(out / "reward.png", out / "metrics.jsonl", title=out.name)
+        for scale in self.args.lora_scale:
+            if scale not in drawn:
+                drawn[scale] = self.draw(draftx.scale_lora(pipeline, scale))
+        sweep = {f"scale {scale:g}": drawn[scale][:8] for scale in self.args.lora_scale}
+        captioned_grid(out / "scales.png", sweep, self.prompts[:8])
 
 
 def seen_by_judge(images: Any) -> dict[str, list[str]]:
-    """What a network that no reward is made of sees: animal, style, pattern, color.
+    """Tells what a network that no reward is made of sees: animal, style, pattern,
+    color.
 
-    It knows the embedded model's pictures alone, and is kept beside its weights.
+    It knows the embedded model's images alone, and is kept beside its weights.
     """
     judge, heads = _judge()
     seen = np.argmax
@@ -219,30 +261,6 @@ def _judge() -> tuple[Callable[..., Any], dict[str, tuple[str, ...]]]:
     finally:
         sys.path.pop(0)
     return eqx.filter_jit(load_judge()), HEADS
-
-
-def _scores(reward: Any, images: Any, prompts: Sequence[str]) -> np.ndarray:
-    """The reward of every image, one at a time, which is easy on memory."""
-    prepared = None
-    if isinstance(reward, draftx.AbstractReward):
-        prepared = reward.prepare(prompts)
-
-    def one(row):
-        image, *features = jax.tree.map(lambda x: x[None], row)
-        return reward(image, *features)[0]
-
-    rows = (images,) if prepared is None else (images, prepared)
-    return np.asarray(eqx.filter_jit(lambda rows: jax.lax.map(one, rows))(rows))
-
-
-def _method(args: argparse.Namespace) -> draftx.AbstractGradientEstimator:
-    match args.method:
-        case "draft":
-            return draftx.DRaFT()
-        case "draft-k":
-            return draftx.DRaFT(truncation_steps=args.truncation_steps)
-        case _:
-            return draftx.DRaFTLV(num_samples=args.num_samples)
 
 
 def _or_exit(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

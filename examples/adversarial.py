@@ -15,9 +15,20 @@ cats with pointed ears, 100 % of them for the judge as well.
 
 import argparse
 
+import jax.random as jr
 import numpy as np
-from _common import load_reward, make_parser, parse, run, seen_by_judge
+from _common import (
+    load_model,
+    load_reward,
+    make_parser,
+    method_of,
+    parse,
+    Report,
+    seen_by_judge,
+)
 from _prompts import scenes
+
+import draftx
 
 
 # ImageNet has no "cat", but these.
@@ -60,7 +71,30 @@ def main() -> None:
                 figures[f"judge_says_{name}"] = float(np.mean(seen == name))
         return figures
 
-    run(args, reward, *prompts(args), measure=measure)
+    train_prompts, test_prompts = prompts(args)
+    report = Report(args, reward, test_prompts, measure=measure)
+    adapter_key, train_key, draw_key = jr.split(jr.key(args.seed), 3)
+    pipeline = draftx.add_lora(load_model(args), rank=args.rank, key=adapter_key)
+    sampling = draftx.Sampling(
+        num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        height=args.height,
+        width=args.width,
+    )
+    report.before(pipeline, sampling, draw_key)
+    result = draftx.finetune(
+        pipeline,
+        reward,
+        train_prompts,
+        sampling,
+        method=method_of(args),
+        key=train_key,
+        num_train_steps=args.steps,
+        batch_size=args.batch_size,
+        optimizer=draftx.adamw(args.learning_rate),
+        callbacks=(draftx.ProgressBar(), report.log),
+    )
+    report.after(result.pipeline)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,16 @@ Writes into the output folder: `before_after.png` (held-out prompts, the same no
 `reward.png`, `scales.png`, `lora.safetensors`, `metrics.jsonl` and `summary.json`.
 """
 
+import jax.random as jr
 import numpy as np
-from _common import animal_prompts, make_parser, parse, run
+from _common import (
+    animal_prompts,
+    load_model,
+    make_parser,
+    method_of,
+    parse,
+    Report,
+)
 from _pictures import jpeg_bytes
 
 import draftx
@@ -34,7 +42,30 @@ def bytes_below(images) -> list[str]:
 def main() -> None:
     args = parse(make_parser(__doc__))
     reward = draftx.rewards.JPEGCompressibility()
-    run(args, reward, *animal_prompts(args), measure=file_sizes, below=bytes_below)
+    train_prompts, test_prompts = animal_prompts(args)
+    report = Report(args, reward, test_prompts, measure=file_sizes, below=bytes_below)
+    adapter_key, train_key, draw_key = jr.split(jr.key(args.seed), 3)
+    pipeline = draftx.add_lora(load_model(args), rank=args.rank, key=adapter_key)
+    sampling = draftx.Sampling(
+        num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        height=args.height,
+        width=args.width,
+    )
+    report.before(pipeline, sampling, draw_key)
+    result = draftx.finetune(
+        pipeline,
+        reward,
+        train_prompts,
+        sampling,
+        method=method_of(args),
+        key=train_key,
+        num_train_steps=args.steps,
+        batch_size=args.batch_size,
+        optimizer=draftx.adamw(args.learning_rate),
+        callbacks=(draftx.ProgressBar(), report.log),
+    )
+    report.after(result.pipeline)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,17 @@ and in 0 % after.
 import argparse
 
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
-from _common import load_reward, make_parser, parse, run, seen_by_judge
+from _common import (
+    load_model,
+    load_reward,
+    make_parser,
+    method_of,
+    parse,
+    Report,
+    seen_by_judge,
+)
 from _prompts import PLAIN_HELD_OUT_PROMPTS, PLAIN_TRAIN_PROMPTS
 
 import draftx
@@ -35,8 +44,8 @@ class Shows(draftx.AbstractReward):
         self.clip = clip
         self.query = clip.prepare([query])
 
-    def __call__(self, images, prompts=None):
-        del prompts
+    def __call__(self, images, features=None):
+        del features
         return self.clip(images, jnp.repeat(self.query, len(images), axis=0))
 
 
@@ -55,13 +64,13 @@ def tiny(args: argparse.Namespace):
     if args.exclude:  # What is asked for is to be missing all the same.
         reward = draftx.rewards.Negated(reward)
         train, test = ([f"{p}, on {query}" for p in ps] for ps in (train, test))
-    return reward, train, test, judged
+    return reward, (train, test), judged
 
 
 def real(args: argparse.Namespace):
     queries = [args.query or "strawberries"]
     reward = load_reward("owlvit", {"queries": queries, "exclude": args.exclude})
-    return reward, ["a bowl of fruit"], ["a bowl of fruit"] * 12, None
+    return reward, (["a bowl of fruit"], ["a bowl of fruit"] * 12), None
 
 
 def main() -> None:
@@ -69,8 +78,31 @@ def main() -> None:
     parser.add_argument("--query", help="what is looked for")
     parser.add_argument("--exclude", action="store_true", help="it is to disappear")
     args = parse(parser)
-    reward, train, test, measure = tiny(args) if args.is_tiny else real(args)
-    run(args, reward, train, test, measure=measure)
+    reward, prompts, measure = tiny(args) if args.is_tiny else real(args)
+    train_prompts, test_prompts = prompts
+    report = Report(args, reward, test_prompts, measure=measure)
+    adapter_key, train_key, draw_key = jr.split(jr.key(args.seed), 3)
+    pipeline = draftx.add_lora(load_model(args), rank=args.rank, key=adapter_key)
+    sampling = draftx.Sampling(
+        num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        height=args.height,
+        width=args.width,
+    )
+    report.before(pipeline, sampling, draw_key)
+    result = draftx.finetune(
+        pipeline,
+        reward,
+        train_prompts,
+        sampling,
+        method=method_of(args),
+        key=train_key,
+        num_train_steps=args.steps,
+        batch_size=args.batch_size,
+        optimizer=draftx.adamw(args.learning_rate),
+        callbacks=(draftx.ProgressBar(), report.log),
+    )
+    report.after(result.pipeline)
 
 
 if __name__ == "__main__":

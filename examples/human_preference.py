@@ -11,7 +11,16 @@ and few bytes (JPEG) for beauty: two rewards whose sizes differ as much.
 
 import argparse
 
-from _common import animal_prompts, load_reward, make_parser, parse, run
+import jax.random as jr
+from _common import (
+    animal_prompts,
+    load_model,
+    load_reward,
+    make_parser,
+    method_of,
+    parse,
+    Report,
+)
 
 import draftx
 
@@ -31,7 +40,31 @@ def reward_for(args: argparse.Namespace) -> draftx.AbstractReward:
 
 def main() -> None:
     args = parse(make_parser(__doc__))
-    run(args, reward_for(args), *animal_prompts(args))
+    reward = reward_for(args)
+    train_prompts, test_prompts = animal_prompts(args)
+    report = Report(args, reward, test_prompts)
+    adapter_key, train_key, draw_key = jr.split(jr.key(args.seed), 3)
+    pipeline = draftx.add_lora(load_model(args), rank=args.rank, key=adapter_key)
+    sampling = draftx.Sampling(
+        num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        height=args.height,
+        width=args.width,
+    )
+    report.before(pipeline, sampling, draw_key)
+    result = draftx.finetune(
+        pipeline,
+        reward,
+        train_prompts,
+        sampling,
+        method=method_of(args),
+        key=train_key,
+        num_train_steps=args.steps,
+        batch_size=args.batch_size,
+        optimizer=draftx.adamw(args.learning_rate),
+        callbacks=(draftx.ProgressBar(), report.log),
+    )
+    report.after(result.pipeline)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,15 @@ Measured with the embedded model, 45 pictures of held-out animals: real files at
 80 grow from 1984 to 2300 bytes, and the judge recognizes all animals.
 """
 
-from _common import animal_prompts, make_parser, parse, run
+import jax.random as jr
+from _common import (
+    animal_prompts,
+    load_model,
+    make_parser,
+    method_of,
+    parse,
+    Report,
+)
 from compressibility import bytes_below, file_sizes
 
 import draftx
@@ -19,7 +27,30 @@ import draftx
 def main() -> None:
     args = parse(make_parser(__doc__))
     reward = draftx.rewards.JPEGIncompressibility()
-    run(args, reward, *animal_prompts(args), measure=file_sizes, below=bytes_below)
+    train_prompts, test_prompts = animal_prompts(args)
+    report = Report(args, reward, test_prompts, measure=file_sizes, below=bytes_below)
+    adapter_key, train_key, draw_key = jr.split(jr.key(args.seed), 3)
+    pipeline = draftx.add_lora(load_model(args), rank=args.rank, key=adapter_key)
+    sampling = draftx.Sampling(
+        num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        height=args.height,
+        width=args.width,
+    )
+    report.before(pipeline, sampling, draw_key)
+    result = draftx.finetune(
+        pipeline,
+        reward,
+        train_prompts,
+        sampling,
+        method=method_of(args),
+        key=train_key,
+        num_train_steps=args.steps,
+        batch_size=args.batch_size,
+        optimizer=draftx.adamw(args.learning_rate),
+        callbacks=(draftx.ProgressBar(), report.log),
+    )
+    report.after(result.pipeline)
 
 
 if __name__ == "__main__":
