@@ -1,6 +1,7 @@
 """Group normalization, optionally followed by SiLU, as one op with one VJP."""
 
 import functools as ft
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,14 @@ def _forward(x, weight, bias, num_groups, epsilon, silu):
     return (jax.nn.silu(z) if silu else z).astype(x.dtype), mean, rstd
 
 
+class _Residuals(NamedTuple):
+    x: Array
+    weight: Array
+    bias: Array
+    mean: Array
+    rstd: Array
+
+
 @ft.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _group_norm(x, weight, bias, num_groups, epsilon, silu):
     return _forward(x, weight, bias, num_groups, epsilon, silu)[0]
@@ -70,15 +79,17 @@ def _group_norm(x, weight, bias, num_groups, epsilon, silu):
 
 def _fwd(x, weight, bias, num_groups, epsilon, silu):
     out, mean, rstd = _forward(x, weight, bias, num_groups, epsilon, silu)
-    return out, (x, weight, bias, mean, rstd)
+    return out, _Residuals(x, weight, bias, mean, rstd)
 
 
 def _bwd(num_groups, epsilon, silu, residuals, d_out):
     del epsilon  # Already inside `rstd`.
-    x, weight, bias, mean, rstd = residuals
+    x, weight, bias = residuals.x, residuals.weight, residuals.bias
     # What follows from the residuals alone must wait for the cotangent: computed ahead
     # of it, every normalized input of the network would be kept at the same time.
-    mean, rstd, d_out = jax.lax.optimization_barrier((mean, rstd, d_out))
+    mean, rstd, d_out = jax.lax.optimization_barrier(
+        (residuals.mean, residuals.rstd, d_out)
+    )
     dtype, channels = mean.dtype, x.shape[-1]
     weight32 = weight.astype(dtype)[None, None, None]
     rstd = _spread(rstd, channels)

@@ -1,6 +1,7 @@
 """Layer normalization as one op with one VJP."""
 
 import functools as ft
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,14 @@ def _forward(x, weight, bias, epsilon):
     return y.astype(x.dtype), mean, rstd
 
 
+class _Residuals(NamedTuple):
+    x: Array
+    weight: Array
+    bias: Array
+    mean: Array
+    rstd: Array
+
+
 @ft.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _layer_norm(x, weight, bias, epsilon):
     return _forward(x, weight, bias, epsilon)[0]
@@ -47,12 +56,13 @@ def _layer_norm(x, weight, bias, epsilon):
 
 def _fwd(x, weight, bias, epsilon):
     out, mean, rstd = _forward(x, weight, bias, epsilon)
-    return out, (x, weight, bias, mean, rstd)
+    return out, _Residuals(x, weight, bias, mean, rstd)
 
 
 def _bwd(epsilon, residuals, d_out):
     del epsilon  # Already inside `rstd`.
-    x, weight, bias, mean, rstd = residuals
+    x, weight, bias = residuals.x, residuals.weight, residuals.bias
+    mean, rstd = residuals.mean, residuals.rstd
     dtype, rows = mean.dtype, tuple(range(x.ndim - 1))
     x_hat = (x.astype(dtype) - mean) * rstd
     d_out = d_out.astype(dtype)

@@ -1,5 +1,7 @@
 """A linear map whose weight already contains its low-rank update."""
 
+from typing import NamedTuple
+
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
@@ -43,6 +45,14 @@ def _sum_of_outer(left, right, dtype):
     return jnp.tensordot(left, right, axes=(axes, axes), preferred_element_type=dtype)
 
 
+class _Residuals(NamedTuple):
+    x: Array
+    weight: Array
+    lora_down: Array
+    lora_up: Array
+    lora_scale: Array | None
+
+
 @jax.custom_vjp
 def _lora_matmul(x, weight, lora_down, lora_up, lora_scale):
     del lora_down, lora_up, lora_scale  # Already inside `weight`.
@@ -50,11 +60,13 @@ def _lora_matmul(x, weight, lora_down, lora_up, lora_scale):
 
 
 def _fwd(x, weight, lora_down, lora_up, lora_scale):
-    return _product(x, weight), (x, weight, lora_down, lora_up, lora_scale)
+    residuals = _Residuals(x, weight, lora_down, lora_up, lora_scale)
+    return _product(x, weight), residuals
 
 
 def _bwd(residuals, d_out):
-    x, weight, lora_down, lora_up, lora_scale = residuals
+    x, weight, lora_scale = residuals.x, residuals.weight, residuals.lora_scale
+    lora_down, lora_up = residuals.lora_down, residuals.lora_up
     dtype = at_least_float32(x.dtype)
     # The skinny products read all of `x` and `d_out`, so those stay as they are, and
     # what is summed over tokens is summed in at least float32.

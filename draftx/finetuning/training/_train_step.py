@@ -63,8 +63,9 @@ def train_step(
     `gradient_norm`, `is_finite`, and `learning_rate` if the optimizer says it.
     """
     task, shape = training.task, training.shape
-    keys = jr.split(jr.fold_in(training.key, step), 4)
-    prompt_key, latents_key, method_key, reward_key = (keys[i] for i in range(4))
+    prompt_key, latents_key, method_key, reward_key = jr.split(
+        jr.fold_in(training.key, step), 4
+    )
     rows = jr.randint(prompt_key, shape[:1], 0, len(task))
     latents: Float[Array, "batch height width channels"] = jr.normal(
         latents_key, shape, jnp.float32

@@ -91,9 +91,9 @@ def _read_zip(file: io.BufferedIOBase, name: str) -> dict[str, np.ndarray]:
 
 def _read_legacy(file: io.BufferedIOBase, name: str) -> dict[str, np.ndarray]:
     storages: dict[str, Storage] = {}
-    magic, version, system, tree, keys = (
-        unpickle(file, name, storages) for _ in range(5)
-    )
+    following = lambda: unpickle(file, name, storages)
+    magic, version, system = following(), following(), following()
+    tree, keys = following(), following()
     if magic != _LEGACY_MAGIC or version != 1001 or not isinstance(keys, list):
         raise ValueError(f"protocol version {version!r}")
     if not isinstance(system, dict) or system.get("little_endian") is not True:

@@ -72,7 +72,8 @@ class _RebuildTensor:
     __slots__ = ()
 
     def __call__(self, *args: Any) -> Tensor:
-        storage, offset, shape, strides = args[:4]
+        storage, offset = args[:2]
+        shape, strides = args[2:4]
         dtype = args[6] if len(args) > 6 else None
         if not isinstance(storage, Storage):
             raise TypeError("a tensor without a storage")
@@ -156,7 +157,8 @@ class _Unpickler(AbstractUnpickler):
             ) from None
 
     def persistent_load(self, pid: Any, /) -> Storage:
-        kind, storage_type, key, _, size, *view = pid
+        kind, storage_type, key = pid[:3]
+        size, view = pid[4], pid[5:]
         if kind != "storage" or not isinstance(storage_type, StorageType):
             raise ValueError(f"a persistent object {kind!r}")
         if any(part is not None for part in view):

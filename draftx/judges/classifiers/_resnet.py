@@ -122,7 +122,8 @@ class ResNet(eqx.Module):
                 )
                 channels = 4 * inner if is_bottleneck else inner
             layers.append(tuple(blocks))
-        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self.layer1, self.layer2 = layers[:2]
+        self.layer3, self.layer4 = layers[2:]
         self.fc = Linear(channels, num_classes, key=fc_key)
 
     @classmethod

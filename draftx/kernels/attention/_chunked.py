@@ -2,6 +2,7 @@
 
 import functools as ft
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.lax as lax
@@ -54,6 +55,21 @@ def _first_rows(q_len, length):
     return jnp.arange(0, q_len, length)
 
 
+class _Residuals(NamedTuple):
+    query: Array
+    key: Array
+    value: Array
+    out: Any
+
+
+class _Rows(NamedTuple):
+    """Some rows of a head, or all of them: queries, what they got, its cotangent."""
+
+    query: Array
+    out: Array
+    d_out: Array
+
+
 @ft.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _attention(query, key, value, is_causal, length):
     q_len = query.shape[1]
@@ -76,39 +92,39 @@ def _attention(query, key, value, is_causal, length):
 
 def _fwd(query, key, value, is_causal, length):
     out = _attention(query, key, value, is_causal, length)
-    return out, (query, key, value, out)
+    return out, _Residuals(query, key, value, out)
 
 
 def _bwd(is_causal, length, residuals, d_out):
-    query, key, value, _ = residuals
-    q_len = query.shape[1]
+    q_len = residuals.query.shape[1]
 
     def head(args):
-        query, key, value, out, d_out = args
+        rows, key, value = args
 
         def chunk(sums, args):
-            rows, out, d_out, first_row = args
+            some, first_row = args
             weights, total = softmax_columns(
-                rows, key, is_causal=is_causal, first_row=first_row
+                some.query, key, is_causal=is_causal, first_row=first_row
             )
             # Used three times: without the barrier XLA may compute them three times.
             weights, total = lax.optimization_barrier((weights, total))
             # Rows of padding have a cotangent of zero and add nothing.
             d_query, *d_key_value = rows_vjp(
-                weights, total, rows, key, value, out, d_out
+                weights, total, some.query, key, value, some.out, some.d_out
             )
             sums = tuple(s + d for s, d in zip(sums, d_key_value, strict=True))
-            return sums, d_query.astype(query.dtype)
+            return sums, d_query.astype(rows.query.dtype)
 
         zeros = jnp.zeros(key.shape, at_least_float32(key.dtype))
-        split = (_split(x, length) for x in (query, out, d_out))
+        split = _Rows(*(_split(x, length) for x in rows))
         (d_key, d_value), d_query = lax.scan(
-            chunk, (zeros, zeros), (*split, _first_rows(q_len, length))
+            chunk, (zeros, zeros), (split, _first_rows(q_len, length))
         )
         d_query = _join(d_query, q_len)
         return d_query, d_key.astype(key.dtype), d_value.astype(value.dtype)
 
-    heads = tuple(_heads_first(x) for x in (*residuals, d_out))
+    rows = _Rows(residuals.query, residuals.out, d_out)
+    heads = jax.tree.map(_heads_first, (rows, residuals.key, residuals.value))
     return tuple(_heads_back(x) for x in lax.map(head, heads))
 
 

@@ -71,8 +71,8 @@ def rows_vjp(weights, total, query, key, value, out, d_out):
     """
     dtype = total.dtype
     product = lambda spec, a, b: jnp.einsum(spec, a, b, preferred_element_type=dtype)
-    heads_first = (x.swapaxes(1, 2) for x in (query, key, value, out, d_out))
-    query, key, value, out, d_out = heads_first
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+    out, d_out = out.swapaxes(1, 2), d_out.swapaxes(1, 2)
     d_out = d_out.astype(dtype) / total.swapaxes(2, 3)
     # The sum over all keys of `weights * d_weights`.
     mean = jnp.sum(d_out * out.astype(dtype), axis=-1)[:, :, None]

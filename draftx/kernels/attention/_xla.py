@@ -1,11 +1,21 @@
 """The whole score matrix at once, its softmax kept: fast where that is small."""
 
 import functools as ft
+from typing import NamedTuple
 
 import jax
 from jaxtyping import Array, Float
 
 from ._rows import attend_rows, rows_vjp, softmax_columns, weighted_columns
+
+
+class _Residuals(NamedTuple):
+    weights: Array
+    total: Array
+    query: Array
+    key: Array
+    value: Array
+    out: Array
 
 
 @ft.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -17,17 +27,19 @@ def _fwd(query, key, value, is_causal):
     weights, total = softmax_columns(query, key, is_causal=is_causal)
     weights = weights.astype(value.dtype)
     out = weighted_columns(weights, total, value)
-    return out, (weights, total, query, key, value, out)
+    return out, _Residuals(weights, total, query, key, value, out)
 
 
 def _bwd(is_causal, residuals, d_out):
     del is_causal  # Hidden keys have a weight of zero.
-    weights, total, query, key, value, out = residuals
-    d_query, d_key, d_value = rows_vjp(weights, total, query, key, value, out, d_out)
+    r = residuals
+    d_query, d_key, d_value = rows_vjp(
+        r.weights, r.total, r.query, r.key, r.value, r.out, d_out
+    )
     return (
-        d_query.astype(query.dtype),
-        d_key.astype(key.dtype),
-        d_value.astype(value.dtype),
+        d_query.astype(r.query.dtype),
+        d_key.astype(r.key.dtype),
+        d_value.astype(r.value.dtype),
     )
 
 
