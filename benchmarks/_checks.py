@@ -164,7 +164,7 @@ def fused_calls(context: Context) -> dict[str, Any]:
     inputs = make_inputs(
         context.model, dtype="bfloat16", batch=context.batch, rank=8, only_shapes=True
     )
-    program = chain_program(inputs, num_inference_steps=1, truncation_steps=1)
+    program = chain_program(inputs, draftx.Sampling(1), 1)
     traced = str(jax.make_jaxpr(program.fn)(program.arrays))
     compiled, figures = compile_program(program)
     targets = re.findall(r'custom_call_target="([^"]+)"', compiled.as_text())
@@ -189,8 +189,8 @@ def bfloat16_gradient(context: Context) -> dict[str, Any]:
         program = gradient_program(
             inputs,
             draftx.DRaFT(truncation_steps=2),
-            num_inference_steps=4,
-            remat="step",
+            draftx.Sampling(4),
+            draftx.Memory("step"),
             reward=lambda x: -jnp.mean((x - 0.3) ** 2, axis=(1, 2, 3)),
         )
         compiled, _ = compile_program(program)

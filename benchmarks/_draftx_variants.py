@@ -1,8 +1,7 @@
 """The cases of `against_pytorch.py` in draftx, with PyTorch's weights."""
 
-import inspect
 import time
-from typing import Any, get_args
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -15,10 +14,11 @@ from _timing import Variant
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import draftx
-from draftx.diffusion import DDIM, run_chain, SchedulerConfig
-from draftx.finetuning import value_and_grad
+from draftx.diffusion import DDIM, run_truncated, SchedulerConfig
+from draftx.episodes import Task
+from draftx.finetuning import split, value_and_grad
 from draftx.layers import Remat
-from draftx.lora import lora_filter, LoRALinear
+from draftx.lora import LoRALinear
 from draftx.models import (
     AutoencoderConfig,
     AutoencoderKL,
@@ -29,6 +29,8 @@ from draftx.models import (
     UNet2DConditionModel,
     UNetConfig,
 )
+from draftx.pipeline import Conditioning, make_plan
+from draftx.rewards import as_reward
 
 
 NOISE_SEED = 3  # Of DRaFT-LV's draws.
@@ -37,7 +39,9 @@ NOISE_SEED = 3  # Of DRaFT-LV's draws.
 class NoDecoder(eqx.Module):
     """Stands in for the autoencoder where the reward is of the latents."""
 
-    def decode(self, latents, *, remat="none"):
+    config: ClassVar = AutoencoderConfig()
+
+    def decode(self, latents, *, remat=Remat.NONE):
         del remat
         return latents
 
@@ -82,75 +86,51 @@ def draftx_pipeline(setting: Setting, weights) -> Any:
     return map_linears(adapt, pipeline)
 
 
-def remat_tiers(wanted: list[str]) -> list[str]:
+def remat_tiers(wanted: list[str]) -> list[Remat]:
     """What draftx can be asked to compute again, its default first."""
-    default = inspect.signature(value_and_grad).parameters["remat"].default
-    tiers = [tier for tier in get_args(Remat) if "all" in wanted or tier in wanted]
+    default = draftx.Memory().remat
+    tiers = [tier for tier in Remat if "all" in wanted or tier in wanted]
     return [default, *(tier for tier in tiers if tier != default)]
 
 
 def draftx_variant(
-    pipeline,
-    setting,
+    task: Task,
     case: Case,
     latents,
-    ids,
     *,
-    remat,
-    num_devices,
-    threads,
-    name,
-    role,
+    num_devices: int,
+    threads: int,
+    name: str,
+    role: str,
 ) -> Variant:
     """A compiled program of draftx and its arguments, the batch split over devices."""
     mesh = Mesh(np.asarray(jax.devices()[:num_devices]), ("data",))
     everywhere, by_batch = (
         NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",))
     )
-    key = jr.key(NOISE_SEED)
-    frozen_args: tuple[Any, ...] = (
-        pipeline,
-        jnp.zeros_like(ids[:1]),
-        jnp.asarray(setting.guidance),
-        key,
-    )
-    arrays, static = eqx.partition(frozen_args, eqx.is_array)
-    operands = (
-        jax.device_put(arrays, everywhere),
-        jax.device_put(ids, by_batch),
-        jax.device_put(jnp.asarray(latents), by_batch),
-    )
     method = draftx.DRaFT(truncation_steps=max(case.k, 1))
     if case.draws:
         method = draftx.DRaFTLV(num_samples=case.draws)
+    # The negative prompt is one row for all: of the conditioning, only the prompts'.
+    ids = jax.device_put(task.conditioning.input_ids, by_batch)
+    latents = jax.device_put(jnp.asarray(latents), by_batch)
+    arrays, static = eqx.partition((task, jr.key(NOISE_SEED)), eqx.is_array)
+    arrays = jax.device_put(arrays, everywhere)
 
     def program(arrays, ids, latents):
-        pipeline, negative_ids, guidance, key = eqx.combine(arrays, static)
+        task, key = eqx.combine(arrays, static)
+        task = eqx.tree_at(lambda t: t.conditioning.input_ids, task, ids)
+        batch = task.batch(latents, key)
         if case.k == 0:
-            steps = pipeline.sampler.steps(setting.steps)
-            denoiser = pipeline.denoiser(steps, ids, negative_ids, guidance)
-            clean = run_chain(
-                pipeline.sampler, denoiser, steps, latents, truncation_steps=0
-            )
-            return {"latents": clean, "images": pipeline.decode(clean)}
-        trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
+            chain = task.pipeline.chain(task.plan, batch.conditioning)
+            clean = run_truncated(chain, latents, 0).latents
+            return {"latents": clean, "images": task.pipeline.decode(clean)}
+        trainable, task = split(task)
         differentiate: Any = value_and_grad
-        (_, rewards), gradient = differentiate(
-            trainable,
-            frozen,
-            method,
-            setting.reward,
-            ids,
-            negative_ids,
-            latents,
-            guidance,
-            key,
-            num_inference_steps=setting.steps,
-            remat=remat,
-            mesh=mesh,
-        )
+        (_, rewards), gradient = differentiate(trainable, task, method, batch, mesh)
         return {"rewards": rewards, "gradient": draftx.lora_state_dict(gradient)}
 
+    operands = (arrays, ids, latents)
     options = {}
     if jax.default_backend() == "cpu":
         # One device has a thread for each core; of several, each has one.
@@ -173,20 +153,21 @@ def draftx_variants(pipeline, setting, case, latents, ids, args) -> list[Variant
     wanted = [(tier, most) for tier in tiers]
     if most > 1 and not case.k:
         wanted.append((None, 1))  # To see what splitting the batch gives.
+    reward = as_reward(setting.reward)
+    conditioning = Conditioning(ids, jnp.zeros_like(ids[:1]))
+    plan = make_plan(pipeline, draftx.Sampling(setting.steps, setting.guidance))
     variants = []
     for tier, n in wanted:
+        memory = draftx.Memory() if tier is None else draftx.Memory(tier)
         name = f"remat={tier}" if tier else "draftx"
         if not gpu:
             name += f", {n} devices" if n > 1 else f", 1 device, {args.threads} cores"
         role = "default" if (tier, n) == wanted[0] else "variant"
         try:
             variant = draftx_variant(
-                pipeline,
-                setting,
+                Task(pipeline, reward, conditioning, None, plan, memory),
                 case,
                 latents,
-                ids,
-                remat=tier,
                 num_devices=n,
                 threads=args.threads,
                 name=name,

@@ -19,7 +19,6 @@ from _models import (
 )
 
 import draftx
-from draftx.layers import Remat
 
 
 _HERE = pathlib.Path(__file__).parent
@@ -27,7 +26,7 @@ _RANK = 8
 
 
 def headline(
-    context: Context, *, case: str, bar: float, remat: Remat = "none"
+    context: Context, *, case: str, bar: float, remat: str = "none"
 ) -> dict[str, Any]:
     """Sampling or a reward gradient at the size that `context` says.
 
@@ -64,17 +63,16 @@ def headline(
     return row
 
 
-def _program(inputs: Inputs, context: Context, case: str, remat: Remat) -> Program:
+def _program(inputs: Inputs, context: Context, case: str, remat: str) -> Program:
+    sampling = draftx.Sampling(context.steps)
     if case == "sampling":
-        return sampling_program(inputs, num_inference_steps=context.steps)
+        return sampling_program(inputs, sampling)
     method = draftx.DRaFTLV(num_samples=2)
     if case != "draft-lv":
         k = int(case.removeprefix("draft-"))
         # The rehearsal's chain is short.
         method = draftx.DRaFT(truncation_steps=min(k, context.steps))
-    return gradient_program(
-        inputs, method, num_inference_steps=context.steps, remat=remat
-    )
+    return gradient_program(inputs, method, sampling, draftx.Memory(remat))
 
 
 def memory(context: Context, *, low: bool) -> dict[str, Any]:
@@ -135,9 +133,7 @@ def flags(context: Context, *, flag: str) -> dict[str, Any]:
     steps = (2, 1) if context.small else (6, 2)
     result: dict[str, Any] = {"flag": flag}
     for name, k in (("forward", 0), ("gradient", steps[1])):
-        program = chain_program(
-            inputs, num_inference_steps=steps[0], truncation_steps=k
-        )
+        program = chain_program(inputs, draftx.Sampling(steps[0]), k)
         compiled, figures = compile_program(program)
         times = time_program(
             compiled, program.arrays, repeats=2 if context.small else 10, warmups=2

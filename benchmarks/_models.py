@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import jax.random as jr
 
 import draftx
-from draftx.diffusion import DDIM, run_chain, SchedulerConfig
-from draftx.finetuning import AbstractGradientEstimator, value_and_grad
-from draftx.layers import Remat
+from draftx.diffusion import DDIM, run_truncated, SchedulerConfig
+from draftx.episodes import Task
+from draftx.finetuning import AbstractGradientEstimator, split, value_and_grad
 from draftx.lora import lora_filter
 from draftx.models import (
     AutoencoderConfig,
@@ -28,6 +28,8 @@ from draftx.models import (
     UNet2DConditionModel,
     UNetConfig,
 )
+from draftx.pipeline import Conditioning, make_plan
+from draftx.rewards import as_reward, JPEGCompressibility, Reward
 
 
 _SHAPES: dict[str, tuple[UNetConfig, AutoencoderConfig, CLIPTextConfig]] = {
@@ -65,10 +67,8 @@ class Inputs(NamedTuple):
     """What a gradient is a function of: arrays, or only their shapes."""
 
     pipeline: draftx.Pipeline
-    input_ids: Any
-    negative_ids: Any
+    conditioning: Conditioning
     latents: Any
-    guidance_scale: Any
     key: Any
 
 
@@ -124,7 +124,7 @@ def make_inputs(
         tokens, words = config.max_position_embeddings, config.vocab_size
         ids = jr.randint(jr.key(4), (batch + 1, tokens), 0, words, jnp.int32)
         latents = jr.normal(jr.key(2), (batch, *pipeline.latent_shape))
-        return Inputs(pipeline, ids[1:], ids[:1], latents, jnp.asarray(7.5), jr.key(3))
+        return Inputs(pipeline, Conditioning(ids[1:], ids[:1]), latents, jr.key(3))
 
     return eqx.filter_eval_shape(build) if only_shapes else build()
 
@@ -132,78 +132,73 @@ def make_inputs(
 def gradient_program(
     inputs: Inputs,
     method: AbstractGradientEstimator,
+    sampling: draftx.Sampling,
+    memory: draftx.Memory,
     *,
-    num_inference_steps: int,
-    remat: Remat,
-    images_at_once: int | None = None,
-    reward: Callable[..., Any] | None = None,
+    reward: Reward | None = None,
 ) -> Program:
     """Rewards and the adapter's gradient, as `draftx.finetune` computes them.
 
     **Arguments:**
 
     - `inputs`: From `make_inputs`.
-    - `method`, `num_inference_steps`, `remat`, `images_at_once`: As for
-        `draftx.reward_gradient`.
+    - `method`, `sampling`, `memory`: As for `draftx.reward_gradient`.
     - `reward`: `None` is `JPEGCompressibility`.
     """
-    reward = draftx.rewards.JPEGCompressibility() if reward is None else reward
-    trainable, frozen = eqx.partition(inputs.pipeline, lora_filter(inputs.pipeline))
-    arrays, static = eqx.partition(
-        (trainable, frozen, method, reward, *inputs[1:]), _is_array
+    task = Task(
+        inputs.pipeline,
+        as_reward(JPEGCompressibility() if reward is None else reward),
+        inputs.conditioning,
+        None,
+        make_plan(inputs.pipeline, sampling),
+        memory,
     )
+    operands = (*split(task), method, inputs.latents, inputs.key)
+    arrays, static = eqx.partition(operands, _is_array)
 
     def fn(arrays):
-        (_, rewards), gradient = value_and_grad(
-            *eqx.combine(arrays, static),
-            num_inference_steps=num_inference_steps,
-            remat=remat,
-            images_at_once=images_at_once,
-        )
+        trainable, task, method, latents, key = eqx.combine(arrays, static)
+        batch = task.batch(latents, key)
+        (_, rewards), gradient = value_and_grad(trainable, task, method, batch)
         return rewards, eqx.filter(gradient, eqx.is_array)
 
     return Program(fn, arrays)
 
 
-def sampling_program(inputs: Inputs, *, num_inference_steps: int) -> Program:
+def sampling_program(inputs: Inputs, sampling: draftx.Sampling) -> Program:
     """Images, as `draftx.sample` draws them."""
-    arrays, static = eqx.partition(inputs, _is_array)
+    operands = (inputs, make_plan(inputs.pipeline, sampling))
+    arrays, static = eqx.partition(operands, _is_array)
 
     def fn(arrays):
-        pipeline, ids, negative_ids, latents, guidance, _ = eqx.combine(arrays, static)
-        steps = pipeline.sampler.steps(num_inference_steps)
-        denoiser = pipeline.denoiser(steps, ids, negative_ids, guidance)
-        clean = run_chain(
-            pipeline.sampler, denoiser, steps, latents, truncation_steps=0
-        )
-        return pipeline.decode(clean)
+        inputs, plan = eqx.combine(arrays, static)
+        chain = inputs.pipeline.chain(plan, inputs.conditioning)
+        clean = run_truncated(chain, inputs.latents, 0)
+        return inputs.pipeline.decode(clean.latents)
 
     return Program(fn, arrays)
 
 
 def chain_program(
-    inputs: Inputs, *, num_inference_steps: int, truncation_steps: int
+    inputs: Inputs, sampling: draftx.Sampling, truncation_steps: int
 ) -> Program:
     """Clean latents, or with `truncation_steps` the adapter's gradient of a function of
     them: the UNet without the decoder, everything kept."""
     trainable, frozen = eqx.partition(inputs.pipeline, lora_filter(inputs.pipeline))
-    arrays, static = eqx.partition((trainable, frozen, *inputs[1:]), _is_array)
+    inputs = inputs._replace(pipeline=frozen)
+    operands = (trainable, inputs, make_plan(frozen, sampling))
+    arrays, static = eqx.partition(operands, _is_array)
 
     def fn(arrays):
-        combined = eqx.combine(arrays, static)
-        trainable, frozen, ids, negative_ids, latents, guidance, _ = combined
+        trainable, inputs, plan = eqx.combine(arrays, static)
 
         def clean(trainable):
-            pipeline = eqx.combine(trainable, frozen)
-            steps = pipeline.sampler.steps(num_inference_steps)
-            return run_chain(
-                pipeline.sampler,
-                pipeline.denoiser(steps, ids, negative_ids, guidance),
-                steps,
-                latents,
-                truncation_steps=truncation_steps,
-                checkpoint_steps=False,
+            pipeline = eqx.combine(trainable, inputs.pipeline)
+            chain = pipeline.chain(plan, inputs.conditioning)
+            end = run_truncated(
+                chain, inputs.latents, truncation_steps, checkpoint=False
             )
+            return end.latents
 
         if truncation_steps == 0:
             return clean(trainable)

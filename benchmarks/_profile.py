@@ -16,6 +16,8 @@ from _measure import compile_program, time_program, use_cache
 from _models import chain_program, decoder_program, make_inputs, Program
 from jax.profiler import ProfileData
 
+import draftx
+
 
 # In this order: the first that matches a kernel's name or its operation's.
 _KINDS = (
@@ -45,8 +47,8 @@ def unet(context: Context) -> dict[str, Any]:
     """One evaluation of the UNet in a loop, and one with its backward pass."""
     inputs = _inputs(context)
     steps = 2 if context.small else 10
-    forward = chain_program(inputs, num_inference_steps=steps, truncation_steps=0)
-    both = chain_program(inputs, num_inference_steps=2, truncation_steps=2)
+    forward = chain_program(inputs, draftx.Sampling(steps), 0)
+    both = chain_program(inputs, draftx.Sampling(2), 2)
     result = {"forward": attribute(context, forward, evaluations=steps)}
     context.save(result)
     result["forward and backward"] = attribute(context, both, evaluations=2)

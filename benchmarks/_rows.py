@@ -99,7 +99,7 @@ def measure_all(args, save: Callable[[list], None]) -> list[dict[str, Any]]:
     flops: dict[int, int] = {}
     print("  ".join(title.rjust(width) for _, title, _, width in _shown(args)))
     for k in args.k:
-        flops[k] = model_flops(_program(shapes, args, k, "none"))
+        flops[k] = model_flops(_program(shapes, args, k, Remat.NONE))
         for remat in args.remat:
             if apart:
                 row = measure_apart(args, k, remat, aot_only=False)
@@ -139,9 +139,8 @@ def _program(inputs: Inputs, args, k: int, remat: Remat) -> Program:
     return gradient_program(
         inputs,
         draftx.DRaFTLV() if lv else draftx.DRaFT(truncation_steps=k),
-        num_inference_steps=args.num_inference_steps,
-        remat=remat,
-        images_at_once=args.images_at_once,
+        draftx.Sampling(args.num_inference_steps),
+        draftx.Memory(remat, args.images_at_once),
     )
 
 

@@ -28,7 +28,7 @@ import pathlib
 import platform
 import shutil
 import sys
-from typing import Any, get_args
+from typing import Any
 
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -202,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
         "--remat",
         nargs="+",
         default=["none"],
-        choices=("all", *get_args(Remat)),
+        choices=("all", *Remat),
         help="tiers of draftx beside its default",
     )
     parser.add_argument(

@@ -19,6 +19,8 @@ import jax
 import numpy as np
 from _models import chain_program, make_inputs
 
+import draftx
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -40,9 +42,9 @@ def main() -> None:
             f"[1, {total}]; got --k {args.k}, --repeats {args.repeats}."
         )
     inputs = make_inputs(args.model, dtype=args.dtype, batch=args.batch, rank=args.rank)
-    calls = {}
+    calls, sampling = {}, draftx.Sampling(total)
     for k in (0, *args.k):
-        program = chain_program(inputs, num_inference_steps=total, truncation_steps=k)
+        program = chain_program(inputs, sampling, k)
         compiled = jax.jit(program.fn).lower(program.arrays).compile()
         calls[k] = lambda c=compiled, a=program.arrays: jax.block_until_ready(c(a))
     seconds: dict[int, list[float]] = {k: [] for k in calls}

@@ -23,7 +23,7 @@ import os
 import pathlib
 import sys
 import tempfile
-from typing import Any, get_args
+from typing import Any
 
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -57,7 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--method", default="draft", choices=("draft", "draft-lv"))
     parser.add_argument("--k", type=int, nargs="+", help="differentiated steps")
     parser.add_argument(
-        "--remat", nargs="+", choices=get_args(Remat), help="tiers to compare"
+        "--remat", nargs="+", choices=list(Remat), help="tiers to compare"
     )
     parser.add_argument("--num-inference-steps", type=int, help="10 for tiny, else 50")
     parser.add_argument("--batch", type=int, default=4)

@@ -29,11 +29,13 @@ def _shape(x):
     return x.shape, x.dtype
 
 
-def _gradient(shapes, **options):
-    options = dict(num_inference_steps=4, remat="none") | options
-    options["reward"] = lambda images: jnp.mean(images, axis=(1, 2, 3))
-    method = options.pop("method", draftx.DRaFT(truncation_steps=2))
-    return _models.gradient_program(shapes, method, **options)
+SAMPLING = draftx.Sampling(4)
+
+
+def _gradient(shapes, k=2, remat="none"):
+    brightness = lambda images: jnp.mean(images, axis=(1, 2, 3))
+    method, memory = draftx.DRaFT(truncation_steps=k), draftx.Memory(remat)
+    return _models.gradient_program(shapes, method, SAMPLING, memory, reward=brightness)
 
 
 def test_nothing_is_zero_or_twice_the_same():
@@ -42,7 +44,8 @@ def test_nothing_is_zero_or_twice_the_same():
     assert len(adapter) > 2
     assert all(bool(jnp.all(x != 0)) for x in adapter)
     # Rows differ: XLA could find equal ones.
-    assert not np.array_equal(inputs.input_ids[0], inputs.input_ids[1])
+    ids = inputs.conditioning.input_ids
+    assert not np.array_equal(ids[0], ids[1])
     assert not np.array_equal(inputs.latents[0], inputs.latents[1])
 
 
@@ -67,10 +70,10 @@ def test_programs_give_what_they_say(shapes):
     assert rewards.shape == (2,)
     adapter = eqx.filter(shapes.pipeline, lora_filter(shapes.pipeline))
     assert jax.tree.map(_shape, gradient) == jax.tree.map(_shape, adapter)
-    sampling = _models.sampling_program(shapes, num_inference_steps=4)
+    sampling = _models.sampling_program(shapes, SAMPLING)
     images = jax.eval_shape(sampling.fn, sampling.arrays)
     assert images.shape == (2, 16, 16, 3)
-    chain = _models.chain_program(shapes, num_inference_steps=4, truncation_steps=0)
+    chain = _models.chain_program(shapes, SAMPLING, 0)
     assert jax.eval_shape(chain.fn, chain.arrays).shape == (2, 8, 8, 4)
     decoder = _models.decoder_program(shapes, differentiate=True)
     assert jax.eval_shape(decoder.fn, decoder.arrays).shape == (2, 8, 8, 4)
@@ -78,10 +81,9 @@ def test_programs_give_what_they_say(shapes):
 
 def test_model_flops_know_no_recomputation(shapes):
     def flops(k, remat="none"):
-        method = draftx.DRaFT(truncation_steps=k)
-        return _measure.model_flops(_gradient(shapes, method=method, remat=remat))
+        return _measure.model_flops(_gradient(shapes, k, remat))
 
-    forward = _models.chain_program(shapes, num_inference_steps=4, truncation_steps=0)
+    forward = _models.chain_program(shapes, SAMPLING, 0)
     step = _measure.model_flops(forward) / 4
     two, four = flops(2), flops(4)
     # A step's backward pass costs about what its forward pass does: here too, attention
