@@ -91,6 +91,12 @@ def toy_noise(batch=2, dtype=jnp.float32):
     return jnp.asarray(rng.normal(size=(batch, 2, 2, 3)), dtype)
 
 
+def toy_steps(dtype, *, sampler=SAMPLER, total=TOTAL, eta=0.0):
+    """The steps of a chain in this precision."""
+    cast = lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(cast, sampler.steps(total, eta=eta))
+
+
 def toy_episode(
     denoiser,
     noise=None,
@@ -106,10 +112,7 @@ def toy_episode(
 ):
     """An episode in the precision of its noise, of a base model with weights `BASE`."""
     noise = toy_noise() if noise is None else noise
-    steps = jax.tree.map(
-        lambda x: x.astype(noise.dtype) if eqx.is_inexact_array(x) else x,
-        sampler.steps(total, eta=eta),
-    )
+    steps = toy_steps(noise.dtype, sampler=sampler, total=total, eta=eta)
     return Episode(
         chain=Chain(sampler, denoiser, steps, key),
         noise=noise,
