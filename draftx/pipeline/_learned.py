@@ -62,7 +62,7 @@ def add_learned_inputs(
     *,
     guidance: bool = True,
     negative_embedding: bool = True,
-    guidance_rate: Real = 50.0,
+    guidance_rate: Real = LearnedInputs.guidance_rate,
 ) -> _Pipeline:
     """Makes inputs of the sampler trainable, in place of any learned before.
 
