@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draftx.finetuning._run import Run
 
 from draftx.finetuning import (
     Budget,
@@ -15,7 +16,6 @@ from draftx.finetuning import (
     Evaluation,
     square_root_decay,
 )
-from draftx.finetuning._run import Run
 
 
 def _evaluations(scores, rewards=None, diversities=None):

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draftx.finetuning._probe import check_differentiable
 
 import draftx
-from draftx.finetuning._probe import check_differentiable
 from draftx.rewards import AbstractReward
 
 from ..io.tiny import random_pipeline, write_tokenizer

@@ -10,10 +10,10 @@ import numpy as np
 import optax
 import PIL.Image
 import pytest
+from draftx.finetuning._round_method import Samples
 
 import draftx
 from draftx.finetuning import Budget, EarlyStopping, Evaluation
-from draftx.finetuning._round_method import Samples
 from draftx.layers import Linear
 
 from ..helpers import relative_error

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-
-import draftx
 from draftx.finetuning._train_step import adamw
 from draftx.finetuning._trainable import trainable_filter
+
+import draftx
 from draftx.io import ModelFileError
 from draftx.pipeline import LearnedInputs
 

@@ -1,6 +1,7 @@
 import jax
 import jax.random as jr
 import numpy as np
+import pytest
 
 import draftx
 
@@ -29,3 +30,10 @@ def test_alignprop_draws_in_its_range():
     draws = np.asarray(jax.vmap(lambda k: gaussian.draw(50, k))(keys))
     assert draws.min() == 1
     assert abs(np.median(draws) - 8) <= 1
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "gaussian"])
+def test_the_mean_of_alignprop_is_that_of_its_draws(distribution):
+    method = draftx.AlignProp(distribution, min_steps=2, max_steps=9, mean=3, std=2)
+    draws = jax.vmap(lambda key: method.draw(10, key))(jr.split(jr.key(0), 20_000))
+    np.testing.assert_allclose(method.mean_steps(10), np.mean(draws), atol=0.05)
