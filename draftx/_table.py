@@ -103,7 +103,7 @@ class Table:
         return {k: v for k, v in self._columns.items() if k in TEXT_COLUMNS}
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Table":
-        """The rows at these indices, in this order."""
+        """Takes the rows at these `indices`, in this order."""
         indices = [int(i) for i in indices]
         return Table(
             {
@@ -115,7 +115,7 @@ class Table:
         )
 
     def with_prompts(self, prompts: Sequence[str]) -> "Table":
-        """The same rows with other prompts."""
+        """Makes a table of the same rows with other `prompts`."""
         return Table(self._columns | {"prompt": list(prompts)})
 
 

@@ -16,14 +16,22 @@ _VARIANCES = ("fixed_small", "fixed_large")
 
 
 class AncestralSteps(AbstractSteps):
-    r"""The numbers of each step: signal $\sqrt{\bar\alpha_t}$ and noise
-    $\sqrt{1 - \bar\alpha_t}$ of its latents, and what its mean is made of."""
+    r"""Holds the numbers of each step of an ancestral chain.
+
+    **Arguments:**
+
+    - `timestep`: What the model is told of the time.
+    - `noise_scale`: $\sigma_t$, the deviation of the noise that a step adds.
+    - `signal`, `sigma`: $\sqrt{\bar\alpha_t}$ and $\sqrt{1 - \bar\alpha_t}$ of its
+        latents.
+    - `of_clean`, `of_latents`: The weights of the clean latents and of the latents in
+        the mean.
+    """
 
     timestep: Int[Array, "*steps"]
     noise_scale: Float[Array, "*steps"]
     signal: Float[Array, "*steps"]
     sigma: Float[Array, "*steps"]
-    # The weights of the clean latents and of the latents in the mean.
     of_clean: Float[Array, "*steps"]
     of_latents: Float[Array, "*steps"]
 

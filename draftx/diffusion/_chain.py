@@ -23,8 +23,14 @@ from ._sampler import AbstractSampler, AbstractSteps
 
 
 class State(eqx.Module):
-    """Where a chain stands: its latents, what the sampler remembers, and what the steps
-    until here were charged (see `Chain.cost`)."""
+    """Says where a chain stands.
+
+    **Arguments:**
+
+    - `latents`: At this step.
+    - `memory`: What the sampler remembers; `None` for nothing.
+    - `charge`: What the steps until here were charged (see `Chain`).
+    """
 
     latents: Latents
     memory: Any = None
@@ -32,14 +38,27 @@ class State(eqx.Module):
 
 
 class Prediction(eqx.Module):
-    """The output of the model at one step, and what it is charged."""
+    """Holds the output of the model at one step, and what it is charged.
+
+    **Arguments:**
+
+    - `output`: Noise, sample or velocity, as the model was trained.
+    - `charge`: `None` where nothing is charged.
+    """
 
     output: Latents
     charge: Charge | None = None
 
 
 class Record(eqx.Module):
-    """A chain as it went: every state before a step, the predictions, and the end."""
+    """Holds a chain as it went: states, predictions and the end.
+
+    **Arguments:**
+
+    - `states`: Before each of the steps, stacked.
+    - `predictions`: Of each of the steps, stacked.
+    - `end`: After the last step.
+    """
 
     states: State
     predictions: Prediction
@@ -51,10 +70,16 @@ class Record(eqx.Module):
 
 
 class Chain(eqx.Module):
-    """A sampler, a model made ready for all steps, and the numbers of each.
+    """Binds a sampler to a model made ready for all steps, and the numbers of each.
 
     `key` draws the noise of the steps; `None` where they add none. `cost` is what the
     differentiated steps are charged, `None` for nothing; `is_frozen` waives it.
+
+    **Arguments:**
+
+    - `sampler`: Says how to go on from a prediction.
+    - `denoiser`: The model; asked with latents and the index of a step.
+    - `steps`: The numbers of all steps, noisiest first.
     """
 
     sampler: AbstractSampler
@@ -81,7 +106,7 @@ class Chain(eqx.Module):
         return State(latents, self.sampler.memory(latents), charge)
 
     def predict(self, state: State, index: Int[Array, ""]) -> Prediction:
-        """Asks the model at step `index`."""
+        """Asks the model about a `state` at step `index`."""
         output = self.denoiser(state.latents, index)
         if self.cost is None:
             return Prediction(output)
@@ -93,7 +118,7 @@ class Chain(eqx.Module):
     def advance(
         self, state: State, prediction: Prediction, index: Int[Array, ""]
     ) -> State:
-        """Moves on from step `index` by what the model said there."""
+        """Moves a `state` on from step `index` by the `prediction` there."""
         step = self.steps[index]
         latents, memory = self.sampler.update(
             state.latents, prediction.output, step, state.memory
@@ -105,19 +130,24 @@ class Chain(eqx.Module):
     def jump(
         self, state: State, prediction: Prediction, index: Int[Array, ""]
     ) -> State:
-        r"""Jumps from step `index` to the clean latents $\hat x_0$ predicted there."""
+        r"""Jumps from a `state` to the clean latents $\hat x_0$ predicted there.
+
+        **Arguments:**
+
+        - `state`, `prediction`: At step `index`, and what the model said there.
+        """
         pred_x0, _ = self.sampler.predict(
             state.latents, prediction.output, self.steps[index]
         )
         return State(pred_x0, state.memory, add(state.charge, prediction.charge))
 
     def noised(self, latents: Latents, noise: Latents, index: Int[Array, ""]) -> State:
-        """Noises clean latents to step `index`, to go on from there."""
+        """Noises clean `latents` to step `index` by `noise`, to go on from there."""
         return self.state(self.sampler.add_noise(latents, noise, self.steps[index]))
 
     @jax.named_scope("draftx.step")
     def step(self, state: State, index: Int[Array, ""]) -> tuple[State, Prediction]:
-        """Takes one step: the state after it, and what the model said before it."""
+        """Takes step `index` from a `state`; gives the next, and what the model said."""
         prediction = self.predict(state, index)
         return self.advance(state, prediction, index), prediction
 
@@ -155,7 +185,13 @@ def run(
 def run_frozen(
     chain: Chain, state: State, start: int | Int[Array, ""], stop: int | Int[Array, ""]
 ) -> State:
-    """Runs the steps from `start` to before `stop` as constants."""
+    """Runs the steps from `start` to before `stop` as constants.
+
+    **Arguments:**
+
+    - `chain`, `state`: As for `run`; no gradient passes through either.
+    - `start`, `stop`: Whole numbers or traced ones.
+    """
     # Stopping the gradient of what goes in, not of what comes out: nothing of these
     # steps is then linearized, let alone kept.
     state = run(chain.frozen(), stop_gradient(state), start, stop)
@@ -192,7 +228,13 @@ def run_truncated(
 
 
 def record(chain: Chain, noise: Latents) -> Record:
-    """Runs the whole chain as a constant, and remembers how it went."""
+    """Runs the whole chain as a constant, and remembers how it went.
+
+    **Arguments:**
+
+    - `chain`: The model, its sampler and its steps.
+    - `noise`: $x_T$, unit-variance.
+    """
     chain = chain.frozen()
 
     def body(state: State, index: Int[Array, ""]):
@@ -205,5 +247,12 @@ def record(chain: Chain, noise: Latents) -> Record:
 
 
 def step_noise(key: PRNGKeyArray, index: Int[Array, ""], latents: Latents) -> Latents:
-    """Draws the unit-variance noise that a chain with this key adds at one step."""
+    """Draws the unit-variance noise that a chain adds at one step.
+
+    **Arguments:**
+
+    - `key`: Of the chain.
+    - `index`: Of the step.
+    - `latents`: Whose shape and dtype the noise has.
+    """
     return jr.normal(jr.fold_in(key, index), latents.shape, latents.dtype)

@@ -11,7 +11,13 @@ from ._denoiser import AbstractDenoiser
 
 
 class Charge(eqx.Module):
-    """What predictions were charged, summed for each image, and how many they were."""
+    """Sums what predictions were charged, and counts them.
+
+    **Arguments:**
+
+    - `total`: The sum for each image.
+    - `count`: How many predictions were charged.
+    """
 
     total: Float[Array, "*steps batch"]
     count: Float[Array, "*steps"]
@@ -33,7 +39,7 @@ class Charge(eqx.Module):
 
 
 class AbstractStepCost(eqx.Module):
-    """What a chain charges its differentiated steps, image by image."""
+    """Charges the differentiated steps of a chain, image by image."""
 
     @abc.abstractmethod
     def __call__(

@@ -13,7 +13,15 @@ from ._spacing import whole_timesteps
 
 
 class DDIMSteps(AbstractSteps):
-    r"""The numbers of each step: $\bar\alpha_t$, $\bar\alpha_{t-1}$ and $\sigma_t$."""
+    r"""Holds the numbers of each step of a DDIM chain.
+
+    **Arguments:**
+
+    - `timestep`: What the model is told of the time.
+    - `alpha`, `prev_alpha`: $\bar\alpha_t$ and $\bar\alpha_{t-1}$, the signal variances
+        of the latents of a step and of those after it.
+    - `noise_scale`: $\sigma_t$, the deviation of the noise that a step adds.
+    """
 
     timestep: Int[Array, "*steps"]
     alpha: Float[Array, "*steps"]
@@ -22,7 +30,7 @@ class DDIMSteps(AbstractSteps):
 
 
 class DDIM(AbstractSampler[DDIMSteps]):
-    r"""Denoising diffusion implicit models, with the noise level $\eta$.
+    r"""Follows denoising diffusion implicit models, with the noise level $\eta$.
 
     $$x_{t-1} = \sqrt{\bar\alpha_{t-1}}\,\hat x_0
       + \sqrt{1 - \bar\alpha_{t-1} - \sigma_t^2}\,\hat\epsilon + \sigma_t z$$

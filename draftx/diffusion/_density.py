@@ -34,6 +34,7 @@ def log_prob(
 
     **Arguments:**
 
+    - `sampler`: Of the chain.
     - `latents`, `following`: $x_t$ and the $x_{t-1}$ that was drawn.
     - `prediction`: The model's output at $x_t$.
     - `step`: One row of `sampler.steps(..., eta=...)`.
@@ -56,6 +57,10 @@ def random_steps(
     """Finds the indices of the steps that add noise: only these have a density.
 
     The last step adds none where the chain ends without noise (`set_alpha_to_one`).
+
+    **Arguments:**
+
+    - `sampler`, `num_inference_steps`, `eta`: Of the chain.
     """
     with jax.ensure_compile_time_eval():
         scale = np.asarray(sampler.steps(num_inference_steps, eta=eta).noise_scale)

@@ -13,8 +13,15 @@ from ._spacing import spaced_timesteps
 
 
 class EulerSteps(AbstractSteps):
-    r"""The numbers of each step: signal $\alpha$ and noise $\sigma$ of its latents, and
-    of those after it."""
+    r"""Holds the numbers of each step of Euler's method.
+
+    **Arguments:**
+
+    - `timestep`: What the model is told of the time.
+    - `noise_scale`: Zero: no step adds noise.
+    - `signal`, `sigma`: $\alpha$ and $\sigma$ of the latents of a step.
+    - `prev_signal`, `prev_sigma`: Those of the latents after it.
+    """
 
     timestep: Float[Array, "*steps"]
     noise_scale: Float[Array, "*steps"]

@@ -12,7 +12,7 @@ from ._denoiser import AbstractDenoiser
 
 
 class Denoiser(AbstractDenoiser):
-    r"""A UNet with its conditioning, made ready for all the steps of a chain.
+    r"""Holds a UNet with its conditioning, made ready for all the steps of a chain.
 
     With negative text embeddings, classifier-free guidance in one batched call:
 

@@ -63,8 +63,16 @@ def training_target(
     signal: Float[Array, "..."],
     sigma: Float[Array, "..."],
 ) -> Latents:
-    """Computes what a model is trained to predict of clean latents noised: the inverse
-    of `unmix`, with its arguments."""
+    """Computes what a model is trained to predict of clean latents noised.
+
+    The inverse of `unmix`.
+
+    **Arguments:**
+
+    - `prediction_type`: `"epsilon"`, `"sample"` or `"v_prediction"`.
+    - `clean`, `noise`: What the latents are mixed of.
+    - `signal`, `sigma`: The weights of both in the mixture.
+    """
     match prediction_type:
         case "epsilon":
             return noise

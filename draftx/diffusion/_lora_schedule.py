@@ -18,17 +18,23 @@ class AbstractLoRASchedule(eqx.Module):
 
     @abc.abstractmethod
     def check(self, num_inference_steps: int) -> None:
-        """Raises a `ValueError` if a chain of this length is too short."""
+        """Raises a `ValueError` if a chain of `num_inference_steps` is too short."""
 
     @abc.abstractmethod
     def active_steps(self, num_inference_steps: int) -> frozenset[int]:
-        """Says at which steps of a chain the adapter is on, 0 the noisiest."""
+        """Says at which of `num_inference_steps` the adapter is on, 0 the noisiest."""
 
     @abc.abstractmethod
     def __call__(
         self, tuned: AbstractDenoiser, base: AbstractDenoiser, num_inference_steps: int
     ) -> AbstractDenoiser:
-        """Makes one denoiser out of two: with the adapter, and without."""
+        """Makes one denoiser out of two.
+
+        **Arguments:**
+
+        - `tuned`, `base`: With the adapter, and without.
+        - `num_inference_steps`: Of the chain.
+        """
 
 
 class LoRAWindow(AbstractLoRASchedule):
@@ -148,7 +154,13 @@ class SwitchedDenoiser(AbstractDenoiser):
 
 
 class MixedDenoiser(AbstractDenoiser):
-    """Mixes the predictions of two, with the weight of `tuned` at each step."""
+    """Mixes the predictions of two denoisers.
+
+    **Arguments:**
+
+    - `tuned`, `base`: With the adapter, and without.
+    - `weights`: Of `tuned` at each step.
+    """
 
     tuned: AbstractDenoiser
     base: AbstractDenoiser

@@ -21,7 +21,7 @@ Steps = TypeVar("Steps", bound="AbstractSteps")
 
 
 class AbstractSteps(eqx.Module):
-    """The numbers of each step of a chain, noisiest step first.
+    """Holds the numbers of each step of a chain, noisiest step first.
 
     `timestep` is what the model is told of the time, and `noise_scale` the standard
     deviation of the noise that a step adds; a sampler has more. Indexing gives one
@@ -66,7 +66,7 @@ class AbstractSampler(eqx.Module, Generic[Steps]):
 
     @abc.abstractmethod
     def is_random(self, eta: Real) -> bool:
-        """Whether its steps add noise, with this `eta`."""
+        """Says whether its steps add noise, with this `eta`."""
 
     @abc.abstractmethod
     def update(
@@ -96,16 +96,35 @@ class AbstractSampler(eqx.Module, Generic[Steps]):
     def predict(
         self, latents: Latents, prediction: Latents, step: Steps
     ) -> tuple[Latents, Latents]:
-        r"""Computes the clean latents $\hat x_0$ and the noise $\hat\epsilon$ that a
-        prediction means at one step."""
+        r"""Computes the clean latents and the noise that a prediction means.
+
+        These are $\hat x_0$ and $\hat\epsilon$, in this order.
+
+        **Arguments:**
+
+        - `latents`, `prediction`, `step`: As for `update`.
+        """
 
     @abc.abstractmethod
     def add_noise(self, latents: Latents, noise: Latents, step: Steps) -> Latents:
-        r"""Noises clean latents to one step: $\alpha_t x_0 + \sigma_t \epsilon$."""
+        r"""Noises clean latents to one step: $\alpha_t x_0 + \sigma_t \epsilon$.
+
+        **Arguments:**
+
+        - `latents`, `noise`: $x_0$ and $\epsilon$.
+        - `step`: One row of `steps`.
+        """
 
     def start(self, noise: Latents, steps: Steps) -> Latents:
-        """Makes the first latents of unit-variance noise: the noise itself, unless the
-        sampler has its own."""
+        """Makes the first latents of unit-variance noise.
+
+        They are the noise itself, unless the sampler has its own.
+
+        **Arguments:**
+
+        - `noise`: Unit-variance.
+        - `steps`: Of the chain.
+        """
         del steps
         return noise
 

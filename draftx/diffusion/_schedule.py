@@ -18,7 +18,7 @@ _FIXED = {"thresholding": False, "rescale_betas_zero_snr": False}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SchedulerConfig:
-    """What `scheduler_config.json` says, field for field as in diffusers.
+    """Holds what `scheduler_config.json` says, field for field as in diffusers.
 
     The defaults are Stable Diffusion 1.4's. Only what describes the training of the
     model is read; that the file names PNDM as the sampler does not matter.
@@ -76,11 +76,11 @@ class SchedulerConfig:
         return cls(**(missing | given))
 
     def to_dict(self) -> dict[str, Any]:
-        """A `scheduler_config.json` that diffusers reads as a DDIM scheduler."""
+        """Makes a `scheduler_config.json` that diffusers reads as a DDIM scheduler."""
         return {"_class_name": "DDIMScheduler"} | dataclasses.asdict(self)
 
     def alphas_cumprod(self) -> Float[np.ndarray, " num_train_timesteps"]:
-        r"""The signal variances $\bar\alpha_t$, float32."""
+        r"""Computes the signal variances $\bar\alpha_t$, float32."""
         steps = self.num_train_timesteps
         if self.trained_betas is not None:
             betas = np.asarray(self.trained_betas, np.float64)

@@ -18,7 +18,7 @@ _BY_BATCH, _EVERYWHERE = PartitionSpec("data"), PartitionSpec()
 
 
 class SplitDenoiser(AbstractDenoiser):
-    """A denoiser of which every device of a mesh has a copy and a part of the batch.
+    """Gives every device of a mesh a copy of a denoiser and a part of the batch.
 
     Left to itself, the compiler sums the adapter's gradient over devices wherever a
     layer adds to it: in every backward step of a chain, array by array. Here each

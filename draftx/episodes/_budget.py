@@ -6,7 +6,7 @@ from .._custom_types import Real
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What something has cost, or is expected to cost.
+    """Counts what something has cost, or is expected to cost.
 
     Budgets add up (`a + b`), and repeat (`3 * a`). A number is a fraction where a
     method draws how much it does: it is then the mean.
@@ -43,7 +43,7 @@ class Budget:
     __rmul__ = __mul__
 
     def as_dict(self) -> dict[str, Real]:
-        """The numbers by name: a part of a history's row."""
+        """Names the numbers: a part of a history's row."""
         return dataclasses.asdict(self)
 
 
@@ -57,7 +57,16 @@ def count(
     queries: Real = 1,
     seconds: Real = 0,
 ) -> Budget:
-    """A budget out of what is done for one image; `guided` doubles the evaluations."""
+    """Makes a budget out of what is done for one image.
+
+    **Arguments:**
+
+    - `batch_size`: How many images.
+    - `guided`: Whether guidance doubles the evaluations of the UNet.
+    - `forwards`, `backwards`: Steps predicted, and steps differentiated.
+    - `images`, `queries`: Images made, and images scored.
+    - `seconds`: Of all of it.
+    """
     per_step = 2 if guided else 1
     return Budget(
         images=batch_size * images,

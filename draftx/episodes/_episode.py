@@ -32,11 +32,18 @@ _NOISE_BRANCH = 2**31 - 1
 
 
 class Episode(eqx.Module):
-    """One batch: noise, the chain that turns it into images, and who rewards these.
+    """Binds one batch to the chain that turns it into images and to its reward.
 
     What a gradient estimator is given to work with. `decoder` turns latents into
     images, and is told `remat`. `features` is what the reward prepared of the rows,
     one row for each image. `base` makes a denoiser of the model without its adapter.
+
+    **Arguments:**
+
+    - `chain`: The model, its sampler and its steps.
+    - `noise`: $x_T$, unit-variance.
+    - `reward`: Judges the images.
+    - `memory`: What is computed again, and how many images at once.
     """
 
     chain: Chain

@@ -35,7 +35,7 @@ class Memory(eqx.Module):
         self.images_at_once = images_at_once
 
     def check(self, batch_size: int) -> None:
-        """Raises unless a batch can be split as the options say."""
+        """Raises unless a batch of `batch_size` can be split as the options say."""
         size = self.images_at_once
         if size is not None and batch_size % size:
             raise ValueError(

@@ -28,9 +28,18 @@ from ._memory import Memory
 
 
 class Task(eqx.Module):
-    """A table of rows, the model that draws images of them, and who rewards these.
+    """Binds a table of rows to the model that draws its images and to its reward.
 
     What training, rounds and searches are given; `batch` picks some of the rows.
+
+    **Arguments:**
+
+    - `pipeline`: Draws the images.
+    - `reward`: Judges them.
+    - `conditioning`: Of all rows, one each.
+    - `features`: What the reward prepared of all rows.
+    - `plan`: The options of sampling.
+    - `memory`: What is computed again, and how many images at once.
     """
 
     pipeline: Pipeline
@@ -100,6 +109,12 @@ def make_task(
 
 
 def image_spec(pipeline: Pipeline, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    """Finds shape and dtype of the images of latents of this shape."""
+    """Finds shape and dtype of the images of latents of this shape.
+
+    **Arguments:**
+
+    - `pipeline`: Whose decoder makes the images.
+    - `shape`: Of the latents.
+    """
     latents = jax.ShapeDtypeStruct(shape, jnp.float32)
     return eqx.filter_eval_shape(pipeline.decode, latents)
