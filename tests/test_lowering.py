@@ -8,12 +8,16 @@ import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
+import draftx
+from draftx.diffusion import DDIM, SchedulerConfig
+from draftx.episodes import make_task
+from draftx.finetuning import split, value_and_grad
 from draftx.kernels import compiling_for
-from draftx.layers import Remat
-from draftx.lora import add_lora, lora_filter, premerge
 from draftx.models import (
     AutoencoderConfig,
     AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextModel,
     UNet2DConditionModel,
     UNetConfig,
 )
@@ -37,48 +41,53 @@ _VAE = AutoencoderConfig(
     block_out_channels=(32, 64),
     layers_per_block=1,
 )
+_TEXT = CLIPTextConfig(
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+)
+_METHOD = draftx.DRaFT()
 _CUDNN = ["__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"]
 
 
-class _Model(eqx.Module):
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
+def _brightness(images):
+    return jnp.mean(images, axis=(1, 2, 3))
 
 
-def _model():
-    unet_key, vae_key, lora_key = jr.split(jr.key(0), 3)
-    model = _Model(
-        UNet2DConditionModel(_UNET, dtype=jnp.bfloat16, key=unet_key),
-        AutoencoderKL(_VAE, dtype=jnp.bfloat16, key=vae_key),
+def _operands(tokenizer):
+    """What `draftx.reward_gradient` differentiates: the adapter, the rest, a batch."""
+    unet_key, vae_key, text_key, lora_key = jr.split(jr.key(0), 4)
+    pipeline = draftx.Pipeline(
+        unet=UNet2DConditionModel(_UNET, dtype=jnp.bfloat16, key=unet_key),
+        vae=AutoencoderKL(_VAE, dtype=jnp.bfloat16, key=vae_key),
+        text_encoder=CLIPTextModel(_TEXT, dtype=jnp.bfloat16, key=text_key),
+        sampler=DDIM(SchedulerConfig()),
+        tokenizer=tokenizer,
     )
-    return add_lora(model, rank=2, key=lora_key)
+    pipeline = draftx.add_lora(pipeline, rank=2, key=lora_key)
+    latents = jr.normal(jr.key(1), (1, *pipeline.latent_shape))
+    table = draftx.Table.of(["a fox"])
+    sampling = draftx.Sampling(num_inference_steps=2)
+    task = make_task(pipeline, _brightness, table, sampling, shape=latents.shape)
+    return *split(task), task.batch(latents, jr.key(2))
 
 
 @pytest.fixture(scope="module")
-def gradient():
-    """The gradient of a brightness with respect to the adapter, and its arguments."""
+def gradient(tokenizer):
+    """The gradient of DRaFT with respect to the adapter, and its arguments' shapes."""
+    operands = eqx.filter_eval_shape(_operands, tokenizer)
     is_array = lambda x: isinstance(x, jax.ShapeDtypeStruct)
-    arrays, static = eqx.partition(eqx.filter_eval_shape(_model), is_array)
-    lora, frozen = eqx.partition(arrays, lora_filter(arrays))
+    shapes, static = eqx.partition(operands, is_array)
 
-    def brightness(lora, frozen, latents, text_embeddings):
-        model = eqx.combine(lora, frozen, static)
-        unet = premerge(model.unet)
-
-        @eqx.filter_checkpoint
-        def step(unet, latents, time):
-            noise = unet(latents, time, text_embeddings, remat=Remat.STEP)
-            return latents - noise.astype(latents.dtype)
-
-        for time in (900.0, 400.0):
-            latents = step(unet, latents, jnp.full(1, time))
-        return jnp.mean(model.vae.decode(latents, remat=Remat.STEP))
-
-    latents = jax.ShapeDtypeStruct((1, 32, 32, 4), jnp.float32)
-    text_embeddings = jax.ShapeDtypeStruct((1, 77, 32), jnp.bfloat16)
     # One program for all three devices: what it is traced for is not its own.
-    program = jax.jit(jax.value_and_grad(brightness))
-    return program, (lora, frozen, latents, text_embeddings)
+    @jax.jit
+    def program(arrays):
+        trainable, task, batch = eqx.combine(arrays, static)
+        (_, rewards), gradient = value_and_grad(trainable, task, _METHOD, batch)
+        return rewards, draftx.lora_state_dict(gradient)
+
+    return program, shapes
 
 
 @pytest.mark.parametrize(
@@ -91,9 +100,9 @@ def gradient():
     ids=["cpu", "cuda", "tpu"],
 )
 def test_gradient_lowers_for_every_platform(device, cudnn, has_mosaic, gradient):
-    program, args = gradient
+    program, shapes = gradient
     with compiling_for(*device):
-        lowered = program.trace(*args).lower(lowering_platforms=device[:1])
+        lowered = program.trace(shapes).lower(lowering_platforms=device[:1])
     text = lowered.as_text()
     assert sorted(set(re.findall(r"__cudnn\$\w+", text))) == cudnn
     assert ("tpu_custom_call" in text) == has_mosaic

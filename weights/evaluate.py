@@ -65,7 +65,7 @@ def evaluation_scenes(sprites: Sprites) -> list[Scene]:
     return scenes
 
 
-def sample(pipeline, scenes, *, key, **options) -> np.ndarray:
+def sample(pipeline, scenes, sampling, *, key) -> np.ndarray:
     """A picture for the caption of each scene, in equal batches."""
     num_batches = math.ceil(len(scenes) / BATCH_SIZE)
     if len(scenes) % num_batches != 0:
@@ -75,7 +75,7 @@ def sample(pipeline, scenes, *, key, **options) -> np.ndarray:
         )
     prompts = np.asarray([caption(scene) for scene in scenes])
     pictures = [
-        draftx.sample(pipeline, part.tolist(), key=part_key, **options)
+        draftx.sample(pipeline, part.tolist(), sampling, key=part_key)
         for part, part_key in zip(
             np.split(prompts, num_batches), jr.split(key, num_batches), strict=True
         )
@@ -172,11 +172,9 @@ def main() -> None:
     scenes = evaluation_scenes(sprites)
     subset = [scenes[i] for i in SUBSET]
     keys = jr.split(jr.key(args.seed), 3)
-    options = dict(
-        num_inference_steps=args.num_inference_steps,
-        guidance_scale=args.guidance_scale,
-    )
-    figures: dict = {"options": options | {"seed": args.seed}}
+    sampling = draftx.Sampling(args.num_inference_steps, args.guidance_scale)
+    names = ("num_inference_steps", "guidance_scale", "seed")
+    figures: dict = {"options": {name: getattr(args, name) for name in names}}
 
     held_out = autoencoder_batch(np.random.default_rng(0), sprites, 256, held_out=True)
     figures["held_out_psnr"] = reconstruction_psnr(pipeline.vae, held_out)
@@ -189,7 +187,7 @@ def main() -> None:
     roundtrip = jax.jit(lambda x: pipeline.vae.decode(pipeline.vae.encode(x)))
     parts = np.split(real, len(real) // BATCH_SIZE)
     reconstructed = np.concatenate([roundtrip(part) for part in parts])
-    generated = sample(pipeline, scenes, key=keys[0], **options)
+    generated = sample(pipeline, scenes, sampling, key=keys[0])
     figures["accuracy"] = {
         "real": accuracy(judge, real, scenes),
         "reconstructed": accuracy(judge, reconstructed, scenes),
@@ -200,7 +198,10 @@ def main() -> None:
         str(scale): accuracy(
             judge,
             sample(
-                pipeline, subset, key=keys[1], **options | {"guidance_scale": scale}
+                pipeline,
+                subset,
+                draftx.Sampling(args.num_inference_steps, scale),
+                key=keys[1],
             ),
             subset,
         )
@@ -213,7 +214,7 @@ def main() -> None:
     again = [draw_again(rng, sprites, scene) for scene in several]
     pictures = {
         "real": draw_scenes(sprites, again).astype(np.float32) / 255,
-        "generated": sample(pipeline, several, key=keys[2], **options),
+        "generated": sample(pipeline, several, sampling, key=keys[2]),
     }
     figures["diversity"] = {
         kind: diversity(x.reshape(-1, NUM_SEEDS, *x.shape[1:]))

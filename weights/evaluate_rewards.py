@@ -154,8 +154,8 @@ def main() -> None:
     scenes = held_out_scenes(sprites)
     images = draw_scenes(sprites, scenes).astype(np.float32) / 255
     asked = evaluation_scenes(sprites)
-    options = dict(num_inference_steps=30, guidance_scale=4.0)
-    drawn = sample(draftx.load("tiny"), asked, key=jr.split(jr.key(0), 3)[0], **options)
+    key = jr.split(jr.key(0), 3)[0]
+    drawn = sample(draftx.load("tiny"), asked, draftx.Sampling(30, 4.0), key=key)
 
     logits = jax.jit(lambda x: classifier.classifier(classifier.preprocess(x)))
     named = lambda x: np.argmax(np.asarray(logits(jnp.asarray(x))), axis=-1)

@@ -52,6 +52,11 @@ def guidance(args: argparse.Namespace) -> float:
     return 7.5 if args.full else 4.0
 
 
+def sampling_of(args: argparse.Namespace) -> draftx.Sampling:
+    """How images are drawn: as many steps as were asked for, the model's guidance."""
+    return draftx.Sampling(args.num_inference_steps, guidance(args))
+
+
 def default_rates(args: argparse.Namespace) -> list[float]:
     """Learning rates to choose from; the paper's are for thousands of steps.
 
@@ -65,34 +70,44 @@ def path_of(row: dict[str, Any]) -> pathlib.Path:
     return FOLDER / f"{row['run']}.safetensors"
 
 
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    **Arguments:**
+
+    - `method`, `num_train_steps`: As for `draftx.finetune`, or for
+        `draftx.finetune_in_rounds`.
+    - `reward`, `others`: What is trained on, and what is watched beside, by name.
+    - `every`: Steps from one evaluation to the next; a third of all if `None`.
+    - `early_stopping`: Goes by the held-out reward.
+    """
+
+    method: draftx.AbstractGradientEstimator | draftx.finetuning.AbstractRoundMethod
+    num_train_steps: int
+    reward: str = "compressibility"
+    others: tuple[str, ...] = ()
+    every: int | None = None
+    early_stopping: draftx.EarlyStopping | None = None
+
+
 def train(
     pipeline: draftx.Pipeline,
-    method: draftx.AbstractGradientEstimator | draftx.finetuning.AbstractRoundMethod,
+    recipe: Recipe,
     args: argparse.Namespace,
     *,
     seed: int,
     learning_rate: float,
-    num_train_steps: int,
-    reward: str = "compressibility",
-    prompts: Sequence[str] = TRAINED,
-    held_out: Sequence[str] = HELD_OUT,
-    others: Sequence[str] = (),
-    every: int | None = None,
-    early_stopping: draftx.EarlyStopping | None = None,
-    stop_by: str = "reward",
-    lora_schedule: Any = None,
 ) -> dict[str, Any]:
     """What a training came to, from `outputs/paper/runs` if it has been done before.
 
     **Arguments:**
 
     - `pipeline`: As `_common.load` gives it; an adapter is added here.
+    - `recipe`: What is trained, on what, for how long.
     - `args`: Of `_common.parser`, after `_common.load`.
     - `seed`: Of the adapter, the prompts and the noise. The held-out noise is the same
         for all.
-    - `reward`, `others`: What is trained on, and what is watched beside, by name.
-    - `every`: Steps from one evaluation to the next; a third of all if `None`.
-    - `early_stopping`, `stop_by`: The latter is the held-out figure it goes by.
 
     **Returns:**
 
@@ -101,24 +116,22 @@ def train(
     is from before training and which have `step`, `reward`, those of `others`,
     `diversity` and `diversity_across`; `stopped`, `kept_step` and `seconds`.
     """
-    every = every or max(1, num_train_steps // 3)
+    every = recipe.every or max(1, recipe.num_train_steps // 3)
     key = {
         "model": args.model,
         "steps": args.num_inference_steps,
         "batch": args.batch,
         "rank": args.rank,
         "guidance": guidance(args),
-        "method": repr(method),
-        "trained_on": reward,
-        "others": list(others),
-        "prompts": list(prompts),
-        "held_out": list(held_out),
+        "method": repr(recipe.method),
+        "trained_on": recipe.reward,
+        "others": list(recipe.others),
+        "prompts": list(TRAINED),
+        "held_out": list(HELD_OUT),
         "learning_rate": learning_rate,
-        "num_train_steps": num_train_steps,
+        "num_train_steps": recipe.num_train_steps,
         "every": every,
-        "early_stopping": repr(early_stopping),
-        "stop_by": stop_by,
-        "lora_schedule": repr(lora_schedule),
+        "early_stopping": repr(recipe.early_stopping),
         "seed": seed,
     }
     run = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
@@ -130,32 +143,32 @@ def train(
     start = time.perf_counter()
     adapter_key, train_key = jr.split(jr.key(seed))
     pipeline = draftx.add_lora(pipeline, rank=args.rank, key=adapter_key)
-    sampling: dict[str, Any] = dict(
-        num_inference_steps=args.num_inference_steps, guidance_scale=guidance(args)
-    )
+    sampling = sampling_of(args)
+    rewards = {name: make_reward(name) for name in recipe.others}
     evaluation = draftx.Evaluation(
-        held_out,
-        {"reward": make_reward(reward)} | {name: make_reward(name) for name in others},
+        HELD_OUT,
+        {"reward": make_reward(recipe.reward)} | rewards,
+        sampling,
         every=every,
-        weights={stop_by: 1.0},
+        weights={"reward": 1.0},
         key=jr.key(1),
-        **sampling,
     )
-    options: dict[str, Any] = sampling | dict(
+    method: Any = recipe.method
+    is_estimator = isinstance(method, draftx.AbstractGradientEstimator)
+    finetune: Any = draftx.finetune if is_estimator else draftx.finetune_in_rounds
+    result = finetune(
+        pipeline,
+        make_reward(recipe.reward),
+        TRAINED,
+        sampling,
         method=method,
         key=train_key,
-        num_train_steps=num_train_steps,
+        num_train_steps=recipe.num_train_steps,
         batch_size=args.batch,
-        learning_rate=learning_rate,
         optimizer=_adamw(learning_rate),
         evaluation=evaluation,
-        early_stopping=early_stopping,
+        stopping=draftx.Stopping(early_stopping=recipe.early_stopping),
     )
-    if isinstance(method, draftx.AbstractGradientEstimator):
-        finetune = ft.partial(draftx.finetune, lora_schedule=lora_schedule)
-    else:
-        finetune = draftx.finetune_in_rounds
-    result = finetune(pipeline, make_reward(reward), prompts, **options)
     names = ("reward", "reward_queries", "unet_forwards", "unet_backwards")
     row = key | {name: [row.get(name) for row in result.history] for name in names}
     row |= {"run": run, "evaluations": list(result.evaluations)}
@@ -180,30 +193,28 @@ def evaluations_at(row: dict[str, Any], step: int) -> float:
 
 def tuned(
     pipeline: draftx.Pipeline,
-    method: draftx.AbstractGradientEstimator | draftx.finetuning.AbstractRoundMethod,
+    recipe: Recipe,
     args: argparse.Namespace,
     *,
     learning_rates: Sequence[float],
     seeds: int,
     at: int | None = None,
-    **options: Any,
 ) -> list[dict[str, Any]]:
     """Runs of several seeds, at the rate that gave the first the best held-out reward.
 
     **Arguments:**
 
     - `at`: The step whose reward counts, one with an evaluation; `None` is the last.
-    - `options`: Of `train`.
     """
     first = [
-        train(pipeline, method, args, seed=0, learning_rate=rate, **options)
+        train(pipeline, recipe, args, seed=0, learning_rate=rate)
         for rate in learning_rates
     ]
-    last = options["num_train_steps"]
+    last = recipe.num_train_steps
     best = max(first, key=lambda row: held_out_at(row, at or last))
     rate = best["learning_rate"]
     return [best] + [
-        train(pipeline, method, args, seed=seed, learning_rate=rate, **options)
+        train(pipeline, recipe, args, seed=seed, learning_rate=rate)
         for seed in range(1, seeds)
     ]
 

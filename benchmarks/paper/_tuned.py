@@ -2,14 +2,13 @@
 
 import argparse
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from _common import load
-from _runs import guidance, HELD_OUT, path_of, train
+from _runs import HELD_OUT, path_of, Recipe, sampling_of, train
 from PIL import Image
 
 import draftx
@@ -49,15 +48,8 @@ def tuned(
     pipeline: draftx.Pipeline, args: argparse.Namespace, reward: str, seed: int
 ) -> draftx.Pipeline:
     """The model after training on a reward with DRaFT-1."""
-    row = train(
-        pipeline,
-        draftx.DRaFT(1),
-        args,
-        seed=seed,
-        learning_rate=args.learning_rate,
-        num_train_steps=args.num_train_steps,
-        reward=reward,
-    )
+    recipe = Recipe(draftx.DRaFT(1), args.num_train_steps, reward)
+    row = train(pipeline, recipe, args, seed=seed, learning_rate=args.learning_rate)
     return draftx.load_lora(pipeline, path_of(row))
 
 
@@ -65,17 +57,19 @@ def draw(
     pipeline: draftx.Pipeline,
     args: argparse.Namespace,
     *,
-    prompts: Sequence[str] = HELD_OUT,
+    sampling: draftx.Sampling | None = None,
     num_samples: int = 4,
-    **options: Any,
 ) -> np.ndarray:
-    """Pictures of prompts, one prompt after the other, always from the same noise."""
-    sampling: dict[str, Any] = dict(
-        num_inference_steps=args.num_inference_steps, guidance_scale=guidance(args)
-    )
-    sampling |= options
+    """Images of the held-out prompts, one after the other, always from the same noise.
+
+    **Arguments:**
+
+    - `sampling`: `None` is what `args` say.
+    - `num_samples`: Of each prompt.
+    """
+    sampling = sampling_of(args) if sampling is None else sampling
     drawn = [
-        draftx.sample(pipeline, list(prompts), key=jr.key(100 + i), **sampling)
+        draftx.sample(pipeline, HELD_OUT, sampling, key=jr.key(100 + i))
         for i in range(num_samples)
     ]
     return np.concatenate([np.asarray(images) for images in drawn])

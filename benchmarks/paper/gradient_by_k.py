@@ -29,9 +29,9 @@ def flat_gradient(pipeline, reward, k, args, seed):
         pipeline,
         reward,
         prompts,
+        draftx.Sampling(args.num_inference_steps),
         method=draftx.DRaFT(truncation_steps=k),
         key=jr.key(seed),
-        num_inference_steps=args.num_inference_steps,
     )
     leaves = draftx.lora_state_dict(gradient).values()
     return np.concatenate([np.asarray(x, np.float64).ravel() for x in leaves])

@@ -26,6 +26,8 @@ from _runs import (
     HELD_OUT,
     load_quick,
     make_reward,
+    Recipe,
+    sampling_of,
     tuned,
 )
 
@@ -57,28 +59,29 @@ FULL_TEMPLATES = (
 def search(name, pipeline, args, seed, size, prompts) -> dict[str, Any]:
     """Mean rewards of the best until then, and the evaluations a picture took."""
     total, reward = args.num_inference_steps, make_reward("compressibility")
-    common: dict[str, Any] = dict(
-        key=jr.key(seed), num_inference_steps=total, guidance_scale=guidance(args)
-    )
+    sampling, key = sampling_of(args), jr.key(seed)
     match name:
         case "best of N":
-            found = draftx.search.best_of_n(pipeline, reward, prompts, n=size, **common)
+            found = draftx.search.best_of_n(
+                pipeline, reward, prompts, sampling, n=size, key=key
+            )
             cost = [2 * total * (i + 1) for i in range(size)]
         case "DOODL":
             found = draftx.search.doodl(
-                pipeline, reward, prompts, num_steps=size, **common
+                pipeline, reward, prompts, sampling, num_steps=size, key=key
             )
             cost = [2 * total * (2 * i + 1) for i in range(size + 1)]
         case "SVDD":
+            noisy = draftx.Sampling(total, guidance(args), eta=1.0)
             found = draftx.search.svdd(
-                pipeline, reward, prompts, num_candidates=size, **common
+                pipeline, reward, prompts, noisy, num_candidates=size, key=key
             )
             cost = [found.budget.unet_forwards / len(prompts)]
         case _:
             templates = (FULL_TEMPLATES if args.full else TINY_TEMPLATES)[:size]
             words = [prompt.removeprefix("a ") for prompt in prompts]
             found = draftx.search.prompt_engineering(
-                pipeline, reward, words, templates=templates, **common
+                pipeline, reward, words, sampling, templates=templates, key=key
             )
             cost = [2 * total * (i + 1) for i in range(len(templates))]
     history = found.history
@@ -103,12 +106,10 @@ def main() -> None:
     seeds = args.seeds or 3
     runs = tuned(
         pipeline,
-        draftx.DRaFTLV(num_samples=2),
+        Recipe(draftx.DRaFTLV(num_samples=2), steps),
         args,
         learning_rates=rates,
         seeds=seeds,
-        num_train_steps=steps,
-        every=max(1, steps // 3),
     )
     spent = evaluations_at(runs[0], runs[0]["num_train_steps"])
     each = spent / args.pictures + 2 * total  # What a search may take for a picture.

@@ -23,6 +23,7 @@ from _runs import (
     evaluations_at,
     held_out_at,
     load_quick,
+    Recipe,
     tuned,
     write,
 )
@@ -53,15 +54,13 @@ def main() -> None:
         options.error(f"--train-steps must be divisible by 3; got {train_steps}.")
     found, shorter = {}, {}
     for k in tqdm(ks, desc="K"):
-        find = ft.partial(
-            tuned,
-            pipeline,
+        recipe = Recipe(
             draftx.DRaFT(truncation_steps=k),
-            args,
-            learning_rates=rates,
-            seeds=seeds,
-            num_train_steps=equal_compute(train_steps, total, k),
+            equal_compute(train_steps, total, k),
             every=every,
+        )
+        find = ft.partial(
+            tuned, pipeline, recipe, args, learning_rates=rates, seeds=seeds
         )
         found[k] = find()
         shorter[k] = find(at=train_steps)

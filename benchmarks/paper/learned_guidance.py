@@ -20,7 +20,7 @@ import jax.random as jr
 import matplotlib
 import numpy as np
 from _common import parser, Rows, verdict
-from _runs import guidance, make_reward, TRAINED
+from _runs import guidance, make_reward, sampling_of, TRAINED
 from _tuned import add_training_options, draw, load_short, score, settings_of, tuned
 from tqdm import tqdm
 
@@ -37,13 +37,12 @@ def learn(pipeline: draftx.Pipeline, args, seed: int) -> list[float]:
         pipeline,
         make_reward(args.reward),
         TRAINED,
+        sampling_of(args),
         method=draftx.DRaFT(),
         key=jr.key(seed),
         num_train_steps=args.num_train_steps,
         batch_size=args.batch,
-        learning_rate=args.learning_rate,
-        num_inference_steps=args.num_inference_steps,
-        guidance_scale=guidance(args),
+        optimizer=draftx.adamw(args.learning_rate),
     )
     return result.pipeline.learned.guidance_scales.tolist()  # pyright: ignore
 
@@ -57,17 +56,15 @@ def main() -> None:
     draftx.enable_compilation_cache()
     total, start = args.num_inference_steps, guidance(args)
     constant = draftx.add_learned_inputs(
-        pipeline,
-        num_inference_steps=total,
-        guidance_scale=start,
-        negative_embedding=False,
+        pipeline, sampling_of(args), negative_embedding=False
     )
     reward = make_reward(args.reward)
 
     def reward_of(schedule: list[float], length: int = total) -> float:
         scales = jnp.asarray(schedule, jnp.float32)
         model = eqx.tree_at(lambda p: p.learned.guidance_scales, constant, scales)
-        return score(reward, draw(model, args, num_inference_steps=length))
+        sampling = draftx.Sampling(length, start)
+        return score(reward, draw(model, args, sampling=sampling))
 
     rows = Rows(args.out, settings_of(args) | {"reward": args.reward})
     before = {n: reward_of([start] * total, n) for n in (total, 2 * total)}

@@ -17,7 +17,7 @@ first fifth more than a tenth of it is lost.
 import matplotlib
 import numpy as np
 from _common import parser, Rows, verdict
-from _runs import make_reward
+from _runs import guidance, make_reward
 from _tuned import (
     add_training_options,
     draw,
@@ -54,17 +54,18 @@ def main() -> None:
     rows = Rows(args.out, settings_of(args) | {"reward": args.reward})
     models = [tuned(pipeline, args, args.reward, seed) for seed in range(args.seeds)]
 
-    def window(side: str, count: int) -> draftx.LoRAWindow | None:
-        return None if count == total else draftx.LoRAWindow(**{side: count})
+    def window(side: str, count: int) -> draftx.Sampling:
+        on = None if count == total else draftx.LoRAWindow(**{side: count})
+        return draftx.Sampling(total, guidance(args), lora_schedule=on)
 
     # Without any of its steps every adapter gives the same pictures.
-    base = draw(models[0], args, lora_schedule=window("last", 0))
+    base = draw(models[0], args, sampling=window("last", 0))
     for side in tqdm(SIDES, desc="sides"):
         for count in tqdm(counts, desc="steps", leave=False):
             for seed, model in enumerate(models):
                 key = {"side": side, "on": count, "seed": seed}
                 if rows.find(**key) is None:
-                    images = draw(model, args, lora_schedule=window(side, count))
+                    images = draw(model, args, sampling=window(side, count))
                     change = float(np.sqrt(np.mean((images - base) ** 2)))
                     figures = {"score": score(make_reward(args.reward), images)}
                     rows.add(key, figures | {"change": change})
@@ -95,8 +96,8 @@ def main() -> None:
         axis.legend(fontsize=8)
     for axis_row, side in zip(lower.subplots(2, len(counts)), SIDES, strict=True):
         for axis, count in zip(axis_row, counts, strict=True):
-            schedule = window(side, count)
-            image = draw(models[0], args, num_samples=1, lora_schedule=schedule)[1]
+            sampling = window(side, count)
+            image = draw(models[0], args, sampling=sampling, num_samples=1)[1]
             show(axis, image, title=f"{side} {count}")
     figure.savefig(args.out / "lora_start_end.png", dpi=150)
 

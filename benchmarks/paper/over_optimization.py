@@ -18,7 +18,15 @@ import jax.random as jr
 import matplotlib
 import numpy as np
 from _common import parser, verdict
-from _runs import guidance, HELD_OUT, load_quick, path_of, train, write
+from _runs import (
+    HELD_OUT,
+    load_quick,
+    path_of,
+    Recipe,
+    sampling_of,
+    train,
+    write,
+)
 
 import draftx
 
@@ -35,7 +43,7 @@ def main() -> None:
     options.add_argument("--patience", type=int, default=2, help="in evaluations")
     options.add_argument("--min-diversity", type=float, default=0.5)
     args = options.parse_args()
-    pipeline, total = load_quick(args)
+    pipeline, _ = load_quick(args)
     train_steps = args.train_steps or (5000 if args.full else 30)
     every = args.every or max(1, train_steps // 10)
     seeds = args.seeds or 3
@@ -45,18 +53,16 @@ def main() -> None:
     )
     runs = {}
     for name, early_stopping in (("to the end", None), ("stopped", stopping)):
+        recipe = Recipe(
+            draftx.DRaFT(truncation_steps=1),
+            train_steps,
+            others=(judge,),
+            every=every,
+            early_stopping=early_stopping,
+        )
+        rate = args.learning_rate or (2e-3 if args.full else 6e-3)
         runs[name] = [
-            train(
-                pipeline,
-                draftx.DRaFT(truncation_steps=1),
-                args,
-                seed=seed,
-                learning_rate=args.learning_rate or (2e-3 if args.full else 6e-3),
-                num_train_steps=train_steps,
-                others=[judge],
-                every=every,
-                early_stopping=early_stopping,
-            )
+            train(pipeline, recipe, args, seed=seed, learning_rate=rate)
             for seed in range(seeds)
         ]
     write(args.out, [row for of_name in runs.values() for row in of_name])
@@ -93,9 +99,8 @@ def main() -> None:
         images = draftx.sample(
             of_name,
             [prompt for prompt in HELD_OUT for _ in range(2)],
+            sampling_of(args),
             key=jr.key(1),
-            num_inference_steps=total,
-            guidance_scale=guidance(args),
         )
         line[0].set_ylabel(name)
         for axis, image in zip(line, np.asarray(images), strict=True):

@@ -20,6 +20,7 @@ from _runs import (
     default_rates,
     held_out_at,
     load_quick,
+    Recipe,
     tuned,
     write,
 )
@@ -69,16 +70,16 @@ def main() -> None:
     found = {}
     for name in tqdm(names, desc="method"):
         method, k = known[name]
+        # The same runs as those of k_ablation.py.
+        steps = equal_compute(train_steps, total, k) if k else train_steps
+        recipe = Recipe(method, steps, every=every)
         found[name] = tuned(
             pipeline,
-            method,
+            recipe,
             args,
             learning_rates=rates,
             seeds=seeds,
             at=train_steps,
-            # The same runs as those of k_ablation.py.
-            num_train_steps=equal_compute(train_steps, total, k) if k else train_steps,
-            every=every,
         )
         write(args.out, [row for runs in found.values() for row in runs])
 

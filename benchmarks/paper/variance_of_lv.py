@@ -73,9 +73,9 @@ def main() -> None:
                 pipeline,
                 reward,
                 prompts,
+                draftx.Sampling(args.num_inference_steps),
                 method=method,
                 key=jr.key(seed),
-                num_inference_steps=args.num_inference_steps,
             )
             leaves = jax.block_until_ready(draftx.lora_state_dict(gradient))
             if seed:  # The first compiles.
