@@ -72,14 +72,14 @@ class Record(eqx.Module):
 class Chain(eqx.Module):
     """Binds a sampler to a model made ready for all steps, and the numbers of each.
 
-    `key` draws the noise of the steps; `None` where they add none. `cost` is what the
-    differentiated steps are charged, `None` for nothing; `is_frozen` waives it.
-
     **Arguments:**
 
     - `sampler`: Says how to go on from a prediction.
     - `denoiser`: The model; asked with latents and the index of a step.
     - `steps`: The numbers of all steps, noisiest first.
+    - `key`: Draws the noise of the steps; `None` where they add none.
+    - `cost`: What the differentiated steps are charged; `None` for nothing.
+    - `is_frozen`: Whether that is waived, the chain being a constant.
     """
 
     sampler: AbstractSampler
@@ -147,7 +147,7 @@ class Chain(eqx.Module):
 
     @jax.named_scope("draftx.step")
     def step(self, state: State, index: Int[Array, ""]) -> tuple[State, Prediction]:
-        """Takes step `index` from a `state`; gives the next, and what the model said."""
+        """Takes step `index` from a `state`; gives the next, and the prediction."""
         prediction = self.predict(state, index)
         return self.advance(state, prediction, index), prediction
 

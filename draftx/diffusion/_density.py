@@ -81,7 +81,7 @@ def check_density_reduction(reduction: str) -> None:
 
 
 def check_noise(eta: Real) -> None:
-    r"""Raises unless a chain with this $\eta$ has a density."""
+    r"""Raises unless a chain with `eta`, $\eta$, has a density."""
     if not 0 < eta <= 1:
         raise ValueError(
             f"`eta` must lie in (0, 1]: without noise there is no density; got {eta}."

@@ -96,8 +96,8 @@ class AnnealedGuidance(AbstractLoRASchedule):
     $$\hat\epsilon_i = (1 - w_i)\,\epsilon_0 + w_i\,\epsilon_\theta, \qquad
       w_i = (i / T)^p$$
 
-    at step $i = 0 \ldots T - 1$, noisiest first: the base model lays out the picture,
-    which keeps pictures diverse. Both models are run at every step. $p = 0$ is the
+    at step $i = 0 \ldots T - 1$, noisiest first: the base model lays out the image,
+    which keeps images diverse. Both models are run at every step. $p = 0$ is the
     tuned model alone. The form with a jump from 0 to 1 is `LoRAWindow(last=...)`.
 
     It is meant for sampling; training through it works too.

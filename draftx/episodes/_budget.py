@@ -11,8 +11,10 @@ class Budget:
     Budgets add up (`a + b`), and repeat (`3 * a`). A number is a fraction where a
     method draws how much it does: it is then the mean.
 
-    - `images`: Pictures made for a prompt, by a whole chain or what stands for one.
-    - `reward_queries`: Pictures that were decoded and scored.
+    **Arguments:**
+
+    - `images`: Made for a prompt, by a whole chain or what stands for one.
+    - `reward_queries`: Images that were decoded and scored.
     - `unet_forwards`, `unet_backwards`: Evaluations of the UNet for one image, and
         backward passes through them. Guidance makes two of one. What `remat` computes
         again to save memory is not counted: it is the same algorithm.

@@ -34,15 +34,16 @@ _NOISE_BRANCH = 2**31 - 1
 class Episode(eqx.Module):
     """Binds one batch to the chain that turns it into images and to its reward.
 
-    What a gradient estimator is given to work with. `decoder` turns latents into
-    images, and is told `remat`. `features` is what the reward prepared of the rows,
-    one row for each image. `base` makes a denoiser of the model without its adapter.
+    What a gradient estimator is given to work with.
 
     **Arguments:**
 
     - `chain`: The model, its sampler and its steps.
     - `noise`: $x_T$, unit-variance.
     - `reward`: Judges the images.
+    - `decoder`: Turns latents into images, and is told `remat`.
+    - `features`: What the reward prepared of the rows, one row for each image.
+    - `base`: Makes a denoiser of the model without its adapter; `None` if nobody asks.
     - `memory`: What is computed again, and how many images at once.
     """
 
@@ -68,9 +69,10 @@ class Episode(eqx.Module):
         return run_frozen(self.chain, self.chain.begin(self.noise), 0, stop)
 
     def score(self, state: State) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-        """Decodes and rewards clean latents: what to ascend, and the rewards.
+        """Decodes and rewards clean latents, those of a `state`.
 
-        The first is the mean reward, less what the state was charged on the way.
+        Gives what to ascend, the mean reward less what the state was charged on the
+        way, and the rewards.
         """
         rewards = self.rewards(state.latents)
         return self.objective(rewards, state.charge), rewards

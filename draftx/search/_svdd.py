@@ -35,7 +35,7 @@ def svdd(
 ) -> SearchResult:
     r"""Soft value-based decoding: every step is drawn several times, the best is taken.
 
-    Each step draws $M$ candidates for $x_{t-1}$ and scores the picture that each would
+    Each step draws $M$ candidates for $x_{t-1}$ and scores the image that each would
     become in one jump, $r(\hat x_0(x_{t-1}))$, in place of its value. One of them is
     taken with probabilities $\mathrm{softmax}(r / \alpha)$. Needs no gradient of
     anything. The prediction that the jump needs serves the next step as well.

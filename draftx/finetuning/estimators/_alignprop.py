@@ -16,7 +16,7 @@ Distribution: TypeAlias = Literal["uniform", "gaussian"]
 
 
 class AlignProp(AbstractGradientEstimator):
-    r"""DRaFT-K with $K$ drawn anew for every batch.
+    r"""Differentiates the last $K$ steps, with $K$ drawn anew for every batch.
 
     `distribution="uniform"` draws $K$ from `min_steps` to `max_steps`, and `"gaussian"`
     rounds $\mathcal N(\mu, \sigma^2)$ to a whole number in that range. The published

@@ -21,7 +21,7 @@ from ._interface import AbstractGradientEstimator, TrainedSteps
 
 
 class DRaFT(AbstractGradientEstimator):
-    r"""The gradient of the mean reward, through all or the last $K$ sampling steps.
+    r"""Differentiates the mean reward, through all or the last $K$ sampling steps.
 
     $$\nabla_\theta \frac{1}{B} \sum_b r(x_0^{(b)}), \qquad
       x_0 = \mathrm{sample}(\mathrm{sg}(\theta), T - K) \text{ then } K \text{ steps}$$
@@ -83,7 +83,7 @@ class DRaFT(AbstractGradientEstimator):
 
 
 class DRaFTLV(AbstractGradientEstimator):
-    r"""DRaFT-1 with lower variance: the last step is drawn several times.
+    r"""Lowers the variance of DRaFT-1: the last step is drawn several times.
 
     The clean latents $x_0$ are noised again to the last step,
     $x_1 = \sqrt{\bar\alpha_1}\,\mathrm{sg}(x_0) + \sqrt{1 - \bar\alpha_1}\,\epsilon_i$

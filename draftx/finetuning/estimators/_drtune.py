@@ -12,7 +12,7 @@ from ._interface import AbstractGradientEstimator, check_steps, TrainedSteps
 
 
 class DRTune(AbstractGradientEstimator):
-    r"""Some steps of the whole chain, without the gradient of the denoiser's input.
+    r"""Trains some steps of the chain, without the gradient of the denoiser's input.
 
     $$x_{t-1} = a_t x_t + b_t\, \epsilon_\theta(\mathrm{sg}(x_t), t)$$
 

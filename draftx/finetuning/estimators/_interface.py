@@ -39,10 +39,10 @@ class AbstractGradientEstimator(eqx.Module):
 
     @abc.abstractmethod
     def check(self, num_inference_steps: int) -> None:
-        """Raises a `ValueError` if a chain of this length is too short."""
+        """Raises a `ValueError` if a chain of `num_inference_steps` is too short."""
 
     def trained_steps(self, num_inference_steps: int) -> TrainedSteps:
-        """Says which steps of a chain are differentiated.
+        """Says which of `num_inference_steps` are differentiated.
 
         Unless an estimator says otherwise: any may be, none must be.
         """

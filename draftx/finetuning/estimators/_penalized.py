@@ -32,8 +32,9 @@ class AbstractPenalty(eqx.Module):
         output: Latents,
         base_output: Latents,
     ) -> Float[Array, " batch"]:
-        """Charges one prediction, one number an image; what it is weighed by is not
-        for it to say.
+        """Charges one prediction, one number an image.
+
+        What it is weighed by is not for it to say.
 
         **Arguments:**
 

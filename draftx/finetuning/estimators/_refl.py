@@ -7,7 +7,7 @@ from ._interface import AbstractGradientEstimator, check_steps, TrainedSteps
 
 
 class ReFL(AbstractGradientEstimator):
-    r"""Reward feedback learning: the chain is left early, the rest is one jump.
+    r"""Leaves the chain early, by one jump: reward feedback learning.
 
     With $t \sim \mathrm{Unif}\{t_{\min} \ldots t_{\max}\}$ steps still to go, the
     clean latents are predicted at once,

@@ -23,7 +23,7 @@ from ._interface import AbstractGradientEstimator, TrainedSteps
 
 
 class ScoreFunction(AbstractGradientEstimator):
-    r"""The gradient of the expected reward without that of the reward.
+    r"""Estimates the gradient of the expected reward without that of the reward.
 
     $$\nabla_\theta\, \mathbb E[r(x_0)]
       = \mathbb E\Bigl[(r(x_0) - b) \sum_t \nabla_\theta

@@ -16,7 +16,7 @@ from ._interface import AbstractGradientEstimator, TrainedSteps
 
 
 class SingleRewardLV(AbstractGradientEstimator):
-    r"""DRaFT-LV with one evaluation of the reward for all of its draws.
+    r"""Evaluates the reward once for all the draws of DRaFT-LV.
 
     The gradient of the reward is taken once, at the clean latents of the chain,
     $g = \partial r / \partial x_0$, and stands for that at the latents

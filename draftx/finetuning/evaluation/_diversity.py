@@ -19,6 +19,10 @@ def coarse_pixels(images: Images) -> Float[Array, "batch features"]:
 
     Divided by the square root of their length: the Euclidean distance of two is the
     root-mean-square difference of their colors, from 0 to 1.
+
+    **Arguments:**
+
+    - `images`: Channels last.
     """
     shape = (images.shape[0], 16, 16, 3)
     small = jax.image.resize(images.astype(jnp.float32), shape, "linear")

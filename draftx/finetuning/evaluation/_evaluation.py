@@ -136,7 +136,15 @@ class Evaluation(eqx.Module):
             probe_host_rewards(reward, images.shape, self.table)
 
     def latents(self, pipeline: Pipeline, indices: np.ndarray) -> Latents:
-        """Draws the noise that some of the images begin from; a number has its own."""
+        """Draws the noise that the images of these `indices` begin from.
+
+        Each number has its own.
+
+        **Arguments:**
+
+        - `pipeline`: Whose latents they are.
+        - `indices`: Of images: a row times the draws of each, plus a draw.
+        """
         shape = latent_shape(pipeline, self.sampling)
         draw = lambda i: jr.normal(jr.fold_in(self.key, i), shape, jnp.float32)
         return jax.vmap(draw)(jnp.asarray(indices))

@@ -24,9 +24,14 @@ Weigh: TypeAlias = Callable[
 class Rollout(eqx.Module):
     """Holds the images of a round: how they came about, and what became of them.
 
-    `batch` is what they were drawn for, `steps` and `record` how the chain went,
-    `rewards` what it led to, and `weights` what the method made of that. `times` are
-    the steps that an update trains.
+    **Arguments:**
+
+    - `batch`: What they were drawn for.
+    - `steps`, `record`: How the chain went.
+    - `rewards`: What it led to.
+    - `weights`: What the method made of that.
+    - `times`: The steps that an update trains.
+    - `remat`: What the backward pass computes again.
     """
 
     batch: Batch
@@ -38,7 +43,7 @@ class Rollout(eqx.Module):
     remat: Remat = eqx.field(static=True)
 
     def select(self, rows: Int[Array, " rows"], times: Int[Array, " times"]):
-        """Takes some of the images, to be trained at some of the steps."""
+        """Takes the images `rows`, to be trained at the steps `times`."""
         batch, record = self.batch, self.record
         of_chain = jax.tree.map(
             lambda x: x[:, rows], (record.states, record.predictions)
@@ -91,6 +96,10 @@ class AbstractRoundMethod(eqx.Module):
         """Finds the indices of the steps of a chain that can be trained.
 
         Raises a `ValueError` if there are none.
+
+        **Arguments:**
+
+        - `sampler`, `num_inference_steps`: Of the chain.
         """
 
     @abc.abstractmethod
@@ -99,13 +108,26 @@ class AbstractRoundMethod(eqx.Module):
 
     @abc.abstractmethod
     def start(self, reward: AbstractReward, key: PRNGKeyArray) -> tuple[Any, Any]:
-        """Makes what else is learned, as arrays, and what is constant in it."""
+        """Makes what else is learned, as arrays, and what is constant in it.
+
+        **Arguments:**
+
+        - `reward`: What the images are judged by.
+        - `key`: Draws the arrays.
+        """
 
     @abc.abstractmethod
     def learn(
         self, learned: Any, constant: Any, pipeline: Pipeline, rollout: Rollout
     ) -> tuple[Any, dict[str, Float[Array, ""]]]:
-        """Updates what else is learned; that, and figures for the history."""
+        """Updates what else is learned; that, and figures for the history.
+
+        **Arguments:**
+
+        - `learned`, `constant`: From `start`, the former as the last round left it.
+        - `pipeline`: The model as it drew the images.
+        - `rollout`: All images of the round.
+        """
 
     @abc.abstractmethod
     def objective(
@@ -116,7 +138,15 @@ class AbstractRoundMethod(eqx.Module):
         rollout: Rollout,
         key: PRNGKeyArray,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Computes what an update ascends, and figures for the history."""
+        """Computes what an update ascends, and figures for the history.
+
+        **Arguments:**
+
+        - `pipeline`: The model as it is now.
+        - `learned`, `constant`: From `start` and `learn`.
+        - `rollout`: Some images, at some of the steps.
+        - `key`: For methods that draw more noise.
+        """
 
     @abc.abstractmethod
     def budget(
@@ -127,4 +157,11 @@ class AbstractRoundMethod(eqx.Module):
         num_trained: int,
         guided: bool = True,
     ) -> Budget:
-        """Says what a round costs that trains every image at `num_trained` steps."""
+        """Says what a round costs that trains every image at `num_trained` steps.
+
+        **Arguments:**
+
+        - `num_inference_steps`, `batch_size`: Of the chain.
+        - `num_trained`: Steps of each image.
+        - `guided`: Whether every prediction takes two evaluations of the UNet.
+        """

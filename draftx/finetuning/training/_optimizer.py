@@ -127,6 +127,10 @@ def learning_rate(opt_state: Any) -> Float[Array, ""] | None:
 
     `None` unless the optimizer injects it (`optax.inject_hyperparams`), as `adamw`
     does.
+
+    **Arguments:**
+
+    - `opt_state`: After the update.
     """
     found = [
         value

@@ -75,6 +75,8 @@ def check_task(
 
     **Arguments:**
 
+    - `task`: Pipeline, reward and rows.
+    - `method`: The estimator.
     - `shape`: Of the latents of one batch.
     """
     if method.needs_reward_gradient():
@@ -84,7 +86,12 @@ def check_task(
 
 
 def split(task: Task) -> tuple[Pipeline, Task]:
-    """Splits off what is trained: the adapter, and the task that lacks it."""
+    """Splits off what is trained: the adapter, and the task that lacks it.
+
+    **Arguments:**
+
+    - `task`: With the whole pipeline.
+    """
     is_trained = trainable_filter(task.pipeline)
     trainable, frozen = eqx.partition(task.pipeline, is_trained)
     return trainable, eqx.tree_at(

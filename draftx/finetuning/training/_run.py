@@ -40,7 +40,7 @@ class Run:
         - `whole`: Makes the pipeline of what is trained, as arrays of its own: those of
             the state are given up by the next step.
         - `cost`: Of one step, in all but seconds; `None` if it is not known.
-        - The others are those of `finetune`.
+        - `num_train_steps`, `evaluation`, `stopping`, `callbacks`: As for `finetune`.
         """
         self.whole = whole
         self.num_train_steps = num_train_steps
@@ -106,7 +106,8 @@ class Run:
     def record(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Makes a new row, of what a step gave and how long it took.
 
-        `metrics` has `rewards`, `prompts`, `is_finite`, and numbers for the row.
+        `metrics` has `rewards`, `prompts`, `is_finite`, and numbers for the row;
+        `seconds` is how long the step took.
         """
         step = len(self.history)
         figures = dict(metrics)
@@ -162,8 +163,9 @@ class Run:
                 self.stopped = early_stopping.reason(self.evaluations)
 
     def kept(self, trainable: Any) -> tuple[Pipeline, int | None]:
-        """Chooses the pipeline to return, and says after how many steps it was: the
-        best if there is early stopping, and else the last.
+        """Chooses the pipeline to return, and says after how many steps it was.
+
+        The best if there is early stopping, and else the last.
         """
         if self.stopping.early_stopping is None:
             return self.whole(trainable), None
@@ -187,7 +189,12 @@ class Run:
 
 
 def to_default_device(tree: Any) -> Any:
-    """Copies arrays off a mesh, so that they mix with arrays of any device."""
+    """Copies arrays off a mesh, so that they mix with arrays of any device.
+
+    **Arguments:**
+
+    - `tree`: Its leaves are arrays.
+    """
     return jax.tree.map(lambda x: jnp.array(np.asarray(x), copy=True), tree)
 
 

@@ -67,7 +67,13 @@ class Stopping(eqx.Module):
                 )
 
     def exceeded(self, spent: Budget, cost: Budget | None) -> str | None:
-        """Says why another step would be too much; `None` if it would not."""
+        """Says why another step would be too much; `None` if it would not.
+
+        **Arguments:**
+
+        - `spent`: Until now.
+        - `cost`: Of one step; `None` if it is not known.
+        """
         if self.max_budget is None:
             return None
         after = spent + (cost or Budget())

@@ -20,17 +20,28 @@ from ._reward_gradient import value_and_grad
 
 
 class TrainState(eqx.Module):
-    """What a training changes: the adapter, and the state of the optimizer."""
+    """Holds what a training changes.
+
+    **Arguments:**
+
+    - `trainable`: The pipeline's adapter and learned inputs; `None` for the rest.
+    - `opt_state`: Of the optimizer.
+    """
 
     trainable: Pipeline
     opt_state: Any
 
 
 class Training(eqx.Module):
-    """Holds what a training does not change: the task without what is trained, how its
-    gradient is estimated and followed, and the key of it all.
+    """Holds what a training does not change.
 
-    `shape` is that of the latents of a batch, which is split over `mesh`.
+    **Arguments:**
+
+    - `task`: Without what is trained.
+    - `method`, `optimizer`: How its gradient is estimated, and followed.
+    - `key`: Draws all that is random.
+    - `mesh`: The devices that a batch is split over.
+    - `shape`: Of the latents of a batch.
     """
 
     task: Task

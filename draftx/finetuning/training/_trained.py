@@ -11,7 +11,12 @@ from ..estimators import AbstractGradientEstimator
 
 
 def trainable_filter(pipeline: Pipeline) -> Any:
-    """Makes a tree of booleans, true at the adapters' arrays and the learned inputs."""
+    """Makes a tree of booleans, true at the adapters' arrays and the learned inputs.
+
+    **Arguments:**
+
+    - `pipeline`: With an adapter, with learned inputs, or both.
+    """
     chosen = lora_filter(pipeline)
     if pipeline.learned is None:
         return chosen
@@ -20,7 +25,7 @@ def trainable_filter(pipeline: Pipeline) -> Any:
 
 
 def check_trainable(pipeline: Pipeline) -> None:
-    """Raises unless the pipeline has an adapter to train."""
+    """Raises unless `pipeline` has an adapter to train."""
     if not has_lora(pipeline):
         raise ValueError(
             "`pipeline` must carry a LoRA adapter to be trained; it has none. Add one "

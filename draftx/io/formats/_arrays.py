@@ -13,14 +13,19 @@ from ._safetensors import TensorFile
 
 
 class Arrays:
-    """Arrays in memory, to be read as a `TensorFile` is."""
+    """Holds arrays in memory, to be read as a `TensorFile` is."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], name: str):
+        """**Arguments:**
+
+        - `arrays`: By name.
+        - `name`: Of the file, for error texts."""
         self.name = name
         self.shapes = {key: array.shape for key, array in arrays.items()}
         self._arrays = arrays
 
     def check_dtypes(self, keys: list[str]) -> None:
+        """Raises unless the arrays named by `keys` are floats."""
         dtypes = {key: self._arrays[key].dtype for key in keys}
         wrong = [
             f"{k}: {d}" for k, d in dtypes.items() if not jnp.issubdtype(d, np.floating)
@@ -32,6 +37,13 @@ class Arrays:
             )
 
     def read(self, key: str, dtype: Any) -> np.ndarray:
+        """Casts one array; a value that is not finite is an error.
+
+        **Arguments:**
+
+        - `key`: The name of the array.
+        - `dtype`: To be cast to.
+        """
         with np.errstate(over="ignore"):
             array = self._arrays[key].astype(dtype, copy=False)
         if not np.isfinite(array).all():
@@ -43,7 +55,12 @@ class Arrays:
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors of a file of PyTorch or of safetensors."""
+    """Reads all tensors of a file of PyTorch or of safetensors.
+
+    **Arguments:**
+
+    - `path`: Of the file; `.safetensors` says which.
+    """
     if not path.is_file():
         raise ModelFileError(f"{str(path)!r} must be a file of weights; it is not.")
     if path.suffix != ".safetensors":

@@ -44,7 +44,7 @@ def write_file(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> Non
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes UTF-8 with `\\n` at the ends of lines, on every system."""
+    """Writes `text` to `path`, UTF-8 with `\\n` at the ends of lines on every system."""
 
     def write(temporary: pathlib.Path) -> None:
         temporary.write_bytes(text.encode("utf-8"))
@@ -53,13 +53,19 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes JSON as diffusers and transformers do."""
+    """Writes JSON as diffusers and transformers do.
+
+    **Arguments:**
+
+    - `path`: The file.
+    - `content`: What JSON can hold.
+    """
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 @contextlib.contextmanager
 def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to be filled, which gets the name `path` when the block ends well.
+    """Makes a folder to fill, which gets the name `path` when the block ends well.
 
     A folder that is there already is replaced; if the block raises, it is left alone.
     """

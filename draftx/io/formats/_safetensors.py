@@ -19,7 +19,7 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class TensorFile:
-    """What one safetensors file, or several shards of one, hold.
+    """Reads what one safetensors file, or several shards of one, hold.
 
     Only the headers are read at first: names, shapes and dtypes.
     """
@@ -62,7 +62,13 @@ class TensorFile:
             )
 
     def read(self, key: str, dtype: Any) -> np.ndarray:
-        """One tensor, cast; a value that is not finite is an error."""
+        """Reads one tensor, cast; a value that is not finite is an error.
+
+        **Arguments:**
+
+        - `key`: The name of the tensor.
+        - `dtype`: To be cast to.
+        """
         try:
             array = self._handles[key].get_tensor(key)
         except (SafetensorError, OSError) as e:
@@ -82,7 +88,7 @@ class TensorFile:
 
 
 def open_weights(folder: pathlib.Path, stem: str) -> TensorFile:
-    """The weights in a folder: one file, shards, or else the float16 variant.
+    """Opens the weights in a folder: one file, shards, or else the float16 variant.
 
     **Arguments:**
 
@@ -128,7 +134,12 @@ def _shards(index: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON file that holds an object."""
+    """Reads a JSON file that holds an object.
+
+    **Arguments:**
+
+    - `path`: Of the file.
+    """
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as e:

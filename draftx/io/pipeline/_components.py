@@ -87,7 +87,7 @@ def fill(
     file: TensorFile | Arrays,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Any:
-    """A model with the arrays of a file, all of them or an error.
+    """Fills a model with the arrays of a file, all of them or an error.
 
     **Arguments:**
 
@@ -184,7 +184,12 @@ def check_no_lora(model: eqx.Module) -> None:
 
 
 def check_dtype(dtype: Any) -> np.dtype:
-    """The dtype to compute in; float32 for `None`."""
+    """Finds the dtype to compute in; float32 for `None`.
+
+    **Arguments:**
+
+    - `dtype`: float32, bfloat16 or float16, anything else being a `ValueError`.
+    """
     accepted = [jnp.dtype(t) for t in (jnp.float32, jnp.bfloat16, jnp.float16)]
     try:
         return accepted[
