@@ -1,4 +1,4 @@
-"""Tuned models that the scripts share, and pictures drawn with them."""
+"""Tuned models that the scripts share, and images drawn with them."""
 
 import argparse
 import io
@@ -85,7 +85,7 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def jpeg_bytes(images: np.ndarray, quality: int = 80) -> np.ndarray:
-    """The sizes of real JPEG files, less that of a flat picture: its headers."""
+    """The sizes of real JPEG files, less that of a flat image: its headers."""
 
     def size(pixels: np.ndarray) -> int:
         file = io.BytesIO()
@@ -97,7 +97,7 @@ def jpeg_bytes(images: np.ndarray, quality: int = 80) -> np.ndarray:
 
 
 def show(axis: Any, image: np.ndarray, *, title: str = "", below: str = "") -> None:
-    """One picture of a grid."""
+    """One image of a grid."""
     axis.imshow(to_uint8(image), interpolation="lanczos")
     axis.set_xticks([])
     axis.set_yticks([])

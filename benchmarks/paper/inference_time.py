@@ -1,12 +1,12 @@
-"""Searches at inference time beside fine-tuning, by what a picture takes.
+"""Searches at inference time beside fine-tuning, by what an image takes.
 
 python benchmarks/paper/inference_time.py          # embedded model, 5 to 10 minutes
 python benchmarks/paper/inference_time.py --full   # Stable Diffusion 1.4
 
 The claim (appendix A.3 of the paper): fine-tuning reaches higher rewards than prompt
-engineering, best-of-N and DOODL, whose cost comes again with every picture.
+engineering, best-of-N and DOODL, whose cost comes again with every image.
 
-`--pictures` pictures of held-out prompts are wanted. Each search may evaluate the UNet,
+`--images` images of held-out prompts are wanted. Each search may evaluate the UNet,
 forward and backward, as often as training and then drawing them does; what it had by
 less is in the figure as well. Training is DRaFT-LV, as in reward_by_step.py, its
 learning rate the best of `--learning-rates` on the first seed. The reward is
@@ -38,7 +38,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 
-# Phrases that could make a picture compressible, or not.
+# Phrases that could make an image compressible, or not.
 TINY_TEMPLATES = (
     *("a {}", "a {}, flat style", "a {}, noto style", "a {}, 3d style"),
     "a {}, flat style, on a plain white background",
@@ -57,7 +57,7 @@ FULL_TEMPLATES = (
 
 
 def search(name, pipeline, args, seed, size, prompts) -> dict[str, Any]:
-    """Mean rewards of the best until then, and the evaluations a picture took."""
+    """Mean rewards of the best until then, and the evaluations an image took."""
     total, reward = args.num_inference_steps, make_reward("compressibility")
     sampling, key = sampling_of(args), jr.key(seed)
     match name:
@@ -87,7 +87,7 @@ def search(name, pipeline, args, seed, size, prompts) -> dict[str, Any]:
     history = found.history
     if name == "SVDD":
         means = [float(history[-1].mean())]
-    elif name == "prompt engineering":  # One phrase for all pictures.
+    elif name == "prompt engineering":  # One phrase for all images.
         means = np.maximum.accumulate(history.mean(1)).tolist()
     else:
         means = np.maximum.accumulate(history, axis=0).mean(1).tolist()
@@ -98,7 +98,7 @@ def main() -> None:
     options = parser(__doc__, "inference_time")
     options.add_argument("--train-steps", type=int)
     options.add_argument("--learning-rates", type=float, nargs="+")
-    options.add_argument("--pictures", type=int, default=8)
+    options.add_argument("--images", type=int, default=8)
     args = options.parse_args()
     pipeline, total = load_quick(args)
     steps = args.train_steps or (900 if args.full else 12)
@@ -112,19 +112,19 @@ def main() -> None:
         seeds=seeds,
     )
     spent = evaluations_at(runs[0], runs[0]["num_train_steps"])
-    each = spent / args.pictures + 2 * total  # What a search may take for a picture.
+    each = spent / args.images + 2 * total  # What a search may take for an image.
     chains = each / (2 * total)
     sizes = {
         "best of N": [int(chains)],
         "prompt engineering": [int(chains)],
-        "DOODL": [int((chains - 2) / 2)],  # Its last pictures are drawn twice.
+        "DOODL": [int((chains - 2) / 2)],  # Its last images are drawn twice.
         "SVDD": [max(1, int((each / 2 / s - 1) / (total - 1))) for s in (4, 2, 1)],
     }
     if min(size for row in sizes.values() for size in row) < 1:
-        options.error(f"--pictures is too large for {spent:,.0f} UNet evaluations.")
-    settings = {"model": args.model, "steps": total, "pictures": args.pictures}
+        options.error(f"--images is too large for {spent:,.0f} UNet evaluations.")
+    settings = {"model": args.model, "steps": total, "images": args.images}
     rows = Rows(args.out, settings)
-    prompts = [HELD_OUT[i % len(HELD_OUT)] for i in range(args.pictures)]
+    prompts = [HELD_OUT[i % len(HELD_OUT)] for i in range(args.images)]
     found = {}
     for name, of_name in sizes.items():
         for seed in range(seeds):
@@ -147,17 +147,17 @@ def main() -> None:
         y = np.array([sum((p["rewards"] for p in parts), []) for parts in of_seeds])
         axis.plot(x, y.mean(0), marker=".", label=name)
         axis.fill_between(x, y.min(0), y.max(0), alpha=0.15)
-    wanted = args.pictures * 10.0 ** np.arange(3)
+    wanted = args.images * 10.0 ** np.arange(3)
     x = spent / wanted + 2 * total
     axis.errorbar(
         x, [trained.mean()] * 3, trained.std(), marker="s", capsize=3, color="black"
     )
-    for cost, pictures in zip(x, wanted, strict=True):
-        text = f"{pictures:,.0f}"
+    for cost, images in zip(x, wanted, strict=True):
+        text = f"{images:,.0f}"
         axis.annotate(text, (cost, trained.mean()), (0, 6), textcoords="offset points")
-    axis.plot([], [], "ks-", label="fine-tuning, for so many pictures")
+    axis.plot([], [], "ks-", label="fine-tuning, for so many images")
     axis.axhline(before, color="gray", linestyle=":", label="before")
-    axis.set(xlabel="UNet evaluations a picture", xscale="log")
+    axis.set(xlabel="UNet evaluations an image", xscale="log")
     axis.set(ylabel="reward of held-out prompts, range of seeds")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
@@ -170,7 +170,7 @@ def main() -> None:
     verdict(
         args.out,
         f"{'Holds' if holds else 'Does not hold'} here: at {each:,.0f} UNet "
-        f"evaluations a picture ({args.pictures} pictures), from {before:.1f}: "
+        f"evaluations an image ({args.images} images), from {before:.1f}: "
         f"fine-tuning {trained.mean():.1f} ± {trained.std():.1f}; {told} "
         f"({seeds} seeds, {total} sampling steps).",
     )

@@ -3,9 +3,9 @@
 python benchmarks/paper/jpeg_and_rotation.py          # embedded model, a few minutes
 python benchmarks/paper/jpeg_and_rotation.py --full   # Stable Diffusion 1.4
 
-The claim: JPEG compressibility leads to simple pictures of low frequency and
+The claim: JPEG compressibility leads to simple images of low frequency and
 incompressibility to complex ones of high frequency; rotational anti-correlation to
-black-and-white pictures unlike their rotations.
+black-and-white images unlike their rotations.
 
 What decides is no reward: the sizes of real JPEG files, less their headers, and for
 rotation the chroma, the mean over pixels of the largest channel minus the smallest.

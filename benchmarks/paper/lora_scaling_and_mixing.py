@@ -5,7 +5,7 @@ python benchmarks/paper/lora_scaling_and_mixing.py --full   # Stable Diffusion 1
 
 The claim: scaling an adapter by a number from 0 to 1 interpolates smoothly between the
 pre-trained and the tuned model; adapters of two rewards can be mixed with weights w and
-1 - w, or summed, and the pictures then have something of both.
+1 - w, or summed, and the images then have something of both.
 
 A gain is the rise of a reward on held-out prompts above the pre-trained model, as a
 fraction of what the adapter trained on that reward gains at scale 1. "Smoothly" is

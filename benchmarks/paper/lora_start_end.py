@@ -4,11 +4,11 @@ python benchmarks/paper/lora_start_end.py          # embedded model, a few minut
 python benchmarks/paper/lora_start_end.py --full   # Stable Diffusion 1.4
 
 The claim: though it is trained on the last step alone, the adapter does not change
-pictures in the last steps only; it must be on for 10 to 20 of 50 steps to change them
+images in the last steps only; it must be on for 10 to 20 of 50 steps to change them
 substantially, and it is important in the early ones.
 
 The adapter is that of DRaFT-1. The gain is the rise of the reward above the pre-trained
-model's, the change is the root mean square distance to its pictures, both on held-out
+model's, the change is the root mean square distance to its images, both on held-out
 prompts and as fractions of what they are with the adapter on at all steps. The claim is
 taken as: the last tenth of the steps has less than half of the gain, and without the
 first fifth more than a tenth of it is lost.
@@ -58,7 +58,7 @@ def main() -> None:
         on = None if count == total else draftx.LoRAWindow(**{side: count})
         return draftx.Sampling(total, guidance(args), lora_schedule=on)
 
-    # Without any of its steps every adapter gives the same pictures.
+    # Without any of its steps every adapter gives the same images.
     base = draw(models[0], args, sampling=window("last", 0))
     for side in tqdm(SIDES, desc="sides"):
         for count in tqdm(counts, desc="steps", leave=False):

@@ -4,12 +4,12 @@ python benchmarks/paper/over_optimization.py          # embedded model, 4 minute
 python benchmarks/paper/over_optimization.py --full   # Stable Diffusion 1.4
 
 The claim (appendix B.8 of the paper): training for long, or at a large learning rate,
-collapses to pictures that are all alike. `draftx.EarlyStopping` is ours: it is to stop
+collapses to images that are all alike. `draftx.EarlyStopping` is ours: it is to stop
 such a run, and to return the adapter from before the collapse.
 
 The same DRaFT-1 run is done twice a seed, to its end and with early stopping, which
-goes by the held-out reward of pictures whose diversity is at least `--min-diversity`
-of what it was. Diversity is the mean distance of two pictures of the same prompt. A
+goes by the held-out reward of images whose diversity is at least `--min-diversity`
+of what it was. Diversity is the mean distance of two images of the same prompt. A
 score of text alignment that nothing is trained on is watched as well. The reward is
 compressibility.
 """
