@@ -138,7 +138,14 @@ class AnnealedGuidance(AbstractLoRASchedule):
 
 
 class SwitchedDenoiser(AbstractDenoiser):
-    """Asks `tuned` from step `start` to before step `stop`, `base` at the others."""
+    """Asks one of two denoisers at each step.
+
+    **Arguments:**
+
+    - `tuned`, `base`: With the adapter, and without.
+    - `start`, `stop`: `tuned` is asked from step `start` to before step `stop`, `base`
+        at the others.
+    """
 
     tuned: AbstractDenoiser
     base: AbstractDenoiser

@@ -12,7 +12,12 @@ from ._dtypes import at_least_float32
 def geglu_reference(
     x: Float[Array, "*batch two_inner"],
 ) -> Float[Array, "*batch two_inner//2"]:
-    """Gates features as `geglu` does: its definition, for tests. Never optimized."""
+    """Gates features as `geglu` does: its definition, for tests. Never optimized.
+
+    **Arguments:**
+
+    - `x`: As for `geglu`.
+    """
     dtype = at_least_float32(x.dtype)
     value, gate = jnp.split(x.astype(dtype), 2, axis=-1)
     return (value * jax.nn.gelu(gate, approximate=False)).astype(x.dtype)

@@ -24,7 +24,12 @@ def group_norm_reference(
     epsilon: float,
     silu: bool = False,
 ) -> _Activations:
-    """Normalizes as `group_norm` does: its definition, for tests. Never optimized."""
+    """Normalizes as `group_norm` does: its definition, for tests. Never optimized.
+
+    **Arguments:**
+
+    - `x`, `weight`, `bias`, `num_groups`, `epsilon`, `silu`: As for `group_norm`.
+    """
     dtype = at_least_float32(x.dtype)
     g = rearrange(x.astype(dtype), "b h w (g c) -> b g (h w c)", g=num_groups)
     mean = jnp.mean(g, axis=-1, keepdims=True)

@@ -17,7 +17,12 @@ _Param = Float[Array, " features"]
 def layer_norm_reference(
     x: _Activations, weight: _Param, bias: _Param, *, epsilon: float
 ) -> _Activations:
-    """Normalizes as `layer_norm` does: its definition, for tests. Never optimized."""
+    """Normalizes as `layer_norm` does: its definition, for tests. Never optimized.
+
+    **Arguments:**
+
+    - `x`, `weight`, `bias`, `epsilon`: As for `layer_norm`.
+    """
     dtype = at_least_float32(x.dtype)
     x32 = x.astype(dtype)
     mean = jnp.mean(x32, axis=-1, keepdims=True)

@@ -24,6 +24,10 @@ def lora_matmul_reference(
     """Maps as `lora_matmul` does: its definition, for tests.
 
     Here `weight` is the one *without* the update.
+
+    **Arguments:**
+
+    - `x`, `lora_down`, `lora_up`, `lora_scale`: As for `lora_matmul`.
     """
     down = jnp.einsum("...i,ri->...r", x, lora_down.astype(x.dtype))
     update = jnp.einsum("...r,or->...o", down, lora_up.astype(x.dtype))

@@ -65,7 +65,12 @@ class Conv2d(eqx.Module):
 def upsample_nearest(
     x: Float[Array, "batch height width channels"],
 ) -> Float[Array, "batch 2*height 2*width channels"]:
-    """Repeats every pixel twice along both spatial axes."""
+    """Repeats every pixel twice along both spatial axes.
+
+    **Arguments:**
+
+    - `x`: Channels last.
+    """
     batch, height, width, channels = x.shape
     shape = (batch, height, 2, width, 2, channels)
     return jnp.broadcast_to(x[:, :, None, :, None], shape).reshape(

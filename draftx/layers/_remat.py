@@ -9,7 +9,7 @@ _Call: TypeAlias = Callable[..., Any]
 
 
 class Remat(enum.StrEnum):
-    """A tier of rematerialisation: what the backward pass computes again.
+    """Says what the backward pass computes again: a tier of rematerialisation.
 
     What is computed again need not be kept. From nothing to the most, `Remat("step")`
     and so on; all that a tier means is said here, and networks ask for their own part.
@@ -72,5 +72,9 @@ def checkpoint_if(active: bool, call: _Call) -> _Call:
     The barrier that keeps the compiler from joining the two computations also makes the
     second one wait for the gradient that needs it: blocks are recomputed one by one,
     not all at once.
+
+    **Arguments:**
+
+    - `active`: Whether to.
     """
     return eqx.filter_checkpoint(call) if active else call

@@ -41,6 +41,10 @@ def merge_lora(pipeline: _Tree) -> _Tree:
     r"""Adds the update to the weights, $W + \frac{\alpha}{r} U D$; drops the adapter.
 
     The sum is computed in float32 and rounded once to the dtype of the weight.
+
+    **Arguments:**
+
+    - `pipeline`: With an adapter; it stays as it is.
     """
     _require_lora(pipeline)
 

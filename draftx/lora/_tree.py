@@ -50,7 +50,12 @@ def with_lora(
 
 
 def iter_lora(tree: Any) -> Iterator[tuple[str, LoRALinear]]:
-    """Yields the published name and the layer of every adapter in a tree."""
+    """Yields the published name and the layer of every adapter in a tree.
+
+    **Arguments:**
+
+    - `tree`: A pipeline, or any part of one.
+    """
     for name, layer in iter_linears(tree):
         # In a part of a model without the adapter, the layer is there and empty.
         if isinstance(layer, LoRALinear) and layer.lora_down is not None:
@@ -58,12 +63,22 @@ def iter_lora(tree: Any) -> Iterator[tuple[str, LoRALinear]]:
 
 
 def has_lora(tree: Any) -> bool:
-    """Tells whether any layer of a tree carries an adapter."""
+    """Tells whether any layer of a tree carries an adapter.
+
+    **Arguments:**
+
+    - `tree`: A pipeline, or any part of one.
+    """
     return any(True for _ in iter_lora(tree))
 
 
 def without_lora(tree: _Tree) -> _Tree:
-    """Takes the adapters off a model; its weights are shared, not copied."""
+    """Takes the adapters off a model; its weights are shared, not copied.
+
+    **Arguments:**
+
+    - `tree`: A pipeline, or any part of one, with or without an adapter.
+    """
     return map_linears(
         lambda _, layer: layer.base if isinstance(layer, LoRALinear) else layer, tree
     )
@@ -73,6 +88,10 @@ def premerge(tree: _Tree) -> _Tree:
     """Adds the update of every adapter to its weight, once for many calls of the model.
 
     The adapters stay trainable: see [`draftx.lora.PremergedLinear`][].
+
+    **Arguments:**
+
+    - `tree`: A pipeline, or any part of one, with or without an adapter.
     """
     return map_linears(
         lambda _, layer: layer.premerged() if isinstance(layer, LoRALinear) else layer,
@@ -81,7 +100,12 @@ def premerge(tree: _Tree) -> _Tree:
 
 
 def lora_filter(tree: _Tree) -> _Tree:
-    """Marks the adapters' arrays in a tree of booleans: for `eqx.partition`."""
+    """Marks the adapters' arrays in a tree of booleans: for `eqx.partition`.
+
+    **Arguments:**
+
+    - `tree`: A pipeline, or any part of one, with or without an adapter.
+    """
 
     def mark(path, _):
         return getattr(path[-1], "name", None) in ("lora_down", "lora_up")

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A `config.json` describes a model that this library does not implement."""
+    """Says that a file describes a model that this library does not implement."""
 
 
 def check_fixed(
@@ -30,7 +30,12 @@ def check_fixed(
 
 
 def known_fields(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Picks the entries that `cls` has fields for, lists turned into tuples."""
+    """Picks the entries that `cls` has fields for, lists turned into tuples.
+
+    **Arguments:**
+
+    - `config`: A parsed `config.json`.
+    """
     names = {field.name for field in dataclasses.fields(cls)}
     return {
         name: tuple(value) if isinstance(value, list) else value

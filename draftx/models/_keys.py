@@ -49,7 +49,12 @@ _Layout: TypeAlias = Literal["plain", "conv", "pointwise"]
 
 
 def checkpoint_key(path: tuple[Any, ...]) -> str:
-    """Names the module or array at a key path of a JAX tree as published files do."""
+    """Names the module or array at a key path of a JAX tree as published files do.
+
+    **Arguments:**
+
+    - `path`: As `jax.tree_util` gives it.
+    """
     parts = (p.name if isinstance(p, jtu.GetAttrKey) else p.idx for p in path)
     # What wraps a layer has it in `base`.
     name = ".".join(str(part) for part in parts if part != "base")
@@ -61,8 +66,12 @@ def checkpoint_key(path: tuple[Any, ...]) -> str:
 class Parameter(NamedTuple):
     """Describes one array of a model: its published name, its leaf, its layout.
 
-    `layout` is `"conv"` where the file has `OIHW` and we `HWIO`, `"pointwise"` where
-    the file has a 1x1 convolution and we a matrix, and `"plain"` elsewhere.
+    **Arguments:**
+
+    - `key`: The published name.
+    - `leaf`: The array, or its shape and dtype.
+    - `layout`: `"conv"` where the file has `OIHW` and we `HWIO`, `"pointwise"` where
+        the file has a 1x1 convolution and we a matrix, and `"plain"` elsewhere.
     """
 
     key: str
@@ -71,6 +80,7 @@ class Parameter(NamedTuple):
 
     @property
     def file_shape(self) -> tuple[int, ...]:
+        """The shape that the array has in the file."""
         shape = tuple(self.leaf.shape)
         if self.layout == "conv":
             height, width, inputs, outputs = shape
@@ -96,6 +106,10 @@ def iter_linears(tree: Any) -> Iterator[tuple[str, AbstractLinear]]:
     """Yields the published name and the layer of every linear layer of a model.
 
     A layer that wraps another stands for both.
+
+    **Arguments:**
+
+    - `tree`: A model, or any part of one.
     """
     leaves, _ = jtu.tree_flatten_with_path(tree, is_leaf=_is_linear)
     for path, leaf in leaves:
@@ -109,6 +123,11 @@ def map_linears(
     """Replaces every linear layer of a model by `fn(published name, layer)`.
 
     A layer that wraps another stands for both.
+
+    **Arguments:**
+
+    - `fn`: Gives what takes the place of the layer.
+    - `tree`: A model, or any part of one.
     """
     return jtu.tree_map_with_path(
         lambda path, leaf: fn(checkpoint_key(path), leaf) if _is_linear(leaf) else leaf,
@@ -118,17 +137,33 @@ def map_linears(
 
 
 def named_parameters(model: eqx.Module) -> list[Parameter]:
-    """Lists the arrays of a model that checkpoints have, in the order of its leaves."""
+    """Lists the arrays of a model that checkpoints have, in the order of its leaves.
+
+    **Arguments:**
+
+    - `model`: Or any part of one.
+    """
     return [p for p in _parameters(model) if p is not None]
 
 
 def checkpoint_arrays(model: eqx.Module) -> dict[str, np.ndarray]:
-    """Collects the state dict that diffusers or transformers would save."""
+    """Collects the state dict that diffusers or transformers would save.
+
+    **Arguments:**
+
+    - `model`: Or any part of one.
+    """
     return {p.key: p.to_file() for p in named_parameters(model)}
 
 
 def replace_parameters(model: _Tree, new_leaf: Callable[[Parameter], Any]) -> _Tree:
-    """Replaces the arrays of a model that checkpoints have by `new_leaf(parameter)`."""
+    """Replaces the arrays of a model that checkpoints have by `new_leaf(parameter)`.
+
+    **Arguments:**
+
+    - `model`: Its arrays may be shapes and dtypes only.
+    - `new_leaf`: Makes the array of a `Parameter`.
+    """
     leaves, treedef = jax.tree.flatten(model)
     parameters = _parameters(model)
     new = [

@@ -14,11 +14,15 @@ _Tree = TypeVar("_Tree")
 
 
 class Conditioning(eqx.Module):
-    """What each image is conditioned on, one row an image.
+    """Holds what each image is conditioned on, one row an image.
 
-    `negative_input_ids` is one row for all, or one for each; `None` where guidance is
-    off. `channels` are what a UNet sees beside the latents, at their resolution: the
-    column `conditioning` of the table, `None` for a model that sees no image.
+    **Arguments:**
+
+    - `input_ids`: Token ids of the prompts.
+    - `negative_input_ids`: One row for all, or one for each; `None` where guidance is
+        off.
+    - `channels`: What a UNet sees beside the latents, at their resolution: the column
+        `conditioning` of the table, `None` for a model that sees no image.
     """
 
     input_ids: InputIds
@@ -38,9 +42,14 @@ class Conditioning(eqx.Module):
 class Batch(eqx.Module):
     """Rows that images are to be drawn for: what a compiled program is given of them.
 
-    `latents` is the unit-variance noise that they start from, `key` draws all that is
-    random after it, and `features` is what a reward prepared of the rows (`None`:
-    nothing, or nobody judges).
+    **Arguments:**
+
+    - `conditioning`: Of the images, one row each.
+    - `latents`: The unit-variance noise that they start from.
+    - `key`: Draws all that is random after it.
+    - `plan`: The options of sampling.
+    - `features`: What a reward prepared of the rows; `None` for nothing, or where
+        nobody judges.
     """
 
     conditioning: Conditioning
@@ -51,5 +60,11 @@ class Batch(eqx.Module):
 
 
 def take_rows(tree: _Tree, rows: Int[Array, " batch"]) -> _Tree:
-    """Takes some of the rows of every array in a tree."""
+    """Takes some of the rows of every array in a tree.
+
+    **Arguments:**
+
+    - `tree`: Arrays whose first axis counts the rows.
+    - `rows`: Their indices.
+    """
     return jax.tree.map(lambda x: x[rows], tree)

@@ -12,13 +12,20 @@ from ._sampling import Sampling
 
 
 class LearnedInputs(eqx.Module):
-    r"""Guidance weights for each step, and a negative embedding for each prompt.
+    r"""Learns guidance weights for each step, and a negative embedding of each prompt.
 
     $$e_\varnothing(c) = e_\varnothing + W e(c) + b$$
 
     token by token, with $W$ and $b$ zero at first. Either part may be `None`. They
     take the place of `guidance_scale`, and are added to the embedding of the negative
     prompts, wherever guidance is on (`guidance_scale` is not 1).
+
+    **Arguments:**
+
+    - `guidance_scales`: One weight for each step, noisiest first.
+    - `negative_weight`, `negative_bias`: $W$ and $b$.
+    - `guidance_rate`: Learning rate of the guidance weights, in units of that of the
+        rest.
 
     ??? cite
 
@@ -32,7 +39,7 @@ class LearnedInputs(eqx.Module):
     guidance_rate: Real = eqx.field(static=True, default=50.0)
 
     def guidance(self, num_inference_steps: int) -> Float[Array, " steps"] | None:
-        """The weights for a chain of this length, interpolated linearly if need be."""
+        """Interpolates the weights to a chain of `num_inference_steps`, if need be."""
         scales = self.guidance_scales
         if scales is None or scales.shape[0] == num_inference_steps:
             return scales
@@ -42,7 +49,13 @@ class LearnedInputs(eqx.Module):
     def negative(
         self, negative: TextEmbeddings, embeddings: TextEmbeddings
     ) -> TextEmbeddings:
-        """What guidance leads away from, given what it leads to."""
+        """Computes what guidance leads away from, given what it leads to.
+
+        **Arguments:**
+
+        - `negative`: Embeddings of the negative prompts.
+        - `embeddings`: Those of the prompts.
+        """
         if self.negative_weight is None or self.negative_bias is None:
             return negative
         dtype = at_least_float32(embeddings.dtype)
@@ -108,7 +121,12 @@ def add_learned_inputs(
 
 
 def remove_learned_inputs(pipeline: _Pipeline) -> _Pipeline:
-    """The pipeline with inputs that are chosen, not learned."""
+    """Takes off what was learned: inputs are chosen again.
+
+    **Arguments:**
+
+    - `pipeline`: With or without learned inputs.
+    """
     return eqx.tree_at(
         lambda p: p.learned, pipeline, None, is_leaf=lambda node: node is None
     )

@@ -27,9 +27,19 @@ from ._plan import Plan
 
 
 class Pipeline(eqx.Module):
-    """A text-to-image latent diffusion model: Stable Diffusion 1.x and its relatives.
+    """Holds a text-to-image latent diffusion model, such as Stable Diffusion 1.x.
 
     A PyTree: `jax.tree` functions, `eqx.partition` and `eqx.tree_at` work on it.
+
+    **Arguments:**
+
+    - `unet`: Predicts at each step.
+    - `vae`: Makes images of latents.
+    - `text_encoder`: Embeds token ids.
+    - `sampler`: Used unless `Sampling` has one.
+    - `tokenizer`: Makes token ids of prompts.
+    - `learned`: Inputs that are trained (`draftx.add_learned_inputs`); `None`: there
+        are none.
     """
 
     unet: UNet2DConditionModel
@@ -161,5 +171,11 @@ class Pipeline(eqx.Module):
 
     @jax.named_scope("draftx.decode")
     def decode(self, latents: Latents, *, remat: Remat = Remat.NONE) -> Images:
-        """Decodes scaled latents to images in $[0, 1]$."""
+        """Decodes scaled latents to images in $[0, 1]$.
+
+        **Arguments:**
+
+        - `latents`: Scaled, channels last.
+        - `remat`: What the backward pass computes again.
+        """
         return self.vae.decode(latents, remat=remat)

@@ -52,7 +52,13 @@ def check_adapter(pipeline: Pipeline, sampling: Sampling) -> None:
 
 
 def latent_shape(pipeline: Pipeline, sampling: Sampling) -> tuple[int, int, int]:
-    """Computes height, width and channels of the latents of images of this size."""
+    """Computes height, width and channels of the latents of images of this size.
+
+    **Arguments:**
+
+    - `pipeline`: Whose size is the default.
+    - `sampling`: The options.
+    """
     height, width, channels = pipeline.latent_shape
     pixels = pipeline.vae.config.downsampling_factor
     least = pixels * pipeline.unet.config.downsampling_factor
@@ -75,6 +81,12 @@ def condition(pipeline: Pipeline, table: Table, sampling: Sampling) -> Condition
     """Makes arrays of the columns that the pipeline is conditioned on.
 
     Both a column `negative_prompt` and the option of that name are a `ValueError`.
+
+    **Arguments:**
+
+    - `pipeline`: Whose tokenizer and UNet say what is wanted.
+    - `table`: The rows.
+    - `sampling`: The options.
     """
     negative = None
     if "negative_prompt" in table and sampling.negative_prompt is not None:

@@ -34,6 +34,7 @@ def prompt_engineering(
 
     **Arguments:**
 
+    - `reward`: Need not be differentiable.
     - `prompts`: Such as "fox": what stands for the braces.
     - `templates`: Each with a `{}`. Of several, the one with the largest mean reward
         over all prompts is kept. The default is the paper's.

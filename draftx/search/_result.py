@@ -9,7 +9,9 @@ from ..episodes import Budget
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """What a search has found: one image for each prompt.
+    """Holds what a search has found: one image for each prompt.
+
+    **Arguments:**
 
     - `images`, `rewards`: The images, and their scores.
     - `latents`: The starting noise of the images.

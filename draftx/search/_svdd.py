@@ -33,7 +33,7 @@ def svdd(
     key: PRNGKeyArray | None = None,
     latents: Any = None,
 ) -> SearchResult:
-    r"""Soft value-based decoding: every step is drawn several times, the best is taken.
+    r"""Draws every step several times and takes the best: soft value-based decoding.
 
     Each step draws $M$ candidates for $x_{t-1}$ and scores the image that each would
     become in one jump, $r(\hat x_0(x_{t-1}))$, in place of its value. One of them is

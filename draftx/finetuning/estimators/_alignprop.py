@@ -90,7 +90,7 @@ class AlignProp(AbstractGradientEstimator):
         return count(batch_size, guided=guided, forwards=steps, backwards=k)
 
     def draw(self, total: int, key: PRNGKeyArray) -> Array:
-        """Draws $K$, for a chain of `total` steps."""
+        """Draws $K$ from a `key`, for a chain of `total` steps."""
         most = self._most(total)
         if self.distribution == "uniform":
             return jr.randint(key, (), self.min_steps, most + 1)

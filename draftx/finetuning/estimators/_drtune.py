@@ -55,7 +55,7 @@ class DRTune(AbstractGradientEstimator):
         return count(batch_size, guided=guided, forwards=forwards, backwards=k)
 
     def indices(self, total: int, key: PRNGKeyArray) -> Int[Array, " trained"]:
-        """Draws the trained steps of a chain of `total`."""
+        """Draws from a `key` which steps of a chain of `total` are trained."""
         stride = total // self.num_trained_steps
         first = jr.randint(key, (), 0, total - stride * (self.num_trained_steps - 1))
         return first + stride * jnp.arange(self.num_trained_steps)

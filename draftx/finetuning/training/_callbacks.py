@@ -34,7 +34,7 @@ class AbstractCallback(abc.ABC):
         """
 
     def end(self) -> None:
-        """Hears that no step follows, for whatever reason; nothing, unless overridden."""
+        """Hears that no step follows, for any reason; nothing, unless overridden."""
         return
 
 

@@ -19,7 +19,8 @@ class Arrays:
         """**Arguments:**
 
         - `arrays`: By name.
-        - `name`: Of the file, for error texts."""
+        - `name`: Of the file, for error texts.
+        """
         self.name = name
         self.shapes = {key: array.shape for key, array in arrays.items()}
         self._arrays = arrays

@@ -44,7 +44,7 @@ def write_file(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> Non
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes `text` to `path`, UTF-8 with `\\n` at the ends of lines on every system."""
+    """Writes `text` to `path`: UTF-8, lines ending in `\\n` on every system."""
 
     def write(temporary: pathlib.Path) -> None:
         temporary.write_bytes(text.encode("utf-8"))

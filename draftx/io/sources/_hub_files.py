@@ -9,7 +9,12 @@ from ..formats import check_sha256, ModelFileError
 
 
 def is_repo_id(source: str) -> bool:
-    """Tells whether a string has the form `owner/name`."""
+    """Tells whether a string has the form `owner/name`.
+
+    **Arguments:**
+
+    - `source`: As a user wrote it.
+    """
     part = r"[A-Za-z0-9][\w.-]*"
     return re.fullmatch(f"{part}/{part}", source, re.ASCII) is not None
 

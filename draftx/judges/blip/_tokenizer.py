@@ -94,6 +94,7 @@ class BertTokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """How many tokens there are."""
         return self._tokenizer.get_vocab_size()
 
     def __call__(

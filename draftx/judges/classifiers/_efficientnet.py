@@ -13,7 +13,16 @@ from ._layers import BatchNorm, Conv
 
 
 class Stage(NamedTuple):
-    """Describes blocks with the same number of channels; the first has the stride."""
+    """Describes blocks with the same number of channels; the first has the stride.
+
+    **Arguments:**
+
+    - `num_blocks`: How many blocks.
+    - `kernel_size`, `stride`: Of the depthwise convolutions; the stride is the first
+        block's.
+    - `expansion`: How many times as many channels are inside a block.
+    - `channels`: What the stage gives.
+    """
 
     num_blocks: int
     kernel_size: int

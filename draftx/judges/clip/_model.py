@@ -71,6 +71,11 @@ class CLIPModel(eqx.Module):
         """Embeds each image, `[batch, embedding]`, not normalized.
 
         **Arguments:** those of [`draftx.judges.CLIPVisionModel`][].
+
+        **Arguments:**
+
+        - `pixel_values`: Channels last, normalized.
+        - `remat`: What the backward pass computes again.
         """
         return self.visual_projection(self.vision_model(pixel_values, remat=remat))
 
@@ -89,7 +94,12 @@ class CLIPVisionModelWithProjection(eqx.Module):
         dtype: jnp.dtype | type = jnp.float32,
         key: PRNGKeyArray,
     ):
-        """**Arguments:** those of [`draftx.judges.CLIPModel`][]."""
+        """**Arguments:**
+
+        - `config`: Of both towers.
+        - `dtype`: Of the weights.
+        - `key`: Draws the weights.
+        """
         vkey, pkey = jr.split(key)
         self.vision_model = CLIPVisionModel(config.vision, dtype=dtype, key=vkey)
         self.visual_projection = _visual_projection(config, dtype=dtype, key=pkey)
@@ -98,7 +108,13 @@ class CLIPVisionModelWithProjection(eqx.Module):
     def image_features(
         self, pixel_values: Images, *, remat: Remat = Remat.NONE
     ) -> Float[Array, "batch embedding"]:
-        """Embeds each image, as [`draftx.judges.CLIPModel`][] does."""
+        """Embeds each image, as [`draftx.judges.CLIPModel`][] does.
+
+        **Arguments:**
+
+        - `pixel_values`: Channels last, normalized.
+        - `remat`: What the backward pass computes again.
+        """
         return self.visual_projection(self.vision_model(pixel_values, remat=remat))
 
 

@@ -92,6 +92,11 @@ class CLIPVisionModel(eqx.Module):
         bottom.
 
         **Arguments:** those of `__call__`.
+
+        **Arguments:**
+
+        - `pixel_values`: Channels last, normalized.
+        - `remat`: What the backward pass computes again.
         """
         return self.post_layernorm(self._encode(pixel_values, remat=remat))
 
@@ -130,6 +135,12 @@ def embed_patches(
 def prepend(
     token: Float[Array, " features"], x: Float[Array, "batch patches features"]
 ) -> Float[Array, "batch positions features"]:
-    """Puts the same first token before the tokens of every image."""
+    """Puts the same first token before the tokens of every image.
+
+    **Arguments:**
+
+    - `token`: The same for all rows.
+    - `x`: The tokens that follow.
+    """
     first = jnp.broadcast_to(token[None, None], (x.shape[0], 1, x.shape[2]))
     return jnp.concatenate([first, x], axis=1)

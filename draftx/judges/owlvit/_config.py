@@ -31,6 +31,10 @@ def owlvit_config(config: Mapping[str, Any]) -> CLIPConfig:
 
     Its towers are CLIP's. Whatever the file says of the end token, a query ends at the
     token with the highest id.
+
+    **Arguments:**
+
+    - `config`: A parsed `config.json`.
     """
     towers = CLIPConfig.from_dict(config, defaults=OWLVIT_B_32)
     if towers.projection_dim != towers.text.hidden_size:

@@ -14,7 +14,12 @@ def attention_reference(
     *,
     is_causal: bool = False,
 ) -> Float[Array, "batch q_len heads head_dim"]:
-    """Attends as `dot_product_attention` does, with autodiff's derivative."""
+    """Attends as `dot_product_attention` does, with autodiff's derivative.
+
+    **Arguments:**
+
+    - `query`, `key`, `value`, `is_causal`: As for `dot_product_attention`.
+    """
     dtype = at_least_float32(query.dtype)
     scores = jnp.einsum("btnh,bsnh->bnts", query, key, preferred_element_type=dtype)
     scores = scores * jnp.asarray(query.shape[-1] ** -0.5, dtype)

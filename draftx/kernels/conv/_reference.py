@@ -15,6 +15,10 @@ def conv2d_reference(
     """Convolves `[batch, height, width, channels]` as XLA does, with its gradients.
 
     The definition of `conv2d`, and what it is on anything but a CPU.
+
+    **Arguments:**
+
+    - `x`, `weight`, `stride`, `padding`: As for `conv2d`.
     """
     return lax.conv_general_dilated(
         x,

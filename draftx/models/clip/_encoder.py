@@ -92,6 +92,13 @@ class EncoderLayer(eqx.Module):
     def __init__(
         self, config: TowerConfig, *, is_causal: bool, dtype, key: PRNGKeyArray
     ):
+        """**Arguments:**
+
+        - `config`: Of the tower.
+        - `is_causal`: Whether a token sees only itself and those before it.
+        - `dtype`: Of the weights.
+        - `key`: Draws the weights.
+        """
         akey, mkey = jr.split(key)
         features, epsilon = config.hidden_size, config.layer_norm_eps
         self.layer_norm1 = LayerNorm(features, epsilon=epsilon, dtype=dtype)
@@ -109,5 +116,6 @@ class EncoderLayer(eqx.Module):
     def __call__(
         self, x: Float[Array, "batch tokens features"]
     ) -> Float[Array, "batch tokens features"]:
+        """Maps tokens to tokens, `[batch, tokens, features]`."""
         x = x + self.self_attn(self.layer_norm1(x))
         return x + self.mlp(self.layer_norm2(x))

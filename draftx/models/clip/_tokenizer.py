@@ -145,6 +145,7 @@ class CLIPTokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """How many tokens there are."""
         return self._tokenizer.get_vocab_size()
 
     def to_json(self) -> str:
@@ -172,7 +173,9 @@ class CLIPTokenizer:
 def encode_rows(
     tokenizer: Tokenizer, prompts: Prompts, *, max_length: int, pad_id: int
 ) -> tuple[Int[np.ndarray, "batch tokens"], Int[np.ndarray, " batch"]]:
-    """**Arguments:**
+    """Makes rows of token ids of prompts, and counts what is no padding.
+
+    **Arguments:**
 
     - `tokenizer`: Adds one special token at the start and one at the end.
     - `prompts`: A non-empty sequence of strings. One that is too long is cut, with a

@@ -107,15 +107,18 @@ class UNetConfig:
 
     @property
     def num_heads(self) -> tuple[int, ...]:
+        """How many heads the attention of each level has."""
         heads = self.num_attention_heads
         return self.per_level(self.attention_head_dim if heads is None else heads)
 
     @property
     def down_has_attention(self) -> tuple[bool, ...]:
+        """Which of the blocks on the way down attend to the text."""
         return tuple(_DOWN[block_type] for block_type in self.down_block_types)
 
     @property
     def up_has_attention(self) -> tuple[bool, ...]:
+        """Which of the blocks on the way up attend to the text."""
         return tuple(_UP[block_type] for block_type in self.up_block_types)
 
     @property

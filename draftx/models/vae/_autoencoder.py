@@ -181,6 +181,11 @@ class AutoencoderKL(eqx.Module):
         """Decodes without clipping: what a reconstruction loss is computed on.
 
         **Arguments:** those of `decode`.
+
+        **Arguments:**
+
+        - `latents`: Scaled, channels last.
+        - `remat`: What the backward pass computes again.
         """
         x = (latents / self.config.scaling_factor).astype(self.dtype)
         decoded = self.decoder(self.post_quant_conv(x), remat=remat)

@@ -52,7 +52,12 @@ def check_scores(
 
 
 def check_finite(scores: Array | np.ndarray) -> None:
-    """Raises if a reward came out as NaN or infinite."""
+    """Raises if a reward came out as NaN or infinite.
+
+    **Arguments:**
+
+    - `scores`: Of one batch.
+    """
     values = np.asarray(scores, np.float32)
     if not np.all(np.isfinite(values)):
         raise RewardError(

@@ -89,6 +89,10 @@ class HostReward(AbstractReward):
         """Scores images that are on the host; an error says what is wrong.
 
         **Arguments:** those of `__call__`, as NumPy arrays.
+
+        **Arguments:**
+
+        - `images`, `features`: As a reward is given them.
         """
         images = np.asarray(images, np.float32)
         args: list[Any] = [images]

@@ -133,7 +133,11 @@ class JPEGIncompressibility(AbstractReward):
         norm: Norm = "squared_l2",
         factor: Real | None = None,
     ):
-        """**Arguments:** those of [`draftx.rewards.JPEGCompressibility`][]."""
+        """**Arguments:**
+
+        - `quality`, `subsampling`, `rounding`, `norm`, `factor`: As for
+            [`draftx.rewards.JPEGCompressibility`][].
+        """
         self.compressibility = JPEGCompressibility(
             quality=quality,
             subsampling=subsampling,

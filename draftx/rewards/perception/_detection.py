@@ -189,7 +189,9 @@ class DetectionReward(AbstractReward):
 
     @jax.named_scope("draftx.rewards.DetectionReward")
     def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
-        """**Arguments:**
+        """Scores images by what is found in them, `[batch]`.
+
+        **Arguments:**
 
         - `images`: Channels last, in $[0, 1]$.
         - `features`: The rows of `prepare` for these images; `None` if `queries` is a
@@ -205,6 +207,10 @@ class DetectionReward(AbstractReward):
         """Finds the queries in images, to look at.
 
         **Arguments:** those of `__call__`.
+
+        **Arguments:**
+
+        - `images`, `features`: As the reward is given them.
         """
         pixels = stretch_preprocess(images, self.model.config.vision.image_size)
         queries, _ = self._queries(features, images.shape[0])

@@ -55,7 +55,12 @@ class FeatureDistance(AbstractDistance):
     def between(
         self, x: Float[Array, "batch features"], y: Float[Array, "#batch features"]
     ) -> Float[Array, " batch"]:
-        """Measures the distances between what `features` gave."""
+        """Measures the distances between what `features` gave.
+
+        **Arguments:**
+
+        - `x`, `y`: From `features`, of as many images.
+        """
         squares = jnp.sum(jnp.square(x - y), axis=-1)
         # Of unit vectors, half the squared distance is one minus the cosine.
         return 0.5 * squares if self.kind == "cosine" else safe_sqrt(squares)

@@ -104,7 +104,12 @@ class LPIPS(AbstractDistance):
         x: list[Float[Array, "batch _ _ _"]],
         y: list[Float[Array, "#batch _ _ _"]],
     ) -> Float[Array, " batch"]:
-        """Measures the distances between what `features` gave, in float32."""
+        """Measures the distances between what `features` gave, in float32.
+
+        **Arguments:**
+
+        - `x`, `y`: From `features`, of as many images.
+        """
         layers = [
             jnp.mean(jnp.einsum("bhwc,c->bhw", jnp.square(a - b), head), axis=(1, 2))
             for a, b, head in zip(x, y, self.heads, strict=True)

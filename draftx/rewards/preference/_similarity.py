@@ -21,7 +21,13 @@ _CHUNK = 64
 
 
 def check_tokenizer(tokenizer: CLIPTokenizer, model: CLIPModel) -> None:
-    """Raises unless the tokenizer gives ids that the model was trained on."""
+    """Raises unless the tokenizer gives ids that the model was trained on.
+
+    **Arguments:**
+
+    - `tokenizer`: Of the prompts.
+    - `model`: Reads its tokens.
+    """
     config = model.config.text
     got = (tokenizer.vocab_size, tokenizer.max_length)
     vocab_size, most = config.vocab_size, config.max_position_embeddings
@@ -36,7 +42,13 @@ def check_tokenizer(tokenizer: CLIPTokenizer, model: CLIPModel) -> None:
 def text_embeddings(
     model: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str]
 ) -> Float[Array, "texts embedding"]:
-    """Embeds every text as a unit vector, in float32."""
+    """Embeds every text as a unit vector, in float32.
+
+    **Arguments:**
+
+    - `model`, `tokenizer`: Those of one reward.
+    - `texts`: Strings.
+    """
     input_ids = tokenizer(texts)
     rows = [
         _embed(model, jnp.asarray(input_ids[i : i + _CHUNK]))
