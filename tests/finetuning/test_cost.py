@@ -9,7 +9,8 @@ import jax.random as jr
 import pytest
 
 import draftx
-from draftx.diffusion import DDIM, Denoiser, run_chain, SchedulerConfig
+from draftx.diffusion import Chain, DDIM, Denoiser, run_truncated, SchedulerConfig
+from draftx.layers import Remat
 from draftx.lora import lora_filter
 from draftx.models import UNet2DConditionModel, UNetConfig
 
@@ -42,16 +43,17 @@ def _shapes():
     return eqx.filter_eval_shape(build)
 
 
-def _chain(model, latents, text, **kwargs):
+def _clean(model, latents, text, k, *, remat="none", checkpoint=True):
     denoiser = Denoiser(
         model.unet,
         _STEPS.timestep,
         text,
         text,
         jnp.asarray(7.5),
-        remat=kwargs.pop("remat", "none"),
+        remat=Remat(remat),
     )
-    return run_chain(DDIM(SchedulerConfig()), denoiser, _STEPS, latents, **kwargs)
+    chain = Chain(DDIM(SchedulerConfig()), denoiser, _STEPS)
+    return run_truncated(chain, latents, k, checkpoint=checkpoint).latents
 
 
 def _gradient(k, *, remat="none", again=False):
@@ -60,15 +62,9 @@ def _gradient(k, *, remat="none", again=False):
     trained, frozen = eqx.filter(model, spec), eqx.filter(model, spec, inverse=True)
 
     def loss(trained, frozen, latents, text):
-        chain = _chain(
-            eqx.combine(trained, frozen),
-            latents,
-            text,
-            truncation_steps=k,
-            remat=remat,
-            checkpoint_steps=again,
-        )
-        return jnp.sum(chain)
+        model = eqx.combine(trained, frozen)
+        clean = _clean(model, latents, text, k, remat=remat, checkpoint=again)
+        return jnp.sum(clean)
 
     gradient = lambda *args: eqx.filter_grad(loss)(*args)
     return _FLOPS.count_flops(gradient, trained, frozen, latents, text)
@@ -76,7 +72,7 @@ def _gradient(k, *, remat="none", again=False):
 
 @pytest.fixture(scope="module")
 def sampling():
-    flops = _FLOPS.count_flops(lambda *a: _chain(*a, truncation_steps=0), *_shapes())
+    flops = _FLOPS.count_flops(lambda *a: _clean(*a, 0), *_shapes())
     return flops, flops / len(_STEPS)
 
 

@@ -1,7 +1,6 @@
 """Every estimator that autograd can express, against PyTorch through diffusers."""
 
 import json
-import pathlib
 
 import jax.random as jr
 import numpy as np
@@ -11,10 +10,9 @@ import draftx
 
 from ..goldens import make_gradient as reference
 from ..helpers import relative_error
-from .test_gradient import make_pipeline
+from ..toys import make_pipeline, TOKENIZER
 
 
-_TOKENIZER = pathlib.Path(__file__).parents[2] / "weights/tiny/tokenizer"
 _KEY = jr.key(3)
 _TOTAL = reference.NUM_STEPS
 
@@ -70,7 +68,7 @@ _QUICK = ("drtune", "single-reward", "penalty")
 def model():
     for name in ("torch", "diffusers", "peft"):
         pytest.importorskip(name)
-    return reference.make_model(_TOKENIZER, seed=5)
+    return reference.make_model(TOKENIZER, seed=5)
 
 
 @pytest.mark.oracle
@@ -89,12 +87,11 @@ def test_gradient_equals_autograd(name, model):
         make_pipeline(data),
         reference.reward,
         json.loads(str(data["prompts"])),
+        draftx.Sampling(_TOTAL, reference.GUIDANCE),
         method=method,
         key=_KEY,
         latents=data["latents"],
-        num_inference_steps=_TOTAL,
-        guidance_scale=reference.GUIDANCE,
-        remat="none",
+        memory=draftx.Memory("none"),
     )
     theirs = torch_model.gradient("", objective(torch_model))
     ours = draftx.lora_state_dict(gradient)

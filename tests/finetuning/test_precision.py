@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import draftx
-from draftx.diffusion import DDIM, Denoiser, run_chain, SchedulerConfig
+from draftx.diffusion import Chain, DDIM, Denoiser, run_truncated, SchedulerConfig
 from draftx.lora import lora_filter
 from draftx.models import UNet2DConditionModel, UNetConfig
 
@@ -59,8 +59,8 @@ def test_bfloat16_gradient_has_the_direction_of_float32():
                 negative,
                 jnp.asarray(7.5),
             )
-            sampler = DDIM(SchedulerConfig())
-            clean = run_chain(sampler, denoiser, _STEPS, latents, truncation_steps=1)
+            chain = Chain(DDIM(SchedulerConfig()), denoiser, _STEPS)
+            clean = run_truncated(chain, latents, 1).latents
             return jnp.sum(clean * cotangent)
 
         return jax.grad(loss)(trained)

@@ -7,25 +7,26 @@ import sys
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import draftx
-from draftx.finetuning import value_and_grad
-from draftx.lora import lora_filter
+from draftx.episodes import make_task
+from draftx.finetuning import split as separate, value_and_grad
 
-from .test_gradient import make_pipeline, reference
+from ..goldens import make_gradient as reference
+from ..toys import make_pipeline
 
 
 _ROOT = pathlib.Path(__file__).parents[2]
+_PROMPTS = ["a cat", "a dog", "a red car", "two birds"]
 _METHODS = {
-    "noise": (draftx.DRaFT(), {"eta": 1.0}),
-    "none": (draftx.DRaFT(truncation_steps=2), {"remat": "none"}),
-    "draws": (draftx.DRaFTLV(), {"remat": "block"}),
-    "window": (draftx.DRaFT(), {"lora_schedule": draftx.LoRAWindow(last=2)}),
+    "noise": (draftx.DRaFT(), {"eta": 1.0}, "step"),
+    "none": (draftx.DRaFT(truncation_steps=2), {}, "none"),
+    "draws": (draftx.DRaFTLV(), {}, "block"),
+    "window": (draftx.DRaFT(), {"lora_schedule": draftx.LoRAWindow(last=2)}, "step"),
 }
 
 
@@ -34,36 +35,32 @@ def main(name: str) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     with np.load(reference.PATH) as file:
         pipeline = make_pipeline(dict(file))
-    method, options = _METHODS[name]
-    ids = pipeline.tokenize(["a cat", "a dog", "a red car", "two birds"])
+    method, options, remat = _METHODS[name]
     latents = jr.normal(jr.key(1), (4, *pipeline.latent_shape))
+    task = make_task(
+        pipeline,
+        reference.reward,
+        draftx.Table.of(_PROMPTS),
+        draftx.Sampling(3, **options),
+        shape=latents.shape,
+        memory=draftx.Memory(remat),
+    )
+    batch = task.batch(latents, jr.key(2))
     mesh = Mesh(np.asarray(jax.devices()), ("data",))
     split = NamedSharding(mesh, PartitionSpec("data"))
 
-    def gradient(pipeline, ids, latents, mesh):
-        trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
-        (_, rewards), gradient = value_and_grad(
-            trainable,
-            frozen,
-            method,
-            reference.reward,
-            ids,
-            jnp.zeros_like(ids[:1]),
-            latents,
-            jnp.asarray(7.5),
-            jr.key(2),
-            num_inference_steps=3,
-            mesh=mesh,
-            **options,
-        )
+    def gradient(task, batch, mesh):
+        trainable, frozen = separate(task)
+        (_, rewards), gradient = value_and_grad(trainable, frozen, method, batch, mesh)
         return rewards, draftx.lora_state_dict(gradient)
 
-    expected = eqx.filter_jit(gradient)(pipeline, ids, latents, None)
-    ids, latents = jax.device_put((ids, latents), split)
+    expected = eqx.filter_jit(gradient)(task, batch, None)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    pipeline = eqx.filter_shard(pipeline, everywhere)
-    compiled = eqx.filter_jit(gradient).lower(pipeline, ids, latents, mesh).compile()
-    actual = compiled(pipeline, ids, latents, mesh)
+    task, batch = eqx.filter_shard((task, batch), everywhere)
+    rows = lambda b: (b.latents, b.conditioning.input_ids)
+    batch = eqx.tree_at(rows, batch, jax.device_put(rows(batch), split))
+    compiled = eqx.filter_jit(gradient).lower(task, batch, mesh).compile()
+    actual = compiled(task, batch, mesh)
     for (path, e), a in zip(
         jax.tree_util.tree_leaves_with_path(expected),
         jax.tree.leaves(actual),
