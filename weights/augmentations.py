@@ -1,6 +1,6 @@
-"""What pictures are put through before a network is trained to say what they show.
+"""What images are put through before a network is trained to say what they show.
 
-A diffusion model's pictures are a little blurred, noisy or off in color, and one that
+A diffusion model's images are a little blurred, noisy or off in color, and one that
 is being fine-tuned may draw much worse ones: a network that judges them has to have
 seen as much.
 """
@@ -40,7 +40,7 @@ def _both_axes(matrix, images):
 def augment(
     images: Float[Array, "batch height width 3"], key: PRNGKeyArray
 ) -> Float[Array, "batch height width 3"]:
-    """Other tints, noise, smoothing and compression, each picture its own."""
+    """Other tints, noise, smoothing and compression, each image its own."""
     keys = jr.split(key, 8)
     per_image = (len(images), 1, 1, 1)
     tint = jr.uniform(keys[0], (len(images), 1, 1, 3), minval=0.94, maxval=1.06)
@@ -51,11 +51,11 @@ def augment(
         scale = jr.uniform(jr.fold_in(key, 0), per_image, maxval=0.05)
         return scale * jr.normal(jr.fold_in(key, 1), images.shape)
 
-    # Noise that is smoothed afterwards is the texture of an unfinished picture.
+    # Noise that is smoothed afterwards is the texture of an unfinished image.
     smoothing = jr.choice(keys[2], _smoothings(), (len(images),))
     images = _both_axes(smoothing, images + noise(keys[3]))
     # Like JPEG: cosines in steps that are coarser for finer waves. A fifth of the
-    # pictures lose nearly all but the broad shapes.
+    # images lose nearly all but the broad shapes.
     frequency = np.arange(SIZE) % 8
     weight = (1 + frequency[:, None] + frequency)[None, :, :, None]
     strong = jr.bernoulli(keys[4], 0.2, per_image)

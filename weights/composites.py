@@ -1,4 +1,4 @@
-"""Training pictures of the embedded tiny model: an animal sprite on a background.
+"""Training images of the embedded tiny model: an animal sprite on a background.
 
 python weights/composites.py --sprites weights/cache/sprites.npz --out sheet.png
 """
@@ -73,8 +73,8 @@ def _mixing(scenes):
 
 
 def draw_scenes(sprites, scenes):
-    """Pictures of scenes: uint8, `scenes` × 64 × 64 × 3."""
-    pictures = np.empty((len(scenes), SIZE, SIZE, 3), np.float32)
+    """Images of scenes: uint8, `scenes` × 64 × 64 × 3."""
+    images = np.empty((len(scenes), SIZE, SIZE, 3), np.float32)
     for pattern in PATTERNS:
         chosen = [i for i, scene in enumerate(scenes) if scene.pattern == pattern]
         if chosen:
@@ -83,23 +83,23 @@ def draw_scenes(sprites, scenes):
                 np.stack(t)[:, None, None] for t in zip(*tones, strict=True)
             )
             mixing = _mixing([scenes[i] for i in chosen])[..., None]
-            pictures[chosen] = first + mixing * (second - first)
-    for picture, scene in zip(pictures, scenes, strict=True):
+            images[chosen] = first + mixing * (second - first)
+    for image, scene in zip(images, scenes, strict=True):
         sprite = sprites.scaled(scene.sprite_index, scene.size)
         top = scene.y - sprite.shape[0] // 2
         left = scene.x - sprite.shape[1] // 2
-        # The part of the sprite that is inside the picture.
+        # The part of the sprite that is inside the image.
         sprite = sprite[max(-top, 0) : SIZE - top, max(-left, 0) : SIZE - left]
         top, left = max(top, 0), max(left, 0)
-        region = picture[top : top + sprite.shape[0], left : left + sprite.shape[1]]
+        region = image[top : top + sprite.shape[0], left : left + sprite.shape[1]]
         sprite = sprite.astype(np.float32)
         region *= 1 - sprite[..., 3:] / 255
         region += sprite[..., :3]
-    return np.round(pictures).astype(np.uint8)
+    return np.round(images).astype(np.uint8)
 
 
 def batch(rng, sprites, n, **choices):
-    """Pictures of animals with their captions.
+    """Images of animals with their captions.
 
     **Arguments:**
 
@@ -110,7 +110,7 @@ def batch(rng, sprites, n, **choices):
 
     **Returns:**
 
-    Pictures (uint8, n × 64 × 64 × 3), a list of captions and a list of scenes.
+    Images (uint8, n × 64 × 64 × 3), a list of captions and a list of scenes.
     """
     scenes = [random_scene(rng, sprites, **choices) for _ in range(n)]
     captions = [caption(scene, rng) for scene in scenes]
@@ -118,7 +118,7 @@ def batch(rng, sprites, n, **choices):
 
 
 def autoencoder_batch(rng, sprites, n, *, held_out=False):
-    """Pictures of all sorts of things, for training the autoencoder.
+    """Images of all sorts of things, for training the autoencoder.
 
     **Arguments:**
 
@@ -129,7 +129,7 @@ def autoencoder_batch(rng, sprites, n, *, held_out=False):
 
     **Returns:**
 
-    Pictures (uint8, n × 64 × 64 × 3).
+    Images (uint8, n × 64 × 64 × 3).
     """
     indices = sprites.held_out_indices if held_out else sprites.train_indices
     chosen = rng.choice(indices, n)
@@ -137,13 +137,13 @@ def autoencoder_batch(rng, sprites, n, *, held_out=False):
     return draw_scenes(sprites, scenes)
 
 
-def _tile(pictures, num_columns, gap=2):
-    num_rows = math.ceil(len(pictures) / num_columns)
+def _tile(images, num_columns, gap=2):
+    num_rows = math.ceil(len(images) / num_columns)
     cell = SIZE + gap
     sheet = np.full((num_rows * cell, num_columns * cell, 3), 255, np.uint8)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         top, left = i // num_columns * cell, i % num_columns * cell
-        sheet[top : top + SIZE, left : left + SIZE] = picture
+        sheet[top : top + SIZE, left : left + SIZE] = image
     return sheet
 
 
@@ -164,8 +164,8 @@ def main():
         for style in STYLES
         for animal in ANIMALS[first : first + 15]
     ]
-    pictures = [*draw_scenes(sprites, scenes), *autoencoder_batch(rng, sprites, 45)]
-    Image.fromarray(_tile(pictures, 15)).save(args.out)
+    images = [*draw_scenes(sprites, scenes), *autoencoder_batch(rng, sprites, 45)]
+    Image.fromarray(_tile(images, 15)).save(args.out)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from scenes import ANIMALS, SIZE, STYLES
 
 
-# Left out of the autoencoder's pictures.
+# Left out of the autoencoder's images.
 EXCLUDED_SUBGROUPS = ("place-religious",)
 EXCLUDED_NAMES = frozenset(
     {

@@ -2,7 +2,7 @@
 
     python weights/evaluate.py --sprites weights/cache/sprites.npz
 
-Prompts are those of `evaluation_scenes`: every animal in every style. What a picture
+Prompts are those of `evaluation_scenes`: every animal in every style. What an image
 shows is judged by [`judge`][], whose own mistakes are among the figures.
 """
 
@@ -66,7 +66,7 @@ def evaluation_scenes(sprites: Sprites) -> list[Scene]:
 
 
 def sample(pipeline, scenes, sampling, *, key) -> np.ndarray:
-    """A picture for the caption of each scene, in equal batches."""
+    """An image for the caption of each scene, in equal batches."""
     num_batches = math.ceil(len(scenes) / BATCH_SIZE)
     if len(scenes) % num_batches != 0:
         raise ValueError(
@@ -74,13 +74,13 @@ def sample(pipeline, scenes, sampling, *, key) -> np.ndarray:
             f"{BATCH_SIZE}; got {len(scenes)} scenes."
         )
     prompts = np.asarray([caption(scene) for scene in scenes])
-    pictures = [
+    images = [
         draftx.sample(pipeline, part.tolist(), sampling, key=part_key)
         for part, part_key in zip(
             np.split(prompts, num_batches), jr.split(key, num_batches), strict=True
         )
     ]
-    return np.concatenate(pictures)
+    return np.concatenate(images)
 
 
 def accuracy(judge, images, scenes) -> dict:
@@ -98,7 +98,7 @@ def accuracy(judge, images, scenes) -> dict:
 
 
 def diversity(images) -> float:
-    """The mean root-mean-square distance of pictures of the same prompt.
+    """The mean root-mean-square distance of images of the same prompt.
 
     **Arguments:**
 
@@ -110,7 +110,7 @@ def diversity(images) -> float:
 
 
 def contact_sheet(images, scenes, wrong, *, num_columns: int = 9) -> Image.Image:
-    """Pictures at twice their size, with their captions.
+    """Images at twice their size, with their captions.
 
     **Arguments:**
 
@@ -126,8 +126,8 @@ def contact_sheet(images, scenes, wrong, *, num_columns: int = 9) -> Image.Image
     font = ImageFont.load_default(13)
     for k, (image, scene) in enumerate(zip(images, scenes, strict=True)):
         top, left = (k // num_columns) * height + gap, (k % num_columns) * width + gap
-        picture = Image.fromarray(np.round(255 * np.asarray(image)).astype(np.uint8))
-        sheet.paste(picture.resize((size, size), Image.Resampling.NEAREST), (left, top))
+        large = Image.fromarray(np.round(255 * np.asarray(image)).astype(np.uint8))
+        sheet.paste(large.resize((size, size), Image.Resampling.NEAREST), (left, top))
         animal, style, color, pattern = wrong[k]
         lines = (
             ((f"{scene.name}, ", animal), (scene.style, style)),
@@ -179,7 +179,7 @@ def main() -> None:
     held_out = autoencoder_batch(np.random.default_rng(0), sprites, 256, held_out=True)
     figures["held_out_psnr"] = reconstruction_psnr(pipeline.vae, held_out)
 
-    # What the judge says of training pictures, and of their reconstructions, is
+    # What the judge says of training images, and of their reconstructions, is
     # the most that can be expected of generated ones.
     rng = np.random.default_rng(1)
     again = [draw_again(rng, sprites, scene) for scene in scenes]
@@ -212,13 +212,13 @@ def main() -> None:
         scene for scene in subset[:NUM_DIVERSE_PROMPTS] for _ in range(NUM_SEEDS)
     ]
     again = [draw_again(rng, sprites, scene) for scene in several]
-    pictures = {
+    images = {
         "real": draw_scenes(sprites, again).astype(np.float32) / 255,
         "generated": sample(pipeline, several, sampling, key=keys[2]),
     }
     figures["diversity"] = {
         kind: diversity(x.reshape(-1, NUM_SEEDS, *x.shape[1:]))
-        for kind, x in pictures.items()
+        for kind, x in images.items()
     }
 
     figures = rounded(figures)

@@ -3,7 +3,7 @@
 python weights/evaluate_rewards.py --sprites weights/cache/sprites.npz
 
 On composites whose combination of animal, style, pattern and color neither was trained
-on, and on pictures that the embedded model draws.
+on, and on images that the embedded model draws.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from scenes import (
 import draftx
 
 
-# Each picture has this many captions to choose from, and each caption as many pictures.
+# Each image has this many captions to choose from, and each caption as many images.
 NUM_CHOICES = 64
 NUM_GROUPS = 8
 # What the published weights have to reach.
@@ -67,7 +67,7 @@ def held_out_scenes(sprites: Sprites) -> list[Scene]:
 
 
 def similarities(clip, images, captions) -> np.ndarray:
-    """The cosines of all pictures with all captions."""
+    """The cosines of all images with all captions."""
     said = clip.prepare(captions)
     parts = [images[i : i + NUM_CHOICES] for i in range(0, len(images), NUM_CHOICES)]
     return np.concatenate([np.asarray(_cosines(clip, said, x)).T for x in parts])
@@ -75,7 +75,7 @@ def similarities(clip, images, captions) -> np.ndarray:
 
 @eqx.filter_jit
 def _cosines(clip, said, images):
-    # The embedding of the pictures depends on no caption, and is computed once.
+    # The embedding of the images depends on no caption, and is computed once.
     one = lambda text: clip(images, jnp.broadcast_to(text, (len(images), len(text))))
     return jax.vmap(one)(said)
 
@@ -115,7 +115,7 @@ def zero_shot(clip, images, scenes) -> dict[str, float]:
 
 
 def right_and_wrong(clip, images, scenes) -> dict[str, float]:
-    """Whether drawn pictures score more with their own prompt than with wrong ones."""
+    """Whether drawn images score more with their own prompt than with wrong ones."""
     own = np.asarray(
         clip(jnp.asarray(images), clip.prepare([caption(s) for s in scenes]))
     )

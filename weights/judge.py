@@ -1,7 +1,7 @@
-"""A small network that names what a picture of the embedded model shows.
+"""A small network that names what an image of the embedded model shows.
 
 It has one head for each word of a caption that [`scenes`][] chooses, and has seen
-its training pictures blurred, compressed and noisy, so that it can judge pictures that
+its training images blurred, compressed and noisy, so that it can judge images that
 a diffusion model drew. It is no reward, and nothing is trained against it: what it says
 of a fine-tuned model is what a second, independent network sees.
 
@@ -100,7 +100,7 @@ def scene_labels(scenes) -> np.ndarray:
 
 
 def predict(judge: Judge, images, batch_size: int = 64) -> np.ndarray:
-    """What each head says of each picture: integers, `images` × heads."""
+    """What each head says of each image: integers, `images` × heads."""
     best = lambda x: jnp.stack([jnp.argmax(y, -1) for y in judge(x).values()], -1)
     best = jax.jit(best)
     starts = range(0, len(images), batch_size)

@@ -1,13 +1,13 @@
-"""What a picture of the embedded tiny model can show, and how it is said.
+"""What an image of the embedded tiny model can show, and how it is said.
 
-A picture is a [`Scene`][], and its caption says everything about it but its jitter:
+An image is a [`Scene`][], and its caption says everything about it but its jitter:
 `a fox, 3d style, on a striped blue background`.
 """
 
 import dataclasses
 
 
-SIZE = 64  # pixels, of sprites and of pictures
+SIZE = 64  # pixels, of sprites and of images
 STYLES = ("3d", "flat", "noto")
 ANIMALS = tuple(
     """ant bat bear bee beetle bird butterfly camel cat chicken cow deer dog dolphin
@@ -31,13 +31,13 @@ COLORS = {
 }
 PATTERNS = ("plain", "gradient", "striped", "checkered", "dotted")
 SPRITE_SIZES = range(40, 57)
-JITTER = 4  # pixels either way, as far as the sprite stays inside the picture
+JITTER = 4  # pixels either way, as far as the sprite stays inside the image
 PERIODS = {"striped": (10, 16), "checkered": (18, 28), "dotted": (12, 16)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What one picture shows.
+    """What one image shows.
 
     `x` and `y` are where the sprite's center is. A gradient runs along `angle` (in
     degrees); stripes repeat along it. `period` is the pattern's, in pixels, and
@@ -77,7 +77,7 @@ def random_scene(
     - `animals`, `styles`, `patterns`, `colors`: what to choose from.
     - `sprite_index`: draw this sprite, instead of an animal.
     """
-    # One call of the generator: they are most of the time that a picture takes.
+    # One call of the generator: they are most of the time that an image takes.
     u = rng.random(11).tolist()
 
     def choose(options, k):

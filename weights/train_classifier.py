@@ -3,7 +3,7 @@
 python weights/train_classifier.py --sprites weights/cache/sprites.npz
 
 Names and shapes of the arrays are torchvision's, so that `draftx.judges.ResNet` reads
-them; `config.json` says how pictures are preprocessed and what the classes are.
+them; `config.json` says how images are preprocessed and what the classes are.
 """
 
 import argparse
@@ -61,13 +61,13 @@ def _map_norms(fn, kind, network):
     )
 
 
-def with_statistics(network, pictures, key, batch_size=256):
+def with_statistics(network, images, key, batch_size=256):
     """The trained network with constants in place of the statistics of a batch.
 
     **Arguments:**
 
     - `network`: With [`BatchStatistics`][].
-    - `pictures`: Whose mean and variance are kept, uint8.
+    - `images`: Whose mean and variance are kept, uint8.
     - `key`: Augments them.
     """
 
@@ -79,7 +79,7 @@ def with_statistics(network, pictures, key, batch_size=256):
         noting(PREPROCESS(augment(images.astype(jnp.float32) / 255, key)))
         return seen
 
-    batches = np.split(pictures, len(pictures) // batch_size)
+    batches = np.split(images, len(images) // batch_size)
     keys = jr.split(key, len(batches))
     seen = [statistics(x, k) for x, k in zip(batches, keys, strict=True)]
     means = jax.tree.map(lambda *x: jnp.mean(jnp.stack(x), 0), *seen)
@@ -109,7 +109,7 @@ def loss_fn(network, batch, key):
 
 
 def draw_batch(rng, sprites, n, *, held_out=False):
-    """Pictures (uint8) and the indices of their animals."""
+    """Images (uint8) and the indices of their animals."""
     scenes = named_scenes(rng, sprites, n, held_out=held_out)
     labels = np.asarray([attributes(scene)[0] for scene in scenes], np.int32)
     return draw_scenes(sprites, scenes), labels
@@ -167,13 +167,13 @@ def main() -> None:
         folder=args.folder,
         convolutions="OIHW",
     )
-    pictures, _ = draw_batch(np.random.default_rng([5, 10**6]), sprites, 4096)
-    network = with_statistics(network, pictures, jr.key(2))
+    images, _ = draw_batch(np.random.default_rng([5, 10**6]), sprites, 4096)
+    network = with_statistics(network, images, jr.key(2))
     save_classifier(network, args.out)
-    pictures, labels = draw_batch(
+    images, labels = draw_batch(
         np.random.default_rng([5, 10**7]), sprites, 1024, held_out=True
     )
-    logits = jax.jit(lambda x: network(PREPROCESS(x)))(jnp.float32(pictures) / 255)
+    logits = jax.jit(lambda x: network(PREPROCESS(x)))(jnp.float32(images) / 255)
     print(f"held-out accuracy: {np.mean(np.argmax(logits, -1) == labels):.2%}")
 
 

@@ -54,10 +54,10 @@ _MAX_LOGIT_SCALE = math.log(100)
 
 
 def draw_batch(rng, sprites, tokenizer, n):
-    """Pictures, token ids, and which caption is true of which picture.
+    """Images, token ids, and which caption is true of which image.
 
-    A caption often leaves something out, and so is true of several pictures. Half of
-    the batches are hard: all of their backgrounds are alike, so that pictures differ by
+    A caption often leaves something out, and so is true of several images. Half of
+    the batches are hard: all of their backgrounds are alike, so that images differ by
     their animals alone, or all of their animals are.
     """
     choices = {}
@@ -97,7 +97,7 @@ def _unit(x):
 
 
 def loss_fn(model, batch, key):
-    """Cross entropy of captions given pictures, and of pictures given captions."""
+    """Cross entropy of captions given images, and of images given captions."""
     images, input_ids, is_true = batch
     images = augment(images.astype(jnp.float32) / 255, key)
     pixels = clip_preprocess(images, VISION.image_size)

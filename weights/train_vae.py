@@ -54,7 +54,7 @@ def loss_fn(vae, batch, key):
 
 
 def reconstruction_psnr(vae, images, batch_size=64):
-    """Decibels between pictures and their round trip, over all pixels together."""
+    """Decibels between images and their round trip, over all pixels together."""
     roundtrip = jax.jit(lambda x: vae.decode(vae.encode(x)))
     squared = []
     for i in range(0, len(images), batch_size):
@@ -63,14 +63,14 @@ def reconstruction_psnr(vae, images, batch_size=64):
     return float(-10 * np.log10(np.mean(squared)))
 
 
-def fold_statistics(vae, pictures, scaling_factor=0.18215):
+def fold_statistics(vae, images, scaling_factor=0.18215):
     """The same autoencoder, with scaled latents of zero mean and unit variance.
 
-    Mean and deviation of every latent channel over `pictures` move into the two 1x1
+    Mean and deviation of every latent channel over `images` move into the two 1x1
     convolutions, so that Stable Diffusion's literal scaling factor is right here too.
     """
     moments = jax.jit(lambda x: vae.posterior(x.astype(jnp.float32) / 255)[0])
-    latents = [moments(pictures[i : i + 64]) for i in range(0, len(pictures), 64)]
+    latents = [moments(images[i : i + 64]) for i in range(0, len(images), 64)]
     latents = np.concatenate([np.asarray(x) for x in latents])
     mean, deviation = latents.mean((0, 1, 2)), latents.std((0, 1, 2))
     unit = deviation * scaling_factor  # One unit of the new unscaled latents.
@@ -106,7 +106,7 @@ def main() -> None:
     )
     parser.add_argument("--num-steps", type=int, default=1650)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--num-pictures", type=int, default=16384)
+    parser.add_argument("--num-images", type=int, default=16384)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--num-devices", type=int, default=2)
     args = parser.parse_args()
@@ -115,21 +115,21 @@ def main() -> None:
     sprites = Sprites(args.sprites)
     held_out = autoencoder_batch(np.random.default_rng(0), sprites, 256, held_out=True)
 
-    pictures = np.concatenate(
+    images = np.concatenate(
         [
             autoencoder_batch(np.random.default_rng([1, i]), sprites, 256)
-            for i in trange(args.num_pictures // 256, desc="drawing composites")
+            for i in trange(args.num_images // 256, desc="drawing composites")
         ]
     )
 
     def choose(rng, step):
-        # Crops see more pictures for the same work; the last fifth sees whole ones.
+        # Crops see more images for the same work; the last fifth sees whole ones.
         if step < 0.8 * args.num_steps:
-            rows = rng.integers(0, len(pictures), args.batch_size)
+            rows = rng.integers(0, len(images), args.batch_size)
             top, left = rng.integers(0, 64 - _CROP + 1, 2)
-            return (pictures[rows, top : top + _CROP, left : left + _CROP],)
-        rows = rng.integers(0, len(pictures), args.batch_size // 4)
-        return (pictures[rows],)
+            return (images[rows, top : top + _CROP, left : left + _CROP],)
+        rows = rng.integers(0, len(images), args.batch_size // 4)
+        return (images[rows],)
 
     def report(vae, step):
         print(
