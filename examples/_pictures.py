@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 
@@ -69,13 +70,15 @@ def curve(path: pathlib.Path, log: pathlib.Path, *, title: str) -> None:
     steps = np.array([row["step"] for row in rows])
     reward = np.array([row["reward"] for row in rows])
     spread = np.array([row["reward_std"] for row in rows])
-    width = min(10, len(rows))
-    mean = np.convolve(reward, np.ones(width) / width, mode="valid")
+    width = 10
     figure, axis = plt.subplots(figsize=(6, 3.5))
     axis.fill_between(steps, reward - spread, reward + spread, alpha=0.15, lw=0)
     axis.plot(steps, reward, lw=0.8, alpha=0.6, label="batch mean (band: spread)")
-    axis.plot(steps[width - 1 :], mean, lw=2, label=f"mean of {width} steps")
+    if len(rows) > width:
+        mean = np.convolve(reward, np.ones(width) / width, mode="valid")
+        axis.plot(steps[width - 1 :], mean, lw=2, label=f"mean of {width} steps")
     axis.set(xlabel="training step", ylabel="reward", title=title)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=150)

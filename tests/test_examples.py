@@ -1,15 +1,20 @@
 """The examples run as they are called, and write what they say."""
 
+import importlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import jax.random as jr
 import pytest
 
 import draftx
 
+from .helpers import assert_close
 from .io import tiny
 
 
@@ -34,6 +39,14 @@ _CASES = {
     "human_preference": set(),
     "incompressibility": {"bytes_q80", "bytes_q95"},
     "rotation": set(),
+}
+_CUSTOM = ("custom_estimator", "custom_reward", "custom_sampler")
+# The variants of Algorithm 1, and what `finetune` calls them.
+_VARIANTS = {
+    "draft": draftx.DRaFT(),
+    "draft-k": draftx.DRaFT(truncation_steps=2),
+    "draft-lv": draftx.DRaFTLV(num_samples=1, reduction="sum"),
+    "refl": draftx.ReFL(max_steps=2),
 }
 
 
@@ -63,14 +76,29 @@ def _check(name, folder, figures, *more):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_an_example_with_another_model(tmp_path):
-    tokenizer = tiny.write_tokenizer(tmp_path / "tokenizer", max_length=32)
-    draftx.save(tiny.random_pipeline(tokenizer), tmp_path / "model")
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    tokenizer = tiny.write_tokenizer(
+        tmp_path_factory.mktemp("tokenizer"), max_length=32
+    )
+    return tiny.random_pipeline(tokenizer)
+
+
+@pytest.fixture
+def import_example(monkeypatch):
+    monkeypatch.syspath_prepend(str(_ROOT / "examples"))
+    return importlib.import_module
+
+
+def test_an_example_with_another_model(pipeline, tmp_path):
+    draftx.save(pipeline, tmp_path / "model")
     options = (
         f"--model={tmp_path / 'model'}",
         "--rank=2",
         "--batch-size=1",
         "--method=draft-k",
+        "--height=32",
+        "--width=32",
     )
     _check("rotation", tmp_path, set(), *options)
 
@@ -86,6 +114,49 @@ def test_what_is_looked_for_may_be_excluded(tmp_path):
     _check("detection", tmp_path, _CASES["detection"], "--exclude")
 
 
+@pytest.mark.parametrize("name", _CUSTOM)
+def test_an_example_of_an_extension(
+    name, import_example, monkeypatch, pipeline, capsys
+):
+    monkeypatch.setattr(draftx, "load", lambda _: pipeline)
+    with jax.numpy_rank_promotion("allow"):  # As a user has it.
+        import_example(name).main(num_train_steps=2, num_inference_steps=2)
+    rewards = json.loads(capsys.readouterr().out)
+    assert len(rewards) == 2
+    assert all(jnp.isfinite(jnp.asarray(rewards)))
+    lines = (_ROOT / "examples" / f"{name}.py").read_text().splitlines()
+    assert len(lines) <= 60
+
+
+@pytest.mark.parametrize(
+    "variant",
+    ["draft-k", "draft-lv", "refl", pytest.param("draft", marks=pytest.mark.slow)],
+)
+def test_algorithm_1_is_what_finetune_does(variant, import_example, pipeline):
+    example = import_example("algorithm_1")
+    pipeline = draftx.add_lora(pipeline, rank=2, key=jr.key(0))
+    prompts = ["a cat", "a dog", "cat do"]
+    reward = draftx.rewards.RotationAntiCorrelation()
+    algorithm = example.Algorithm1(variant, T=3, w=2.0, K=2, n=1, m=2)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        by_hand = example.train(algorithm, pipeline, reward, prompts, jr.key(1), 1)
+    result = draftx.finetune(
+        pipeline,
+        reward,
+        prompts,
+        draftx.Sampling(num_inference_steps=3, guidance_scale=2.0),
+        method=_VARIANTS[variant],
+        key=jr.key(1),
+        num_train_steps=1,
+        batch_size=2,
+        callbacks=(),
+    )
+    # Adam's first step is the sign of the gradient, were its numbers not so small.
+    by_hand, tuned = map(draftx.lora_state_dict, (by_hand, result.pipeline))
+    assert any(jnp.any(x != 0) for name, x in tuned.items() if ".up." in name)
+    assert_close(by_hand, tuned)
+
+
 def test_every_example_is_tested():
     scripts = {path.stem for path in (_ROOT / "examples").glob("[!_]*.py")}
-    assert scripts == set(_CASES)
+    assert scripts == {*_CASES, *_CUSTOM, "algorithm_1"}
