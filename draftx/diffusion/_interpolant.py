@@ -8,7 +8,10 @@ from ._schedule import SchedulerConfig
 
 
 def mix(
-    clean: Latents, noise: Latents, signal: Float[Array, ""], sigma: Float[Array, ""]
+    clean: Latents,
+    noise: Latents,
+    signal: Float[Array, "..."],
+    sigma: Float[Array, "..."],
 ) -> Latents:
     r"""Mixes clean latents and noise: $\alpha_t x_0 + \sigma_t \epsilon$.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
+import optax
 from jaxtyping import Array, PRNGKeyArray
 
 import draftx
@@ -16,6 +17,10 @@ from ..toys import toy_reward
 PROMPTS = ["cat", "do"]
 SAMPLING = draftx.Sampling(num_inference_steps=2, guidance_scale=2.0)
 RATE = 3e-2
+# Remembers where it began, by the very arrays that it is given.
+FROM_PARAMS = optax.GradientTransformation(
+    lambda params: params, lambda gradient, state, params=None: (gradient, state)
+)
 
 
 class Flaky(AbstractRandomReward):

@@ -112,13 +112,13 @@ def finetune_in_rounds(
     key, start_key = jr.split(key)
     trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
     learned, constant = method.start(task.reward, start_key)
-    # Copied once: the updates are made in place, and the user's stays as it is.
-    own = lambda tree: jax.tree.map(
-        lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x, tree
-    )
-    trainable, learned = own((trainable, learned))
     opt_state = optimizer.init(eqx.filter(trainable, eqx.is_array))
-    state = RoundState(trainable, opt_state, learned)
+    # Copied once: the updates are made in place, and the user's stays as it is. Some
+    # optimizers begin with the arrays that they train.
+    state = jax.tree.map(
+        lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x,
+        RoundState(trainable, opt_state, learned),
+    )
     task = eqx.tree_at(
         lambda t: t.pipeline, task, frozen, is_leaf=lambda x: x is task.pipeline
     )
