@@ -9,7 +9,7 @@ import draftx
 from draftx import search
 from draftx.search._doodl import noise_log_density
 
-from ..io.tiny import random_pipeline, write_tokenizer
+from ..toys import toy_reward
 
 
 _PROMPTS = ["cat", "do"]
@@ -17,8 +17,8 @@ _CALLS = []
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    return random_pipeline(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+def pipeline(base_pipeline):
+    return base_pipeline
 
 
 @eqx.filter_jit
@@ -26,26 +26,23 @@ def _decode(pipeline, latents):
     return pipeline.decode(latents)
 
 
-def _reward(images):
-    return -jnp.mean((images - 0.3) ** 2, axis=(1, 2, 3))
-
-
-def _options(**kwargs):
-    return dict(num_inference_steps=3, guidance_scale=2.0, key=jr.key(5)) | kwargs
+def _options(eta=0.0, **kwargs):
+    sampling = draftx.Sampling(num_inference_steps=3, guidance_scale=2.0, eta=eta)
+    return dict(sampling=sampling, key=jr.key(5)) | kwargs
 
 
 def _check(pipeline, result):
     """The parts of a result belong together."""
     images = _decode(pipeline, result.clean_latents)
     np.testing.assert_allclose(result.images, images, atol=1e-5)
-    np.testing.assert_allclose(result.rewards, _reward(result.images), atol=1e-6)
+    np.testing.assert_allclose(result.rewards, toy_reward(result.images), atol=1e-6)
     assert result.latents.shape == result.clean_latents.shape
     assert result.budget.seconds > 0
 
 
 def test_best_of_n_is_monotone_in_n(pipeline):
     results = [
-        search.best_of_n(pipeline, _reward, _PROMPTS, n=n, **_options())
+        search.best_of_n(pipeline, toy_reward, _PROMPTS, n=n, **_options())
         for n in (1, 2, 5)
     ]
     for smaller, larger in zip(results[:-1], results[1:], strict=True):
@@ -61,9 +58,9 @@ def test_best_of_n_is_monotone_in_n(pipeline):
     assert best.budget.unet_forwards == 5 * 2 * 2 * 3
 
 
-def test_doodl_increases_the_reward(pipeline):
+def test_doodl_increases_thetoy_reward(pipeline):
     options = _options(num_steps=4, learning_rate=0.1)
-    result = search.doodl(pipeline, _reward, _PROMPTS, **options)
+    result = search.doodl(pipeline, toy_reward, _PROMPTS, **options)
     _check(pipeline, result)
     assert result.history.shape == (5, 2)
     assert np.all(result.history[-1] > result.history[0])
@@ -72,7 +69,7 @@ def test_doodl_increases_the_reward(pipeline):
     np.testing.assert_allclose(norms, np.sqrt(8 * 8 * 4), rtol=1e-4)
     assert result.budget.unet_backwards == 4 * 2 * 2 * 3
     start = draftx.sample(pipeline, _PROMPTS, **_options())
-    np.testing.assert_allclose(result.history[0], _reward(start), atol=1e-6)
+    np.testing.assert_allclose(result.history[0], toy_reward(start), atol=1e-6)
 
 
 def test_noise_density_is_largest_near_its_radius():
@@ -86,7 +83,9 @@ def test_noise_density_is_largest_near_its_radius():
 
 
 def test_svdd_with_one_candidate_is_sampling(pipeline):
-    result = search.svdd(pipeline, _reward, _PROMPTS, num_candidates=1, **_options())
+    result = search.svdd(
+        pipeline, toy_reward, _PROMPTS, num_candidates=1, **_options(1.0)
+    )
     images = draftx.sample(pipeline, _PROMPTS, **_options(eta=1.0))
     np.testing.assert_allclose(result.images, images, atol=1e-5)
     _check(pipeline, result)
@@ -96,14 +95,14 @@ def test_svdd_with_one_candidate_is_sampling(pipeline):
 def test_svdd_takes_the_best_of_what_it_sees(pipeline):
     def counted(images):
         jax.debug.callback(lambda: _CALLS.append(len(images)))
-        return _reward(images)
+        return toy_reward(images)
 
-    options = _options(num_candidates=6)
+    options = _options(1.0, num_candidates=6)
     result = search.svdd(pipeline, counted, _PROMPTS, **options)
     jax.effects_barrier()
     _check(pipeline, result)
     assert result.budget.reward_queries == sum(_CALLS)
-    one = search.svdd(pipeline, _reward, _PROMPTS, **_options(num_candidates=1))
+    one = search.svdd(pipeline, toy_reward, _PROMPTS, **_options(1.0, num_candidates=1))
     assert float(result.rewards.mean()) > float(one.rewards.mean())
     assert np.all(result.history[0] >= one.history[0])
     assert result.budget.unet_forwards == 2 * 2 * (1 + 6 * 2)
@@ -112,11 +111,11 @@ def test_svdd_takes_the_best_of_what_it_sees(pipeline):
 def test_prompt_engineering_tells_the_reward_the_prompts(pipeline):
     told = []
 
-    def reward(images, prompts):
-        told.extend(prompts)
+    def reward(images, rows):
+        told.extend(rows["prompt"])
         return [float(image.mean()) for image in images]
 
-    host = draftx.rewards.HostReward(reward, with_prompts=True)
+    host = draftx.rewards.HostReward(reward)
     options = _options(templates=["{}", "do {:}"])
     result = search.prompt_engineering(pipeline, host, _PROMPTS, **options)
     assert set(told) == set(_PROMPTS)
@@ -137,9 +136,9 @@ def test_prompt_engineering_tells_the_reward_the_prompts(pipeline):
         (search.doodl, dict(learning_rate=0.0), "`learning_rate` must be finite"),
         (search.doodl, dict(noise_weight=-1.0), "`noise_weight` must be finite"),
         (search.doodl, dict(latents=np.zeros((2, 4, 8, 8), "f")), "channels last"),
-        (search.doodl, dict(reward=lambda x: _reward(jnp.round(x))), "gradient"),
+        (search.doodl, dict(reward=lambda x: toy_reward(jnp.round(x))), "gradient"),
         (search.svdd, dict(num_candidates=0), "`num_candidates` must be a whole"),
-        (search.svdd, dict(eta=0.0), r"`eta` must lie in \(0, 1\]"),
+        (search.svdd, dict(), "must leave a step that adds noise"),
         (search.svdd, dict(temperature=-1.0), "`temperature` must be finite"),
         (search.svdd, dict(reward=lambda x: jnp.mean(x)), r"`reward` must give one"),
         (
@@ -151,6 +150,6 @@ def test_prompt_engineering_tells_the_reward_the_prompts(pipeline):
     ],
 )
 def test_bad_input_is_named(pipeline, call, kwargs, message):
-    arguments = dict(reward=_reward, prompts=_PROMPTS) | _options() | kwargs
+    arguments = dict(reward=toy_reward, prompts=_PROMPTS) | _options() | kwargs
     with pytest.raises(ValueError, match=message):
         call(pipeline, **arguments)
