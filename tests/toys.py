@@ -205,6 +205,12 @@ def finals(samplers, num_steps, latents, noise, *, eta=None):
     return ends
 
 
+def with_options(sampling, **options):
+    """The same sampling with some of its options changed."""
+    fields = {f.name: getattr(sampling, f.name) for f in dataclasses.fields(sampling)}
+    return draftx.Sampling(**(fields | options))
+
+
 def make_pipeline(data):
     """The pipeline of `make_gradient`'s weights, with its adapter."""
     pipeline = draftx.Pipeline(

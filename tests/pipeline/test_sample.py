@@ -8,17 +8,21 @@ import pytest
 import draftx
 
 from ..helpers import assert_close
-from ..io.tiny import random_pipeline, write_tokenizer
+from ..io.tiny import random_lora
+from ..toys import with_options
+
+
+_SAMPLING = draftx.Sampling(num_inference_steps=3, guidance_scale=3.0)
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    return random_pipeline(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+def pipeline(base_pipeline):
+    return base_pipeline
 
 
-def _sample(pipeline, prompts=("cat", "do"), **kwargs):
-    defaults = dict(num_inference_steps=3, guidance_scale=3.0)
-    return draftx.sample(pipeline, list(prompts), **(defaults | kwargs))
+def _sample(pipeline, prompts=("cat", "do"), *, key=None, latents=None, **options):
+    sampling = with_options(_SAMPLING, **options)
+    return draftx.sample(pipeline, list(prompts), sampling, key=key, latents=latents)
 
 
 def test_images_are_in_range_and_deterministic(pipeline):
@@ -62,11 +66,7 @@ def test_eta_draws_noise_from_the_key(pipeline):
     [
         (dict(prompts=[]), "`prompts` must hold at least one prompt"),
         (dict(prompts=["cat", 3]), "`prompts` must hold only strings; got 3"),
-        (dict(num_inference_steps=0), r"`num_inference_steps` must lie in \[1, 1000\]"),
         (dict(num_inference_steps=1001), "got 1001"),
-        (dict(guidance_scale=float("nan")), "`guidance_scale` must be finite; got nan"),
-        (dict(eta=1.5), r"`eta` must lie in \[0, 1\]; got 1.5"),
-        (dict(negative_prompts=["a"] * 3), "one prompt for all images or one for each"),
         (dict(latents=np.zeros((2, 4, 8, 8), "f")), "channels last"),
         (dict(latents=np.zeros((1, 8, 8, 4), "f")), "`latents` must have shape"),
         (dict(latents=np.zeros((2, 7, 8, 4), "f")), "divisible by 2"),
@@ -89,3 +89,16 @@ def test_overlong_prompt_warns_and_draws(pipeline):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _sample(pipeline, ["cat"])
+
+
+def test_an_adapter_that_is_never_on_is_the_base_model(pipeline):
+    adapted = random_lora(pipeline, targets=("attn2.to_v",), scale=0.3)
+    off = _sample(adapted, lora_schedule=draftx.LoRAWindow(last=0))
+    base = _sample(draftx.scale_lora(adapted, 0))
+    np.testing.assert_allclose(off, base, atol=1e-5)
+    assert np.abs(_sample(adapted) - base).max() > 1e-3
+
+
+def test_schedule_without_an_adapter_is_named(pipeline):
+    with pytest.raises(ValueError, match="`lora_schedule` must be None"):
+        _sample(pipeline, lora_schedule=draftx.AnnealedGuidance())
