@@ -44,7 +44,7 @@ def main() -> None:
     pipeline = load(args)
     seeds = args.seeds or 3
     total = args.num_inference_steps
-    ks = sorted({1, total, *(args.k or [2, 5, 10])})
+    ks = sorted({1, total, *(args.k or [k for k in (2, 5, 10) if k < total])})
     if not 1 <= ks[0] <= ks[-1] <= total:
         options.error(f"--k must lie in [1, {total}]; got {args.k}.")
     pipeline = draftx.add_lora(pipeline, rank=args.rank, key=jr.key(0))
