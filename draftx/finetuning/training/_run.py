@@ -127,7 +127,7 @@ class Run:
             "reward_std": float(np.std(rewards))
             if np.all(np.isfinite(rewards))
             else math.nan,
-            **{name: float(value) for name, value in figures.items()},
+            **{name: _shortest(value) for name, value in figures.items()},
             "skipped": self.skipped,
             **spent,
             "seconds": round(self.spent.seconds, 3),
@@ -200,3 +200,8 @@ def to_default_device(tree: Any) -> Any:
 
 def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, Any]:
     return {f"{prefix}/{name}": x for name, x in figures.items() if name != "step"}
+
+
+def _shortest(value: Any) -> float:
+    """A float32 as the shortest decimal that is the same: 0.0004, not 0.00039999999."""
+    return float(str(np.float32(value)))
