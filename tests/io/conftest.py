@@ -6,12 +6,10 @@ import pytest
 
 from draftx import save
 
-from .tiny import random_pipeline, write_tokenizer
-
 
 @pytest.fixture(scope="session")
-def pipeline(tmp_path_factory):
-    return random_pipeline(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+def pipeline(base_pipeline):
+    return base_pipeline
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,11 @@ import draftx
 from draftx.models import iter_linears
 
 from ..helpers import assert_close
-from ..io.tiny import random_pipeline, write_tokenizer
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return random_pipeline(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+def base(base_pipeline):
+    return base_pipeline
 
 
 def _randomize(pipeline, key):

@@ -6,12 +6,10 @@ import pytest
 
 from draftx.layers import Remat
 
-from ..io.tiny import random_pipeline, write_tokenizer
-
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    return random_pipeline(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+def pipeline(base_pipeline):
+    return base_pipeline
 
 
 def _names(call, *args):
