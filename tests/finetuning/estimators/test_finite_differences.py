@@ -25,7 +25,7 @@ from .family import episode, KEY, METHODS
 class _Precise(DDIM):
     """Gives its steps in float64, also to methods that ask it for others."""
 
-    def steps(self, num_inference_steps, *, eta=0.0):
+    def steps(self, num_inference_steps, eta):
         return toy_steps(jnp.float64, total=num_inference_steps, eta=eta)
 
 
