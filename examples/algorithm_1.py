@@ -29,7 +29,7 @@ class Algorithm1(eqx.Module):
 
     def __call__(self, theta, frozen, r, c, x_T, key):
         T, model = self.T, eqx.combine(theta, frozen)
-        sampler, steps = model.sampler, model.sampler.steps(T)
+        sampler, steps = model.sampler, model.sampler.steps(T, 0.0)
         epsilon_theta = model.denoiser(steps.timestep, c, jnp.asarray(self.w))
         reward = lambda x_0: jnp.mean(r(model.decode(x_0)))
 

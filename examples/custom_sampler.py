@@ -18,8 +18,8 @@ class AdamsBashforth(AbstractSampler[EulerSteps]):
     def is_random(self, eta):
         return False
 
-    def steps(self, num_inference_steps, *, eta=0.0):
-        return Euler(self.config).steps(num_inference_steps)
+    def steps(self, num_inference_steps, eta):
+        return Euler(self.config).steps(num_inference_steps, 0.0)
 
     def predict(self, latents, prediction, step):
         return Euler(self.config).predict(latents, prediction, step)

@@ -95,7 +95,7 @@ class Deterministic(AbstractSampler[Levels]):
     def is_random(self, eta):
         return False
 
-    def steps(self, num_inference_steps, *, eta=0.0):
+    def steps(self, num_inference_steps, eta):
         stride = 1000 // num_inference_steps
         times = np.arange(num_inference_steps)[::-1] * stride + 1
         angles = np.arccos(np.sqrt(self.config.alphas_cumprod()))

@@ -133,7 +133,7 @@ class AdamsBashforth(AbstractSampler[EulerSteps]):
     def euler(self):
         return Euler(self.config)
 
-    def steps(self, num_inference_steps, *, eta=0.0):
+    def steps(self, num_inference_steps, eta):
         return self.euler.steps(num_inference_steps, eta=eta)
 
     def is_random(self, eta):

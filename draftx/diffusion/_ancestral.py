@@ -79,7 +79,7 @@ class Ancestral(AbstractSampler[AncestralSteps]):
         return True
 
     def steps(
-        self, num_inference_steps: int, *, eta: Real | Float[Array, ""] = 0.0
+        self, num_inference_steps: int, eta: Real | Float[Array, ""]
     ) -> AncestralSteps:
         del eta
         timesteps = whole_timesteps(self.config, num_inference_steps)

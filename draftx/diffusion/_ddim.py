@@ -56,7 +56,7 @@ class DDIM(AbstractSampler[DDIMSteps]):
         return eta > 0
 
     def steps(
-        self, num_inference_steps: int, *, eta: Real | Float[Array, ""] = 0.0
+        self, num_inference_steps: int, eta: Real | Float[Array, ""]
     ) -> DDIMSteps:
         grid = whole_timesteps(self.config, num_inference_steps)
         # From beyond the schedule's end to the end, a step changes nothing.

@@ -65,7 +65,7 @@ class Euler(AbstractSampler[EulerSteps]):
         return False
 
     def steps(
-        self, num_inference_steps: int, *, eta: Real | Float[Array, ""] = 0.0
+        self, num_inference_steps: int, eta: Real | Float[Array, ""]
     ) -> EulerSteps:
         del eta
         timesteps = spaced_timesteps(self.config, num_inference_steps)

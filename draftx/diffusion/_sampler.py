@@ -52,9 +52,7 @@ class AbstractSampler(eqx.Module, Generic[Steps]):
     takes_eta: AbstractClassVar[bool]
 
     @abc.abstractmethod
-    def steps(
-        self, num_inference_steps: int, *, eta: Real | Float[Array, ""] = 0.0
-    ) -> Steps:
+    def steps(self, num_inference_steps: int, eta: Real | Float[Array, ""]) -> Steps:
         r"""Computes the numbers of all steps of a chain, as constants.
 
         **Arguments:**

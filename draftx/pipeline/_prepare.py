@@ -30,7 +30,9 @@ def make_plan(
     """
     sampler = sampling.sampler_for(pipeline.sampler.config) or pipeline.sampler
     check_eta(sampler, sampling.eta)
-    sampler.steps(sampling.num_inference_steps)  # Raises outside of its range.
+    sampler.steps(
+        sampling.num_inference_steps, sampling.eta
+    )  # Raises outside of its range.
     check_adapter(pipeline, sampling)
     if eta is None or not sampler.takes_eta:
         eta = sampling.eta

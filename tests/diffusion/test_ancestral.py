@@ -42,7 +42,7 @@ def test_timesteps_are_those_of_diffusers():
         case = dict(case)
         num_steps = case.pop("num_inference_steps")
         expected, rest = np.split(rest, [num_steps])
-        actual = _sampler(**case).steps(num_steps).timestep
+        actual = _sampler(**case).steps(num_steps, 0.0).timestep
         assert actual.dtype == jnp.int32
         np.testing.assert_array_equal(actual, expected, err_msg=str(case))
     assert rest.size == 0
@@ -63,7 +63,7 @@ def test_every_step_is_that_of_diffusers_live(spacing, variance_type):
         ours = _sampler(**case)
         theirs = make_scheduler.scheduler(case, "DDPMScheduler")
         theirs.set_timesteps(num_steps)
-        steps = ours.steps(num_steps)
+        steps = ours.steps(num_steps, 0.0)
         for i in {0, 1, num_steps // 2, num_steps - 1}:
             x, prediction, z = rng.normal(size=(3, 1, 2, 1, 3)).astype(np.float32)
             step = steps[i]
@@ -95,7 +95,7 @@ def test_the_smaller_variance_is_ddim_with_eta_of_one(prediction_type):
 def test_as_many_steps_as_there_are_with_an_offset():
     # The step from beyond the end to the end is one that changes nothing.
     for variance_type in VARIANCES:
-        steps = _sampler(variance_type).steps(1000)
+        steps = _sampler(variance_type).steps(1000, 0.0)
         np.testing.assert_array_equal(steps.timestep[:3], [999, 999, 998])
         numbers = [steps.of_clean, steps.of_latents, steps.noise_scale]
         assert [float(x[0]) for x in numbers] == [0, 1, 0]
@@ -122,7 +122,7 @@ def test_steps_that_add_noise(variance_type, offset, last_is_random):
 def test_noised_latents_mean_what_they_were_made_of(prediction_type, getkey):
     sampler = _sampler(prediction_type=prediction_type)
     x0, noise = jr.normal(getkey(), (2, 2, 3, 3, 4))
-    step = sampler.steps(10)[4]
+    step = sampler.steps(10, 0.0)[4]
     latents = sampler.add_noise(x0, noise, step)
     velocity = step.signal * noise - step.sigma * x0
     prediction = dict(epsilon=noise, sample=x0, v_prediction=velocity)[prediction_type]
@@ -139,4 +139,4 @@ def test_what_is_not_implemented_is_refused():
 def test_number_of_steps_error_text(num_steps):
     text = rf"`num_inference_steps` must lie in \[1, 1000\]; got {num_steps}"
     with pytest.raises(ValueError, match=text):
-        _sampler().steps(num_steps)
+        _sampler().steps(num_steps, 0.0)

@@ -191,7 +191,7 @@ def test_noise_is_that_of_the_key(getkey):
 def test_perfect_denoiser_recovers_x0(sampler, getkey):
     sampler = sampler(SchedulerConfig(set_alpha_to_one=True))
     x0, noise = jr.normal(getkey(), (2, 2, 3, 4, 3))
-    chain = Chain(sampler, _Perfect(noise), sampler.steps(10))
+    chain = Chain(sampler, _Perfect(noise), sampler.steps(10, 0.0))
     state = chain.noised(x0, noise, jnp.asarray(0))
     if not sampler.is_random(0.0):
         end = eqx.filter_jit(run)(chain, state, 0, 10)

@@ -29,7 +29,7 @@ def _finals(cases, latents, noise):
 
 
 def _timesteps(sampler, num_steps):
-    return np.asarray(sampler.steps(num_steps).timestep)
+    return np.asarray(sampler.steps(num_steps, 0.0).timestep)
 
 
 def test_whole_chains_end_where_those_of_diffusers_end():
@@ -82,7 +82,7 @@ def test_missing_fields_mean_what_they_mean_to_diffusers():
 def test_as_many_steps_as_there_are_with_an_offset():
     # diffusers asks its table for the thousand-first entry and fails. The step from
     # beyond the end to the end is one that changes nothing.
-    steps = _sampler().steps(1000)
+    steps = _sampler().steps(1000, 0.0)
     np.testing.assert_array_equal(steps.timestep[:3], [999, 999, 998])
     assert steps.prev_alpha[0] == steps.alpha[0] == steps.alpha[1]
     np.testing.assert_array_equal(steps.prev_alpha[1:-1], steps.alpha[2:])
@@ -100,7 +100,7 @@ def test_published_file_is_the_default():
 def test_prediction_types_agree_on_what_they_mean(prediction_type, getkey):
     sampler = _sampler(prediction_type=prediction_type)
     x0, noise = jr.normal(getkey(), (2, 2, 3, 3, 4))
-    step = sampler.steps(10)[4]
+    step = sampler.steps(10, 0.0)[4]
     latents = sampler.add_noise(x0, noise, step)
     velocity = jnp.sqrt(step.alpha) * noise - jnp.sqrt(1 - step.alpha) * x0
     prediction = dict(epsilon=noise, sample=x0, v_prediction=velocity)[prediction_type]
@@ -110,7 +110,7 @@ def test_prediction_types_agree_on_what_they_mean(prediction_type, getkey):
 def test_noise_of_a_step_is_taken_from_its_mean(getkey):
     sampler = _sampler()
     latents, prediction = jr.normal(getkey(), (2, 1, 2, 3, 4))
-    quiet, noisy = sampler.steps(10)[3], sampler.steps(10, eta=1.0)[3]
+    quiet, noisy = sampler.steps(10, 0.0)[3], sampler.steps(10, eta=1.0)[3]
     assert (quiet.noise_scale == 0) & (noisy.noise_scale > 0)
     means = [sampler.update(latents, prediction, s)[0] for s in (quiet, noisy)]
     x0, noise = sampler.predict(latents, prediction, quiet)
@@ -145,7 +145,7 @@ def test_ancestral_chain_keeps_the_variance(getkey):
 def test_number_of_steps_error_text(num_steps):
     text = rf"`num_inference_steps` must lie in \[1, 1000\]; got {num_steps}"
     with pytest.raises(ValueError, match=text):
-        _sampler().steps(num_steps)
+        _sampler().steps(num_steps, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_timesteps_are_those_of_diffusers():
         case = dict(case)
         num_steps = case.pop("num_inference_steps")
         expected, rest = np.split(rest, [num_steps])
-        actual = _sampler(**case).steps(num_steps).timestep
+        actual = _sampler(**case).steps(num_steps, 0.0).timestep
         np.testing.assert_array_equal(actual, expected, err_msg=str(case))
     assert rest.size == 0
 
@@ -51,7 +51,7 @@ def test_the_model_sees_what_it_sees_with_diffusers_live(spacing, offset):
         theirs = make_scheduler.scheduler(changes, "EulerDiscreteScheduler")
         theirs.set_timesteps(num_steps)
         ours = _sampler(**changes)
-        steps = ours.steps(num_steps)
+        steps = ours.steps(num_steps, 0.0)
         # It visits a timestep -1 after 61 steps; see the same of DDIM.
         timesteps = theirs.timesteps[:num_steps]
         np.testing.assert_array_equal(steps.timestep, timesteps.numpy())
@@ -76,7 +76,7 @@ def test_the_model_sees_what_it_sees_with_diffusers_live(spacing, offset):
 def test_noised_latents_mean_what_they_were_made_of(prediction_type, getkey):
     sampler = _sampler(prediction_type=prediction_type, timestep_spacing="linspace")
     x0, noise = jr.normal(getkey(), (2, 2, 3, 3, 4))
-    step = sampler.steps(10)[4]
+    step = sampler.steps(10, 0.0)[4]
     latents = sampler.add_noise(x0, noise, step)
     velocity = step.signal * noise - step.sigma * x0
     prediction = dict(epsilon=noise, sample=x0, v_prediction=velocity)[prediction_type]
@@ -99,7 +99,7 @@ def test_where_timesteps_are_whole_it_is_ddim_without_noise(spacing):
 @pytest.mark.parametrize("num_steps", [1, 7, 1000])
 def test_latents_keep_unit_variance_and_end_without_noise(num_steps):
     sampler = _sampler(timestep_spacing="linspace")
-    steps = sampler.steps(num_steps)
+    steps = sampler.steps(num_steps, 0.0)
     np.testing.assert_allclose(steps.signal**2 + steps.sigma**2, 1, rtol=1e-6)
     np.testing.assert_array_equal(steps.prev_signal[:-1], steps.signal[1:])
     np.testing.assert_array_equal(steps.prev_sigma[:-1], steps.sigma[1:])
@@ -113,4 +113,4 @@ def test_latents_keep_unit_variance_and_end_without_noise(num_steps):
 def test_number_of_steps_error_text(num_steps):
     text = rf"`num_inference_steps` must lie in \[1, 1000\]; got {num_steps}"
     with pytest.raises(ValueError, match=text):
-        _sampler().steps(num_steps)
+        _sampler().steps(num_steps, 0.0)

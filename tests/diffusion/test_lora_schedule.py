@@ -19,7 +19,7 @@ from ..toys import ToyDenoiser
 
 _SAMPLER = DDIM(SchedulerConfig())
 _TOTAL = 5
-_STEPS = _SAMPLER.steps(_TOTAL)
+_STEPS = _SAMPLER.steps(_TOTAL, 0.0)
 
 
 _BASE = ToyDenoiser(jnp.asarray([0.1, 0.4, 0.2]))

@@ -22,7 +22,7 @@ assert _SPEC.loader is not None
 _FLOPS = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_FLOPS)
 
-_STEPS = DDIM(SchedulerConfig()).steps(6)
+_STEPS = DDIM(SchedulerConfig()).steps(6, 0.0)
 
 
 class _Latent(eqx.Module):

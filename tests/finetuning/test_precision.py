@@ -13,7 +13,7 @@ from draftx.lora import lora_filter
 from draftx.models import UNet2DConditionModel, UNetConfig
 
 
-_STEPS = DDIM(SchedulerConfig()).steps(50)[np.asarray([10, 49])]
+_STEPS = DDIM(SchedulerConfig()).steps(50, 0.0)[np.asarray([10, 49])]
 
 
 class _Model(eqx.Module):
