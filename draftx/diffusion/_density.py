@@ -67,9 +67,10 @@ def random_steps(
     (indices,) = np.nonzero(scale > 0)
     if len(indices) == 0:
         raise ValueError(
-            "`num_inference_steps` must leave a step that adds noise, or there is no "
-            f"probability to raise; got {num_inference_steps} with eta={eta} and "
-            f"{type(sampler).__name__}."
+            "`sampling` must leave a step that adds noise, or there is no probability "
+            f"to raise; got {num_inference_steps} steps of {type(sampler).__name__} "
+            f"with eta={eta}. Use more steps, an `eta` above 0, or a sampler whose "
+            "steps add noise, such as `draftx.Ancestral`."
         )
     return indices.astype(np.int32)
 
