@@ -16,3 +16,21 @@ def check_whole(
     raise ValueError(
         f"`{name}` must be a whole number of at least {least}{of}; got {value!r}."
     )
+
+
+def check_is(name: str, value: Any, kind: type, example: str) -> None:
+    """Raises unless the argument `name` is one of its kind; a class of it is not.
+
+    **Arguments:**
+
+    - `name`, `value`: Of the argument.
+    - `kind`: The class, an interface for what users may write themselves.
+    - `example`: Code that makes one.
+    """
+    if isinstance(value, kind):
+        return
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    raise ValueError(
+        f"`{name}` must be {article} {kind.__name__}, such as `{example}`; got "
+        f"{value!r}."
+    )

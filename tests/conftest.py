@@ -20,6 +20,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import jax
 import jax.random as jr
+import jaxtyping
 import pytest
 
 
@@ -49,6 +50,22 @@ def base_pipeline(tokenizer):
     from .io.tiny import random_pipeline
 
     return random_pipeline(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def short_pipeline(tokenizer):
+    """A random pipeline of the fewest blocks, for what compiles whole gradients."""
+    from .io.tiny import random_pipeline
+
+    return random_pipeline(tokenizer, short=True)
+
+
+@pytest.fixture
+def without_types():
+    """The package as a user has it, whose types nobody checks: its own errors count."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True, scope="module")

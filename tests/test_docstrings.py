@@ -171,7 +171,7 @@ def test_it_can_fail():
 
 def test_a_gradient_names_its_parts(tmp_path):
     """Profiles show where time goes: steps, networks, decoder and reward."""
-    pipeline = random_pipeline(write_tokenizer(tmp_path / "tokenizer"))
+    pipeline = random_pipeline(write_tokenizer(tmp_path / "tokenizer"), short=True)
     pipeline = add_lora(pipeline, rank=2, key=jr.key(0))
     reward, sampling = draftx.rewards.JPEGCompressibility(), draftx.Sampling(2)
     table = draftx.Table.of(["a cat"])

@@ -5,7 +5,6 @@ each written against what is public, are used together, and give the numbers of 
 the package that they copy.
 """
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -25,12 +24,11 @@ from draftx.diffusion import (
     SchedulerConfig,
     SwitchedDenoiser,
 )
-from draftx.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from draftx.rewards import WeightedSum
 from draftx.search import best_of_n
 
 from .helpers import assert_close
-from .io.tiny import random_lora, random_model, text_config, UNET, VAE, write_tokenizer
+from .io.tiny import random_lora
 
 
 class Unrolled(draftx.AbstractGradientEstimator):
@@ -188,31 +186,8 @@ STEPS = 2
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    """With one block where others have four: it compiles in a third of the time."""
-    tokenizer = write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-    one = dict(block_out_channels=(8,))
-    unet = dataclasses.replace(
-        UNET,
-        down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
-        **one,
-    )
-    vae = dataclasses.replace(
-        VAE,
-        down_block_types=("DownEncoderBlock2D",),
-        up_block_types=("UpDecoderBlock2D",),
-        **one,
-    )
-    rng = np.random.default_rng(0)
-    base = draftx.Pipeline(
-        random_model(UNet2DConditionModel, unet, rng),
-        random_model(AutoencoderKL, vae, rng),
-        random_model(CLIPTextModel, text_config(tokenizer), rng),
-        draftx.DDIM(SchedulerConfig()),
-        tokenizer,
-    )
-    return random_lora(base, scale=0.1, targets=("to_q", "to_out.0"))
+def pipeline(short_pipeline):
+    return random_lora(short_pipeline, scale=0.1, targets=("to_q", "to_out.0"))
 
 
 def _gradient(pipeline, method, sampling):

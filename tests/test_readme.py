@@ -39,10 +39,9 @@ def _blocks():
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    tokenizer = tiny.write_tokenizer(
-        tmp_path_factory.mktemp("tokenizer"), max_length=32
-    )
-    return tiny.random_pipeline(tokenizer)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer = tiny.write_tokenizer(folder, max_length=32)
+    return tiny.random_pipeline(tokenizer, short=True)
 
 
 @pytest.mark.parametrize(("code", "place"), list(_blocks()))

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._checks import check_is
 from .._custom_types import Real, TextEmbeddings
 from ..kernels import at_least_float32
 from ._sampling import Sampling
@@ -97,6 +98,7 @@ def add_learned_inputs(
 
     A pipeline that samples as before with these options.
     """
+    check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     if not (guidance or negative_embedding):
         raise ValueError(
             "`guidance` or `negative_embedding` must be true; got neither: nothing "

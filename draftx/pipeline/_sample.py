@@ -3,6 +3,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
+from .._checks import check_is
 from .._custom_types import Images
 from .._table import Rows, Table
 from ..diffusion import run_frozen
@@ -39,6 +40,7 @@ def sample(
 
     Raises a `ValueError` that names the argument for anything out of range.
     """
+    check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     table = Table.of(prompts)
     return _sample(
         pipeline, prepare(pipeline, table, sampling, key=key, latents=latents)

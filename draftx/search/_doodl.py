@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._autodiff import stop_gradient
-from .._checks import check_whole
+from .._checks import check_is, check_whole
 from .._custom_types import Latents, Real
 from .._table import Rows, Table
 from ..episodes import count, image_spec
@@ -74,6 +74,7 @@ def doodl(
             f"`noise_weight` must be finite and not negative; got {noise_weight}."
         )
     start = time.perf_counter()
+    check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     table, total = Table.of(prompts), sampling.num_inference_steps
     question = ask(pipeline, reward, table, sampling, key=key, latents=latents)
     latents = question.batch.latents

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._checks import check_is
 from .._custom_types import Images, Latents
 from .._table import Table
 from ..diffusion import Chain, run_truncated
@@ -58,6 +59,7 @@ def ask(
     - `reward`: Any.
     - `judged`: What the reward is told, if it is not `table`.
     """
+    check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     batch = prepare(pipeline, table, sampling, key=key, latents=latents)
     shape = batch.latents.shape
     task = make_task(pipeline, reward, table, sampling, shape=shape, judged=judged)

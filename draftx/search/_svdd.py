@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._checks import check_whole
+from .._checks import check_is, check_whole
 from .._custom_types import Images, Latents, Real
 from .._table import Rows, Table
 from ..diffusion import Prediction, random_steps, State
@@ -62,6 +62,7 @@ def svdd(
         raise ValueError(
             f"`temperature` must be finite and not negative; got {temperature}."
         )
+    check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     table, total = Table.of(prompts), sampling.num_inference_steps
     start = time.perf_counter()
     question = ask(pipeline, reward, table, sampling, key=key, latents=latents)

@@ -5,7 +5,6 @@ import functools as ft
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -127,14 +126,6 @@ def test_wrong_images_error_texts(name):
         reward(2 * images - 1, features)
 
 
-@pytest.fixture
-def without_type_checks():
-    """As in a user's program: else the tests' own check of annotations answers."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 @_EACH
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -145,14 +136,14 @@ def without_type_checks():
         (lambda x: (255 * x).astype(jnp.uint8), "must be float.* / 255"),
     ],
 )
-def test_wrong_layouts_error_texts(name, change, message, without_type_checks):
+def test_wrong_layouts_error_texts(name, change, message, without_types):
     reward, features = case(name).reward, case(name).features
     with pytest.raises(ValueError, match=message):
         reward(change(noise(name)), features)
 
 
 @pytest.mark.parametrize("name", thin.PROMPTED)
-def test_missing_features_error_text(name, without_type_checks):
+def test_missing_features_error_text(name, without_types):
     reward, images = case(name).reward, noise(name)
     text = r"`features` must be what `\w+.prepare` give"
     with pytest.raises(ValueError, match=text):

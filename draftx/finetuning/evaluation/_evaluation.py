@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import check_whole
+from ..._checks import check_is, check_whole
 from ..._custom_types import Images, Latents, Real
 from ..._table import Rows, Table
 from ...episodes import image_spec
@@ -93,6 +93,7 @@ class Evaluation(eqx.Module):
         - `batch_size`: How many images are drawn and scored at a time, rounded up to
             a multiple of the number of devices.
         """
+        check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
         table = Table.of(prompts)
         if not rewards:
             raise ValueError("`rewards` must name at least one reward; got none.")

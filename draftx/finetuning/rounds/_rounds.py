@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from ..._checks import check_whole
+from ..._checks import check_is, check_whole
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_task, Memory
 from ...lora import lora_filter
@@ -21,6 +21,8 @@ from ..evaluation import Evaluation
 from ..training import (
     adamw,
     Callback,
+    check_callbacks,
+    check_optimizer,
     check_trainable,
     FinetuneResult,
     ProgressBar,
@@ -84,6 +86,13 @@ def finetune_in_rounds(
 
     Raises a `ValueError` that names the argument before any work.
     """
+    check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
+    check_is("method", method, AbstractRoundMethod, "draftx.DDPO()")
+    check_is("memory", memory, Memory, 'draftx.Memory("block")')
+    check_is("stopping", stopping, Stopping, "draftx.Stopping(max_skipped_steps=3)")
+    check_is("updates", updates, Updates, "draftx.Updates(minibatch_size=2)")
+    check_optimizer(optimizer)
+    check_callbacks(callbacks)
     table = Table.of(prompts)
     check_trainable(pipeline)
     check_whole("num_train_steps", num_train_steps)

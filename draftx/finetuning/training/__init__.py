@@ -3,12 +3,14 @@
 from ._callbacks import (
     AbstractCallback as AbstractCallback,
     Callback as Callback,
+    check_callbacks as check_callbacks,
     ProgressBar as ProgressBar,
 )
 from ._finetune import finetune as finetune
 from ._optimizer import (
     adamw as adamw,
     ascend as ascend,
+    check_optimizer as check_optimizer,
     learning_rate as learning_rate,
 )
 from ._rates import square_root_decay as square_root_decay

@@ -1,7 +1,7 @@
 """What is told of every step of a training: progress bars, files, images."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from tqdm import tqdm
@@ -71,3 +71,13 @@ class ProgressBar(AbstractCallback):
     def end(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raises unless these are functions of a row and a pipeline, several or none."""
+    is_several = isinstance(callbacks, Sequence) and not isinstance(callbacks, str)
+    if not is_several or not all(map(callable, callbacks)):
+        raise ValueError(
+            "`callbacks` must be a tuple of functions of a row and a pipeline, `()` "
+            f"for none; got {callbacks!r}."
+        )

@@ -8,15 +8,15 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
-from ..._checks import check_whole
+from ..._checks import check_is, check_whole
 from ..._table import Rows, Table
 from ...episodes import make_task, Memory
 from ...pipeline import latent_shape, Pipeline, Sampling
 from ...rewards import Reward, RewardError
 from ..estimators import AbstractGradientEstimator
 from ..evaluation import Evaluation
-from ._callbacks import Callback, ProgressBar
-from ._optimizer import adamw
+from ._callbacks import Callback, check_callbacks, ProgressBar
+from ._optimizer import adamw, check_optimizer
 from ._result import FinetuneResult
 from ._reward_gradient import check_task, split
 from ._run import Run, to_default_device
@@ -88,6 +88,12 @@ def finetune(
     if a reward has no gradient, no finite scores, or too many steps in a row without;
     its attribute `result` holds what had been reached.
     """
+    check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
+    check_is("method", method, AbstractGradientEstimator, "draftx.DRaFTLV()")
+    check_is("memory", memory, Memory, 'draftx.Memory("block")')
+    check_is("stopping", stopping, Stopping, "draftx.Stopping(max_skipped_steps=3)")
+    check_optimizer(optimizer)
+    check_callbacks(callbacks)
     table, total = Table.of(prompts), sampling.num_inference_steps
     method.check(total)
     check_trained(pipeline, method, sampling)

@@ -140,3 +140,12 @@ def learning_rate(opt_state: Any) -> Float[Array, ""] | None:
         if eqx.is_array(value) and value.ndim == 0
     ]
     return found[0] if found else None
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raises unless this is an optimizer of optax, made and not its maker."""
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            "`optimizer` must be an optax.GradientTransformation, such as "
+            f"`draftx.adamw(4e-4)` or `optax.adam(1e-3)`; got {optimizer!r}."
+        )

@@ -4,6 +4,7 @@ import equinox as eqx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._checks import check_is
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_episode, make_task, Memory, Task
 from ...pipeline import Batch, Pipeline, prepare, Sampling
@@ -52,6 +53,9 @@ def reward_gradient(
     `RewardError` for a reward without a finite score for each image, or without a
     gradient although the method needs one.
     """
+    check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
+    check_is("method", method, AbstractGradientEstimator, "draftx.DRaFTLV()")
+    check_is("memory", memory, Memory, 'draftx.Memory("block")')
     table = Table.of(prompts)
     method.check(sampling.num_inference_steps)
     check_trained(pipeline, method, sampling)
