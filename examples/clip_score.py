@@ -1,4 +1,4 @@
-"""Fine-tunes a text-to-image model so that its pictures match their prompts better.
+"""Fine-tunes a text-to-image model so that its images match their prompts better.
 
 python examples/clip_score.py                             # about three minutes
 python examples/clip_score.py --model CompVis/stable-diffusion-v1-4  # the paper

@@ -1,4 +1,4 @@
-"""Fine-tunes a text-to-image model so that its pictures compress better.
+"""Fine-tunes a text-to-image model so that its images compress better.
 
 python examples/compressibility.py                        # about three minutes
 python examples/compressibility.py --model CompVis/stable-diffusion-v1-4  # the paper
@@ -23,7 +23,7 @@ import draftx
 
 
 def file_sizes(images, prompts) -> dict[str, float]:
-    """Of real JPEG files, in bytes; a flat picture's file is all header."""
+    """Of real JPEG files, in bytes; a flat image's file is all header."""
     del prompts
     flat = np.full_like(np.asarray(images[:1]), 0.5)
     figures = {}

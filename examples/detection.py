@@ -1,4 +1,4 @@
-"""Fine-tunes a text-to-image model so that something is in its pictures, or is not.
+"""Fine-tunes a text-to-image model so that something is in its images, or is not.
 
 python examples/detection.py                              # about three minutes
 python examples/detection.py --exclude
@@ -7,10 +7,10 @@ python examples/detection.py --model CompVis/stable-diffusion-v1-4  # the paper
 The paper asks for "a bowl of fruit" and rewards what OWL-ViT, a detector that is told
 in words what to look for, finds of "strawberries": 600 MB from the Hugging Face Hub.
 The embedded model has no detector. There, the prompts ask for animals, and the embedded
-CLIP says how much a picture shows of the query, a background; with `--exclude` the
+CLIP says how much an image shows of the query, a background; with `--exclude` the
 prompts ask for it as well, and it is to disappear.
 
-Measured with the embedded model, 45 pictures of held-out animals: the judge sees a
+Measured with the embedded model, 45 images of held-out animals: the judge sees a
 dotted red background in 0 % before and in 44 % after; with `--exclude`, in 100 % before
 and in 0 % after.
 """

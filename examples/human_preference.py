@@ -5,7 +5,7 @@ python examples/human_preference.py --model CompVis/stable-diffusion-v1-4  # the
 
 The paper's weights: 10 for PickScore, 2 for HPSv2 and 0.05 for the LAION aesthetic
 score, 14 GB from the Hugging Face Hub in all. Nobody was asked about the embedded
-model's pictures. There, what was asked for (the embedded CLIP) stands in for preference
+model's images. There, what was asked for (the embedded CLIP) stands in for preference
 and few bytes (JPEG) for beauty: two rewards whose sizes differ as much.
 """
 

@@ -1,4 +1,4 @@
-"""Fine-tunes a text-to-image model so that its pictures compress worse.
+"""Fine-tunes a text-to-image model so that its images compress worse.
 
 python examples/incompressibility.py                      # about three minutes
 python examples/incompressibility.py --model CompVis/stable-diffusion-v1-4  # paper
@@ -6,7 +6,7 @@ python examples/incompressibility.py --model CompVis/stable-diffusion-v1-4  # pa
 The same distance as in `compressibility.py`, the other way round: detail appears
 wherever JPEG would lose it. Writes the same files.
 
-Measured with the embedded model, 45 pictures of held-out animals: real files at quality
+Measured with the embedded model, 45 images of held-out animals: real files at quality
 80 grow from 1984 to 2300 bytes, and the judge recognizes all animals.
 """
 

@@ -1,12 +1,12 @@
-"""Fine-tunes a text-to-image model so that its pictures resemble none of their turns.
+"""Fine-tunes a text-to-image model so that its images resemble none of their turns.
 
 python examples/rotation.py                               # about three minutes
 python examples/rotation.py --model CompVis/stable-diffusion-v1-4  # the paper
 
-A reward without any network: the mean squared distance to the picture turned by 90, 180
-and 270 degrees. It grows with contrast, so that pictures go to black and white.
+A reward without any network: the mean squared distance to the image turned by 90, 180
+and 270 degrees. It grows with contrast, so that images go to black and white.
 
-Measured with the embedded model, 45 pictures of held-out animals: 0.071 -> 0.247, and
+Measured with the embedded model, 45 images of held-out animals: 0.071 -> 0.247, and
 the judge recognizes 82 % of the animals (100 % before).
 """
 
