@@ -17,8 +17,8 @@ _CALLS = []
 
 
 @pytest.fixture(scope="module")
-def pipeline(short_pipeline):
-    return short_pipeline
+def pipeline(base_pipeline):
+    return base_pipeline
 
 
 @eqx.filter_jit

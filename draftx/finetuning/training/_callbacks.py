@@ -74,7 +74,7 @@ class ProgressBar(AbstractCallback):
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Raises unless these are functions of a row and a pipeline, several or none."""
+    """Raises unless `callbacks` are functions of a row and a pipeline, or none."""
     is_several = isinstance(callbacks, Sequence) and not isinstance(callbacks, str)
     if not is_several or not all(map(callable, callbacks)):
         raise ValueError(

@@ -143,7 +143,7 @@ def learning_rate(opt_state: Any) -> Float[Array, ""] | None:
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raises unless this is an optimizer of optax, made and not its maker."""
+    """Raises unless `optimizer` is one of optax, made and not its maker."""
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(
             "`optimizer` must be an optax.GradientTransformation, such as "
