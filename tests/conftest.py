@@ -28,17 +28,6 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Gives each process a part in one piece, and what others are left with at the end.
-
-    Tests of one file share compiled programs, which would else be compiled by all.
-    """
-    from xdist.scheduler import WorkStealingScheduling
-
-    return WorkStealingScheduling(config, log)
-
-
 @pytest.fixture
 def getkey():
     """A fresh key per call, deterministic per test."""

@@ -131,8 +131,8 @@ def test_an_example_of_an_extension(
     "variant",
     [
         "draft-lv",
-        "refl",
-        # As the first with other limits of its loops, and more to compile.
+        # As the first with other limits of its loops, or without one.
+        pytest.param("refl", marks=pytest.mark.slow),
         pytest.param("draft-k", marks=pytest.mark.slow),
         pytest.param("draft", marks=pytest.mark.slow),
     ],

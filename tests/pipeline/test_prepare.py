@@ -93,7 +93,10 @@ def _wide(images):
     return toy_reward(images)
 
 
-def test_gradients_and_trainings_of_another_size(pipeline):
+def test_gradients_and_trainings_of_another_size(short_pipeline):
+    pipeline = draftx.add_lora(
+        short_pipeline, rank=2, targets=["attn2.to_v"], key=jr.key(0)
+    )
     method = draftx.DRaFT(1)
     rewards, _ = draftx.reward_gradient(
         pipeline, _wide, _PROMPTS, _WIDE, method=method, memory=_LITTLE
