@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 
@@ -34,3 +35,19 @@ def check_is(name: str, value: Any, kind: type, example: str) -> None:
         f"`{name}` must be {article} {kind.__name__}, such as `{example}`; got "
         f"{value!r}."
     )
+
+
+def finite(name: str, value: Any) -> float:
+    """Makes a plain float of the argument `name`; raises unless it is a finite number.
+
+    **Arguments:**
+
+    - `name`, `value`: Of the argument; NumPy's and JAX's scalars are numbers too.
+    """
+    try:
+        number = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"`{name}` must be finite; got {value!r}.")
+    return number

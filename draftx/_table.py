@@ -22,11 +22,32 @@ class Table:
     """
 
     def __init__(self, columns: Mapping[str, Any]):
-        self._columns = dict(columns)
+        if not isinstance(columns, Mapping) or "prompt" not in columns:
+            got = sorted(map(str, columns)) if isinstance(columns, Mapping) else columns
+            raise ValueError(
+                "`prompts` must have a column 'prompt' if it is a mapping; got "
+                f"{got!r}."
+            )
+        checked: dict[str, Any] = {}
+        for name, column in columns.items():
+            if not isinstance(name, str):
+                raise ValueError(f"`prompts` must name its columns; got {name!r}.")
+            label = "prompts" if name == "prompt" else f"prompts[{name!r}]"
+            checked[name] = (
+                _texts(column, label) if name in TEXT_COLUMNS else _array(column, label)
+            )
+        lengths = {name: len(column) for name, column in checked.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                f"`prompts` must have columns of one length; got {lengths}."
+            )
+        self._columns = checked
 
     __init__.__doc__ = """**Arguments:**
 
-    - `columns`: As `Table.of` makes them.
+    - `columns`: A column `"prompt"` of strings, and others of the same length.
+
+    Raises a `ValueError` that names the column for anything else.
     """
 
     @classmethod
@@ -35,35 +56,15 @@ class Table:
 
         **Arguments:**
 
-        - `rows`: A list of strings, a mapping with a column `"prompt"` and others of
-            the same length, or a table, which stays as it is.
-
-        Raises a `ValueError` that names the column for anything else.
+        - `rows`: A list of strings, a mapping as for `Table`, or a table, which stays
+            as it is.
         """
         if isinstance(rows, Table):
             return rows
-        if not isinstance(rows, Mapping):
-            check_prompts(rows)
-            return cls({"prompt": list(rows)})
-        if "prompt" not in rows:
-            raise ValueError(
-                "`prompts` must have a column 'prompt' if it is a mapping; got "
-                f"{sorted(map(str, rows))}."
-            )
-        columns: dict[str, Any] = {}
-        for name, column in rows.items():
-            if not isinstance(name, str):
-                raise ValueError(f"`prompts` must name its columns; got {name!r}.")
-            label = "prompts" if name == "prompt" else f"prompts[{name!r}]"
-            columns[name] = (
-                _texts(column, label) if name in TEXT_COLUMNS else _array(column, label)
-            )
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(
-                f"`prompts` must have columns of one length; got {lengths}."
-            )
-        return cls(columns)
+        if isinstance(rows, Mapping):
+            return cls(rows)
+        check_prompts(rows)
+        return cls({"prompt": rows})
 
     def __len__(self) -> int:
         """The number of rows."""

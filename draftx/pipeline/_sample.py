@@ -40,6 +40,7 @@ def sample(
 
     Raises a `ValueError` that names the argument for anything out of range.
     """
+    check_is("pipeline", pipeline, Pipeline, 'draftx.load("tiny")')
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     table = Table.of(prompts)
     return _sample(

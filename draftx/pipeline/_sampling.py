@@ -1,12 +1,11 @@
 """What a user may choose about sampling: the options, and each rule about one."""
 
-import math
 from collections.abc import Callable
 from typing import TypeAlias
 
 import equinox as eqx
 
-from .._checks import check_whole
+from .._checks import check_is, check_whole, finite
 from .._custom_types import Real
 from ..diffusion import AbstractLoRASchedule, AbstractSampler, SchedulerConfig
 
@@ -62,17 +61,18 @@ class Sampling(eqx.Module):
         Raises a `ValueError` that names the argument for anything out of range.
         """
         check_whole("num_inference_steps", num_inference_steps)
-        if not math.isfinite(guidance_scale):
-            raise ValueError(f"`guidance_scale` must be finite; got {guidance_scale}.")
-        if not (math.isfinite(eta) and 0 <= eta <= 1):
+        guidance_scale = finite("guidance_scale", guidance_scale)
+        if not 0 <= finite("eta", eta) <= 1:
             raise ValueError(f"`eta` must lie in [0, 1]; got {eta}.")
-        if isinstance(negative_prompt, list | tuple):
+        if not isinstance(negative_prompt, str | None):
             raise ValueError(
                 "`negative_prompt` must be one text for all images or None; got "
                 f"{negative_prompt!r}. One for each is a column: "
                 "{'prompt': [...], 'negative_prompt': [...]}."
             )
         if lora_schedule is not None:
+            example = "draftx.LoRAWindow(last=20)"
+            check_is("lora_schedule", lora_schedule, AbstractLoRASchedule, example)
             lora_schedule.check(num_inference_steps)
         if isinstance(sampler, AbstractSampler):
             check_eta(sampler, eta)
@@ -86,7 +86,7 @@ class Sampling(eqx.Module):
                 check_whole(name, value)
         self.num_inference_steps = num_inference_steps
         self.guidance_scale = guidance_scale
-        self.eta = eta
+        self.eta = float(eta)
         self.negative_prompt = negative_prompt
         self.lora_schedule = lora_schedule
         self.sampler = sampler
@@ -102,7 +102,9 @@ class Sampling(eqx.Module):
         """Finds the sampler for a model; `None` for the pipeline's own."""
         if self.sampler is None or isinstance(self.sampler, AbstractSampler):
             return self.sampler
-        return self.sampler(config)
+        sampler = self.sampler(config)
+        check_is("sampler", sampler, AbstractSampler, "draftx.Euler")
+        return sampler
 
 
 def check_eta(sampler: AbstractSampler, eta: Real) -> None:

@@ -91,3 +91,37 @@ def test_what_is_no_such_object_is_named(
 ):
     with pytest.raises(ValueError, match=message):
         call(pipeline, **options)
+
+
+def test_equal_numbers_make_one_optimizer_however_they_are_written():
+    same = {
+        draftx.adamw(),
+        draftx.adamw(4e-4),
+        draftx.adamw(learning_rate=4e-4, weight_decay=0.1),
+        draftx.adamw(max_gradient_norm=None),
+    }
+    assert len(same) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: draftx.Sampling(guidance_scale="7"), "`guidance_scale` must be fin"),
+        (lambda: draftx.Sampling(eta="a"), "`eta` must be finite"),
+        (lambda: draftx.Sampling(lora_schedule=3), "`lora_schedule` must be an Abstr"),
+        (lambda: draftx.Sampling(negative_prompt=3), "`negative_prompt` must be one"),
+        (lambda: draftx.adamw("a"), "`learning_rate` must be finite"),
+        (lambda: draftx.adamw(None), "`learning_rate` must be finite"),
+        (lambda: draftx.adamw(weight_decay=-1), "`weight_decay` .* at least 0"),
+        (lambda: draftx.Stopping(max_budget=100), "`max_budget` must be a Budget"),
+        (lambda: draftx.Stopping(early_stopping=3), "`early_stopping` must be an Ear"),
+        (lambda: draftx.Penalized(_reward), "`method` must be an AbstractGradient"),
+        (lambda: draftx.Table({"x": [1]}), "must have a column 'prompt'"),
+        (lambda: draftx.Table({"prompt": ["a"], "x": [1, 2]}), "of one length"),
+    ],
+)
+def test_numbers_and_objects_are_checked_where_they_are_given(
+    make, message, without_types
+):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -45,7 +45,7 @@ def test_a_sampler_or_what_makes_one():
         (dict(num_inference_steps=2.0), "`num_inference_steps` must be a whole number"),
         (dict(guidance_scale=float("nan")), "`guidance_scale` must be finite; got nan"),
         (dict(eta=1.5), r"`eta` must lie in \[0, 1\]; got 1.5"),
-        (dict(eta=float("nan")), r"`eta` must lie in \[0, 1\]; got nan"),
+        (dict(eta=float("nan")), r"`eta` must be finite; got nan"),
         (dict(negative_prompt=["a"]), "one text for all .* One for each is a column"),
         (
             dict(num_inference_steps=3, lora_schedule=draftx.LoRAWindow(last=4)),

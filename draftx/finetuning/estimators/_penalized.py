@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._autodiff import stop_gradient
+from ..._checks import check_is
 from ..._custom_types import Latents, Real
 from ...diffusion import (
     AbstractDenoiser,
@@ -100,6 +101,8 @@ class Penalized(AbstractGradientEstimator):
     penalty: AbstractPenalty = NoiseDifference()
 
     def __check_init__(self):
+        example = "draftx.DRaFT(1)"
+        check_is("method", self.method, AbstractGradientEstimator, example)
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(
                 f"`weight` must be finite and at least 0; got {self.weight}."

@@ -86,6 +86,10 @@ def finetune_in_rounds(
 
     Raises a `ValueError` that names the argument before any work.
     """
+    check_is("pipeline", pipeline, Pipeline, 'draftx.load("tiny")')
+    if evaluation is not None:
+        example = 'draftx.Evaluation(["a fox"], {"mine": reward})'
+        check_is("evaluation", evaluation, Evaluation, example)
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     check_is("method", method, AbstractRoundMethod, "draftx.DDPO()")
     check_is("memory", memory, Memory, 'draftx.Memory("block")')

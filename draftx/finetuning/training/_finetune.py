@@ -88,6 +88,10 @@ def finetune(
     if a reward has no gradient, no finite scores, or too many steps in a row without;
     its attribute `result` holds what had been reached.
     """
+    check_is("pipeline", pipeline, Pipeline, 'draftx.load("tiny")')
+    if evaluation is not None:
+        example = 'draftx.Evaluation(["a fox"], {"mine": reward})'
+        check_is("evaluation", evaluation, Evaluation, example)
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     check_is("method", method, AbstractGradientEstimator, "draftx.DRaFTLV()")
     check_is("memory", memory, Memory, 'draftx.Memory("block")')

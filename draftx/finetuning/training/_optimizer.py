@@ -1,7 +1,6 @@
 """The paper's optimizer, and the one update that every training makes."""
 
 import functools as ft
-import math
 from typing import Any
 
 import equinox as eqx
@@ -10,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+from ..._checks import finite
 from ..._custom_types import Real
 
 
-@ft.lru_cache
 def adamw(
     learning_rate: Real | optax.Schedule = 4e-4,
     weight_decay: Real = 0.1,
@@ -36,16 +35,24 @@ def adamw(
 
         [DRaFT](https://arxiv.org/abs/2309.17400), appendix A.1.
     """
-    for name, value in (
-        ("learning_rate", learning_rate),
-        ("weight_decay", weight_decay),
-        ("max_gradient_norm", max_gradient_norm),
-    ):
-        if value is None or callable(value):
-            continue
-        least = 0 if name == "weight_decay" else math.ulp(0.0)
-        if not (math.isfinite(value) and value >= least):
-            raise ValueError(f"`{name}` must be finite and positive; got {value}.")
+    rate = learning_rate
+    if not callable(rate):
+        rate = _above_zero("learning_rate", rate)
+    norm = max_gradient_norm
+    if norm is not None:
+        norm = _above_zero("max_gradient_norm", norm)
+    decay = finite("weight_decay", weight_decay)
+    if decay < 0:
+        raise ValueError(
+            f"`weight_decay` must be finite and at least 0; got {weight_decay}."
+        )
+    return _cached_adamw(rate, decay, norm)
+
+
+@ft.lru_cache
+def _cached_adamw(
+    learning_rate: Any, weight_decay: float, max_gradient_norm: float | None
+) -> optax.GradientTransformation:
     # Injected, so that the rate of a schedule can be read off the state.
     optimizer = optax.inject_hyperparams(_adamw, static_args=("weight_decay",))(
         learning_rate=learning_rate, weight_decay=weight_decay
@@ -53,6 +60,13 @@ def adamw(
     if max_gradient_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(max_gradient_norm), optimizer)
+
+
+def _above_zero(name: str, value: Any) -> float:
+    number = finite(name, value)
+    if number <= 0:
+        raise ValueError(f"`{name}` must be finite and positive; got {value}.")
+    return number
 
 
 def _adamw(learning_rate: Any, weight_decay: Real) -> optax.GradientTransformation:

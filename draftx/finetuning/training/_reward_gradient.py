@@ -53,6 +53,7 @@ def reward_gradient(
     `RewardError` for a reward without a finite score for each image, or without a
     gradient although the method needs one.
     """
+    check_is("pipeline", pipeline, Pipeline, 'draftx.load("tiny")')
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     check_is("method", method, AbstractGradientEstimator, "draftx.DRaFTLV()")
     check_is("memory", memory, Memory, 'draftx.Memory("block")')

@@ -1,6 +1,6 @@
 import equinox as eqx
 
-from ..._checks import check_whole
+from ..._checks import check_is, check_whole
 from ...episodes import Budget
 from ..evaluation import EarlyStopping, Evaluation
 
@@ -28,6 +28,11 @@ class Stopping(eqx.Module):
         - `max_skipped_steps`: How many steps in a row may be not finite; at that many,
             training is given up with a `RewardError`.
         """
+        if early_stopping is not None:
+            example = "draftx.EarlyStopping(patience=3)"
+            check_is("early_stopping", early_stopping, EarlyStopping, example)
+        if max_budget is not None:
+            check_is("max_budget", max_budget, Budget, "draftx.Budget(seconds=600)")
         if max_budget is not None and not any(max_budget.as_dict().values()):
             raise ValueError(
                 "`max_budget` must limit something; got zeros alone. `None` is no "
