@@ -104,7 +104,7 @@ def make_task(
     images = image_spec(pipeline, shape)
     check_scores(reward, images, features)
     probe_host_rewards(reward, images.shape, judged)
-    conditioning = condition(pipeline, table, sampling)
+    conditioning = condition(pipeline, table, sampling, shape)
     return Task(pipeline, reward, conditioning, features, plan, memory)
 
 

@@ -17,6 +17,7 @@ from ._prepare import (
     latent_shape as latent_shape,
     make_plan as make_plan,
     prepare as prepare,
+    starting_noise as starting_noise,
 )
 from ._sample import sample as sample
 from ._sampling import Sampling as Sampling

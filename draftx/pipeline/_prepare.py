@@ -79,7 +79,9 @@ def latent_shape(pipeline: Pipeline, sampling: Sampling) -> tuple[int, int, int]
     return (sizes[0], sizes[1], channels)
 
 
-def condition(pipeline: Pipeline, table: Table, sampling: Sampling) -> Conditioning:
+def condition(
+    pipeline: Pipeline, table: Table, sampling: Sampling, shape: tuple[int, ...]
+) -> Conditioning:
     """Makes arrays of the columns that the pipeline is conditioned on.
 
     Both a column `negative_prompt` and the option of that name are a `ValueError`.
@@ -89,6 +91,7 @@ def condition(pipeline: Pipeline, table: Table, sampling: Sampling) -> Condition
     - `pipeline`: Whose tokenizer and UNet say what is wanted.
     - `table`: The rows.
     - `sampling`: The options.
+    - `shape`: Of the latents of a batch.
     """
     negative = None
     if "negative_prompt" in table and sampling.negative_prompt is not None:
@@ -102,7 +105,7 @@ def condition(pipeline: Pipeline, table: Table, sampling: Sampling) -> Condition
             texts = table["negative_prompt"]
         negative = pipeline.tokenize(texts)
     return Conditioning(
-        pipeline.tokenize(table.prompts), negative, _channels(pipeline, table, sampling)
+        pipeline.tokenize(table.prompts), negative, _channels(pipeline, table, shape)
     )
 
 
@@ -125,14 +128,37 @@ def prepare(
     - `latents`: Starting noise instead of one that is drawn, or `None`.
     """
     plan = make_plan(pipeline, sampling)
+    latents, later_key = starting_noise(
+        pipeline, len(table), sampling, key=key, latents=latents
+    )
+    conditioning = condition(pipeline, table, sampling, latents.shape)
+    return Batch(conditioning, latents, later_key, plan)
+
+
+def starting_noise(
+    pipeline: Pipeline,
+    batch: int,
+    sampling: Sampling,
+    *,
+    key: PRNGKeyArray | None,
+    latents: Any,
+) -> tuple[Latents, PRNGKeyArray]:
+    """Draws the noise that images start from, or checks what is given.
+
+    **Arguments:**
+
+    - `pipeline`, `sampling`, `key`, `latents`: As for `prepare`.
+    - `batch`: How many images.
+
+    **Returns:**
+
+    The noise `[batch, height, width, channels]`, and a key for all that follows.
+    """
     latents_key, later_key = jr.split(jr.key(0) if key is None else key)
-    if latents is None:
-        shape = (len(table), *latent_shape(pipeline, sampling))
-        latents = jr.normal(latents_key, shape, jnp.float32)
-    else:
-        latents = check_latents(pipeline, latents, sampling, len(table))
-        sampling = _of_size(pipeline, sampling, latents)
-    return Batch(condition(pipeline, table, sampling), latents, later_key, plan)
+    if latents is not None:
+        return check_latents(pipeline, latents, sampling, batch), later_key
+    shape = (batch, *latent_shape(pipeline, sampling))
+    return jr.normal(latents_key, shape, jnp.float32), later_key
 
 
 def check_latents(
@@ -168,28 +194,11 @@ def check_latents(
     return jnp.asarray(latents, jnp.float32)
 
 
-def _of_size(pipeline: Pipeline, sampling: Sampling, latents: Latents) -> Sampling:
-    """The options with the size that latents have."""
-    pixels = pipeline.vae.config.downsampling_factor
-    _, height, width, _ = latents.shape
-    return Sampling(
-        sampling.num_inference_steps,
-        sampling.guidance_scale,
-        sampling.eta,
-        sampling.negative_prompt,
-        sampling.lora_schedule,
-        sampling.sampler,
-        height * pixels,
-        width * pixels,
-    )
-
-
-def _channels(pipeline: Pipeline, table: Table, sampling: Sampling) -> Any:
+def _channels(pipeline: Pipeline, table: Table, shape: tuple[int, ...]) -> Any:
     extra = pipeline.conditioning_channels
     if extra == 0:
         return None
-    height, width, _ = latent_shape(pipeline, sampling)
-    expected = (len(table), height, width, extra)
+    expected = (len(table), *shape[1:3], extra)
     got = np.shape(table["conditioning"]) if "conditioning" in table else None
     if got != expected:
         raise ValueError(

@@ -11,7 +11,7 @@ from .._custom_types import Images, Latents
 from .._table import Table
 from ..diffusion import Chain, run_truncated
 from ..episodes import make_task, Task
-from ..pipeline import Batch, Pipeline, prepare, Sampling
+from ..pipeline import Batch, Pipeline, Sampling, starting_noise
 from ..rewards import Reward
 
 
@@ -60,10 +60,12 @@ def ask(
     - `judged`: What the reward is told, if it is not `table`.
     """
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
-    batch = prepare(pipeline, table, sampling, key=key, latents=latents)
-    shape = batch.latents.shape
+    latents, later_key = starting_noise(
+        pipeline, len(table), sampling, key=key, latents=latents
+    )
+    shape = latents.shape
     task = make_task(pipeline, reward, table, sampling, shape=shape, judged=judged)
-    return Question(task, task.batch(batch.latents, batch.key))
+    return Question(task, task.batch(latents, later_key))
 
 
 @eqx.filter_jit

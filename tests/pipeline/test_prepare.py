@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import draftx
+from draftx.episodes import make_task
 from draftx.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from draftx.pipeline import latent_shape
 
@@ -198,3 +199,11 @@ def test_a_unet_that_sees_an_image_besides_is_trained(seeing):
     assert_close(rewards, toy_reward(draftx.sample(adapted, rows, plain)))
     state = draftx.lora_state_dict(gradient)
     assert any(np.any(np.asarray(x) != 0) for x in state.values())
+
+
+def test_the_column_has_the_size_of_the_latents_that_are_given(seeing):
+    shape = (2, 12, 8, 4)
+    rows = {"prompt": _PROMPTS, "conditioning": np.zeros(shape, np.float32)}
+    table = draftx.Table.of(rows)
+    task = make_task(seeing, toy_reward, table, _SAMPLING, shape=shape)
+    assert task.conditioning.channels.shape == shape

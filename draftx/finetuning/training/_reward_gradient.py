@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._checks import check_is
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_episode, make_task, Memory, Task
-from ...pipeline import Batch, Pipeline, prepare, Sampling
+from ...pipeline import Batch, Pipeline, Sampling, starting_noise
 from ...rewards import check_differentiable, check_finite, Reward
 from ..estimators import AbstractGradientEstimator
 from ._trained import check_trained, trainable_filter
@@ -60,13 +60,13 @@ def reward_gradient(
     table = Table.of(prompts)
     method.check(sampling.num_inference_steps)
     check_trained(pipeline, method, sampling)
-    batch = prepare(pipeline, table, sampling, key=key, latents=latents)
-    shape = batch.latents.shape
+    latents, later_key = starting_noise(
+        pipeline, len(table), sampling, key=key, latents=latents
+    )
+    shape = latents.shape
     task = make_task(pipeline, reward, table, sampling, shape=shape, memory=memory)
     check_task(task, method, shape)
-    batch = eqx.tree_at(
-        lambda b: b.features, batch, task.features, is_leaf=lambda x: x is None
-    )
+    batch = task.batch(latents, later_key)
     trainable, frozen = split(task)
     (_, rewards), gradient = _value_and_grad(trainable, frozen, method, batch)
     check_finite(rewards)
