@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...diffusion import DDIM, SchedulerConfig
-from ...models import AutoencoderKL, CLIPTextModel, CLIPTokenizer, UNet2DConditionModel
+from ...models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from ...pipeline import Pipeline
 from ..formats import ModelFileError, read_json
 from ._components import load_component
+from ._tokenizer import check_tokenizer, load_tokenizer
 
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -35,9 +36,9 @@ def load_folder(folder: pathlib.Path, dtype: Any) -> Pipeline:
     except (TypeError, ValueError) as e:
         raise ModelFileError(f"{str(path)!r} describes no scheduler: {e}") from e
     # The large files last: what is wrong elsewhere is found at once.
-    tokenizer = _load_tokenizer(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
     text_encoder = load_component(CLIPTextModel, folder / "text_encoder", dtype=dtype)
-    _check_lengths(tokenizer, text_encoder, folder)
+    check_tokenizer(tokenizer, text_encoder, folder)
     vae = load_component(AutoencoderKL, folder / "vae", dtype=dtype)
     unet = load_component(UNet2DConditionModel, folder / "unet", dtype=dtype)
     channels = vae.config.latent_channels
@@ -91,28 +92,4 @@ def check_model_index(index: Mapping[str, Any], name: str) -> None:
             raise ModelFileError(
                 "`source` must be a Stable Diffusion 1.x or 2.x model, whose "
                 f"{part} is a {cls}; that of {name!r}, a {kind}, is {got!r}."
-            )
-
-
-def _load_tokenizer(folder: pathlib.Path) -> CLIPTokenizer:
-    try:
-        return CLIPTokenizer.from_folder(folder)
-    # The library behind it raises bare `Exception`s.
-    except Exception as e:
-        raise ModelFileError(f"{str(folder)!r} holds no CLIP tokenizer: {e}") from e
-
-
-def _check_lengths(
-    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, folder: pathlib.Path
-) -> None:
-    config = text_encoder.config
-    pairs = (
-        ("ids", tokenizer.vocab_size, config.vocab_size),
-        ("tokens a prompt", tokenizer.max_length, config.max_position_embeddings),
-    )
-    for what, got, most in pairs:
-        if got > most:
-            raise ModelFileError(
-                f"The tokenizer of {str(folder)!r} must fit the text encoder; it gives "
-                f"{got} {what}, and the text encoder takes {most}."
             )

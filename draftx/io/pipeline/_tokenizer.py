@@ -1,13 +1,39 @@
-"""Writing a tokenizer as the four files that transformers' `CLIPTokenizer` reads."""
+"""A tokenizer as the files that transformers' `CLIPTokenizer` reads and writes."""
 
 import json
 import pathlib
 
-from ...models import CLIPTokenizer
-from ..formats import write_json, write_text
+from ...models import CLIPTextModel, CLIPTokenizer
+from ..formats import ModelFileError, write_json, write_text
 
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+def load_tokenizer(folder: pathlib.Path) -> CLIPTokenizer:
+    """Reads a tokenizer; a file that is wrong is a `ModelFileError`."""
+    try:
+        return CLIPTokenizer.from_folder(folder)
+    # The library behind it raises bare `Exception`s.
+    except Exception as e:
+        raise ModelFileError(f"{str(folder)!r} holds no CLIP tokenizer: {e}") from e
+
+
+def check_tokenizer(
+    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, folder: pathlib.Path
+) -> None:
+    """Raises unless the text encoder takes what the tokenizer gives."""
+    config = text_encoder.config
+    pairs = (
+        ("ids", tokenizer.vocab_size, config.vocab_size),
+        ("tokens a prompt", tokenizer.max_length, config.max_position_embeddings),
+    )
+    for what, got, most in pairs:
+        if got > most:
+            raise ModelFileError(
+                f"The tokenizer of {str(folder)!r} must fit the text encoder; it gives "
+                f"{got} {what}, and the text encoder takes {most}."
+            )
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: pathlib.Path) -> dict[str, int]:
