@@ -7,6 +7,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import is_whole
+from ...diffusion import AbstractSampler, AbstractSteps, find_idle_steps
 from ...episodes import Budget, Episode
 
 
@@ -47,6 +48,19 @@ class AbstractGradientEstimator(eqx.Module):
         Unless an estimator says otherwise: any may be, none must be.
         """
         return TrainedSteps((), range(num_inference_steps))
+
+    def idle_steps(
+        self, sampler: AbstractSampler, steps: AbstractSteps
+    ) -> frozenset[int]:
+        """Finds the steps whose prediction the images do not depend on.
+
+        Unless an estimator says otherwise: those from a noise level to the same.
+
+        **Arguments:**
+
+        - `sampler`, `steps`: Of the chain, 0 the noisiest.
+        """
+        return find_idle_steps(sampler, steps)
 
     def passes_through_steps(self, num_inference_steps: int) -> bool:
         """Says whether a step's gradient reaches the latents, and the steps before.

@@ -114,6 +114,11 @@ class Penalized(AbstractGradientEstimator):
     def trained_steps(self, num_inference_steps: int) -> TrainedSteps:
         return self.method.trained_steps(num_inference_steps)
 
+    def idle_steps(
+        self, sampler: AbstractSampler, steps: AbstractSteps
+    ) -> frozenset[int]:
+        return self.method.idle_steps(sampler, steps)
+
     def passes_through_steps(self, num_inference_steps: int) -> bool:
         return self.method.passes_through_steps(num_inference_steps)
 

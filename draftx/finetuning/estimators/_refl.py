@@ -2,6 +2,7 @@ import equinox as eqx
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ...diffusion import AbstractSampler, AbstractSteps, find_idle_steps
 from ...episodes import Budget, count, Episode
 from ._interface import AbstractGradientEstimator, check_steps, TrainedSteps
 
@@ -47,6 +48,12 @@ class ReFL(AbstractGradientEstimator):
         total = num_inference_steps
         ever = range(total - self.max_steps, total - self.min_steps + 1)
         return TrainedSteps(ever if len(ever) == 1 else (), ever)
+
+    def idle_steps(
+        self, sampler: AbstractSampler, steps: AbstractSteps
+    ) -> frozenset[int]:
+        # The jump leaves out what the sampler would make of the prediction.
+        return find_idle_steps(sampler, steps, jumps=True)
 
     def passes_through_steps(self, num_inference_steps: int) -> bool:
         del num_inference_steps

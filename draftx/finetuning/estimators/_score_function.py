@@ -9,6 +9,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..._autodiff import eager_gradient
 from ..._custom_types import Real
 from ...diffusion import (
+    AbstractSampler,
+    AbstractSteps,
     Chain,
     check_density_reduction,
     check_noise,
@@ -60,6 +62,12 @@ class ScoreFunction(AbstractGradientEstimator):
     def trained_steps(self, num_inference_steps: int) -> TrainedSteps:
         # Not the last, where the chain ends without noise.
         return TrainedSteps(range(num_inference_steps - 1), range(num_inference_steps))
+
+    def idle_steps(
+        self, sampler: AbstractSampler, steps: AbstractSteps
+    ) -> frozenset[int]:
+        del sampler, steps  # Where there is no noise there is no term either.
+        return frozenset()
 
     def passes_through_steps(self, num_inference_steps: int) -> bool:
         del num_inference_steps

@@ -10,7 +10,7 @@ from ...episodes import image_spec, make_episode, make_task, Memory, Task
 from ...pipeline import Batch, Pipeline, Sampling, starting_noise
 from ...rewards import check_differentiable, check_finite, Reward
 from ..estimators import AbstractGradientEstimator
-from ._trained import check_trained, trainable_filter
+from ._trained import check_reach, check_trained, trainable_filter
 
 
 def reward_gradient(
@@ -76,7 +76,9 @@ def reward_gradient(
 def check_task(
     task: Task, method: AbstractGradientEstimator, shape: tuple[int, ...]
 ) -> None:
-    """Raises unless the reward has a gradient, if a method needs one.
+    """Raises unless a method's gradient can reach what is trained.
+
+    Its steps must move the images, and the reward have a gradient, if it needs one.
 
     **Arguments:**
 
@@ -84,6 +86,7 @@ def check_task(
     - `method`: The estimator.
     - `shape`: Of the latents of one batch.
     """
+    check_reach(method, task.plan)
     if method.needs_reward_gradient():
         size = task.memory.images_at_once or shape[0]
         images = image_spec(task.pipeline, (size, *shape[1:]))

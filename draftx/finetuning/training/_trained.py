@@ -1,12 +1,14 @@
 """Which arrays of a pipeline are trained, and what that asks of the rest."""
 
+import warnings
 from typing import Any
 
 import equinox as eqx
 import jax
 
+from ...diffusion import noise_levels
 from ...lora import has_lora, lora_filter
-from ...pipeline import Pipeline, Sampling
+from ...pipeline import Pipeline, Plan, Sampling
 from ..estimators import AbstractGradientEstimator
 
 
@@ -68,3 +70,49 @@ def _check_window(method: AbstractGradientEstimator, sampling: Sampling) -> None
             "`lora_schedule` must have the adapter on in a step that `method` "
             f"differentiates; got {schedule} and {method} with {total} steps."
         )
+
+
+def check_reach(method: AbstractGradientEstimator, plan: Plan) -> None:
+    """Raises unless a differentiated step can move the images; warns if one cannot.
+
+    What is left of the gradient at a step that cannot is rounding, which an optimizer
+    such as Adam scales up to updates of the usual size.
+
+    **Arguments:**
+
+    - `method`: Says which steps it differentiates.
+    - `plan`: The options of sampling.
+    """
+    steps, total = plan.steps(), plan.num_inference_steps
+    trained = method.trained_steps(total).ever
+    if plan.lora_schedule is not None:
+        trained = trained & plan.lora_schedule.active_steps(total)
+    idle = sorted(trained & method.idle_steps(plan.sampler, steps))
+    if not idle:
+        return
+    before, after = noise_levels(plan.sampler, steps)
+    named = ", ".join(
+        f"step {i} of 0 to {total - 1} (timestep {float(steps.timestep[i]):g}) goes "
+        f"from noise level {before[i]:.4g} to {after[i]:.4g}"
+        for i in idle[:5]
+    )
+    remedy = (
+        "Train with a sampler whose chain ends without noise, "
+        "`draftx.Sampling(sampler=draftx.DDIM(dataclasses.replace("
+        "pipeline.sampler.config, set_alpha_to_one=True)))`, with `steps_offset=1` "
+        "there if that is what the model was published with"
+    )
+    if len(idle) < len(trained):
+        warnings.warn(
+            f"{len(idle)} of the {len(trained)} steps that `method` differentiates "
+            f"move nothing whatever the model predicts, and train nothing: {named}. "
+            f"{remedy}.",
+            stacklevel=4,
+        )
+        return
+    raise ValueError(
+        "`method` must differentiate a step that can move the images; got "
+        f"{method}, all of whose steps move nothing whatever the model predicts: "
+        f"{named}. {remedy}, or with a method that differentiates more steps, such as "
+        "`draftx.DRaFT(2)`."
+    )
