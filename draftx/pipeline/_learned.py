@@ -19,7 +19,7 @@ class LearnedInputs(eqx.Module):
 
     token by token, with $W$ and $b$ zero at first. Either part may be `None`. They
     take the place of `guidance_scale`, and are added to the embedding of the negative
-    prompts, wherever guidance is on (`guidance_scale` is not 1).
+    prompts, wherever guidance is on (`guidance_scale` is above 1).
 
     **Arguments:**
 
@@ -106,8 +106,8 @@ def add_learned_inputs(
         )
     if not sampling.is_guided:
         raise ValueError(
-            "`sampling` must have a `guidance_scale` other than 1: without guidance "
-            f"the learned inputs have no effect; got {sampling.guidance_scale}."
+            "`sampling` must have a `guidance_scale` above 1: without guidance the "
+            f"learned inputs have no effect; got {sampling.guidance_scale}."
         )
     features = pipeline.unet.config.cross_attention_dim  # pyright: ignore
     n, scale = sampling.num_inference_steps, sampling.guidance_scale

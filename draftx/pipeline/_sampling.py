@@ -1,5 +1,6 @@
 """What a user may choose about sampling: the options, and each rule about one."""
 
+import warnings
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -44,7 +45,10 @@ class Sampling(eqx.Module):
         r"""**Arguments:**
 
         - `num_inference_steps`: $T$, from 1 to the model's training timesteps (1000).
-        - `guidance_scale`: $w$ of classifier-free guidance; 1 switches it off.
+        - `guidance_scale`: $w$ of classifier-free guidance. From 0 to 1 guidance is
+            off, as in diffusers, and $w$ has no effect: the prompts alone count. The
+            formula would make images of the negative prompts at 0, but 0 is what models
+            distilled without guidance are published to be sampled with.
         - `eta`: Noise added by DDIM, from 0 (none) to 1 (that of the ancestral
             sampler). Must be 0 for samplers that do not take it.
         - `negative_prompt`: What guidance leads away from, for all images; `None` is
@@ -62,6 +66,12 @@ class Sampling(eqx.Module):
         """
         check_whole("num_inference_steps", num_inference_steps)
         guidance_scale = finite("guidance_scale", guidance_scale)
+        if guidance_scale < 0:
+            raise ValueError(
+                "`guidance_scale` must be at least 0 (from 0 to 1 guidance is off); "
+                f"got {guidance_scale}. To lead away from something, name it in "
+                "`negative_prompt`, with a `guidance_scale` above 1."
+            )
         if not 0 <= finite("eta", eta) <= 1:
             raise ValueError(f"`eta` must lie in [0, 1]; got {eta}.")
         if not isinstance(negative_prompt, str | None):
@@ -69,6 +79,13 @@ class Sampling(eqx.Module):
                 "`negative_prompt` must be one text for all images or None; got "
                 f"{negative_prompt!r}. One for each is a column: "
                 "{'prompt': [...], 'negative_prompt': [...]}."
+            )
+        if negative_prompt is not None and guidance_scale <= 1:
+            warnings.warn(
+                f"`negative_prompt` {negative_prompt!r} has no effect: with "
+                f"`guidance_scale` {guidance_scale} guidance is off. Raise it above 1, "
+                "or leave the negative prompt out.",
+                stacklevel=3,
             )
         if lora_schedule is not None:
             example = "draftx.LoRAWindow(last=20)"
@@ -96,7 +113,7 @@ class Sampling(eqx.Module):
     @property
     def is_guided(self) -> bool:
         """Whether each step asks the model twice for an image."""
-        return self.guidance_scale != 1
+        return self.guidance_scale > 1
 
     def sampler_for(self, config: SchedulerConfig) -> AbstractSampler | None:
         """Finds the sampler for a model; `None` for the pipeline's own."""

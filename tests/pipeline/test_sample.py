@@ -51,6 +51,8 @@ def test_guidance_of_one_is_no_guidance(pipeline):
     latents = jr.normal(jr.key(3), (2, 8, 8, 4))
     nearly = _sample(pipeline, latents=latents, guidance_scale=1.0 + 1e-7)
     off = _sample(pipeline, latents=latents, guidance_scale=1.0)
+    zero = _sample(pipeline, latents=latents, guidance_scale=0)
+    np.testing.assert_array_equal(off, zero)
     assert_close(off, nearly, scale=5.0)
 
 

@@ -8,6 +8,7 @@ import pytest
 import draftx
 from draftx import Sampling
 from draftx.diffusion import Ancestral, DDIM, Euler, SchedulerConfig
+from draftx.pipeline import make_plan
 
 
 _CONFIG = SchedulerConfig()
@@ -20,6 +21,20 @@ def test_the_defaults():
     assert options.is_guided
     assert not Sampling(guidance_scale=1).is_guided
     assert jax.tree.leaves(options) == []
+
+
+@pytest.mark.parametrize("scale", [0, 0.5, 1])
+def test_guidance_up_to_1_is_off(base_pipeline, scale):
+    """As in diffusers, whose turbo models are sampled with 0."""
+    options = Sampling(2, scale)
+    assert not options.is_guided
+    assert make_plan(base_pipeline, options).guidance_scale is None
+    assert Sampling(2, 1.01).is_guided
+
+
+def test_a_negative_prompt_that_is_not_asked_for_is_named():
+    with pytest.warns(UserWarning, match="'fog' has no effect.*1.0 guidance is off"):
+        Sampling(2, 1.0, negative_prompt="fog")
 
 
 def test_equal_options_are_equal():
@@ -44,6 +59,7 @@ def test_a_sampler_or_what_makes_one():
         (dict(num_inference_steps=0), "`num_inference_steps` must be a whole number"),
         (dict(num_inference_steps=2.0), "`num_inference_steps` must be a whole number"),
         (dict(guidance_scale=float("nan")), "`guidance_scale` must be finite; got nan"),
+        (dict(guidance_scale=-0.5), "`guidance_scale` must be at least 0.*got -0.5"),
         (dict(eta=1.5), r"`eta` must lie in \[0, 1\]; got 1.5"),
         (dict(eta=float("nan")), r"`eta` must be finite; got nan"),
         (dict(negative_prompt=["a"]), "one text for all .* One for each is a column"),

@@ -56,8 +56,9 @@ def _check_learned(method: AbstractGradientEstimator, sampling: Sampling) -> Non
         )
     if not sampling.is_guided:
         raise ValueError(
-            "`guidance_scale` must not be 1 for a pipeline with learned inputs: "
-            "guidance is then off, and they have no effect."
+            "`guidance_scale` must be above 1 for a pipeline with learned inputs: "
+            "without guidance they have no effect; got "
+            f"{sampling.guidance_scale}."
         )
 
 

@@ -50,7 +50,7 @@ def test_training_sees_the_schedule_and_the_base_model(pipeline):
         (draftx.DRaFT(1), {}, "`method` must differentiate every step.*DRaFT"),
         (draftx.DRaFTLV(), {}, "`method` must differentiate every step"),
         (draftx.AlignProp(), {}, "`method` must differentiate every step"),
-        (draftx.DRaFT(), dict(guidance_scale=1), "`guidance_scale` must not be 1"),
+        (draftx.DRaFT(), dict(guidance_scale=1), "`guidance_scale` must be above 1"),
         (draftx.DRaFT(), dict(eta=2.0), r"`eta` must lie in \[0, 1\]"),
     ],
 )
