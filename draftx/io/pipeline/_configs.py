@@ -25,7 +25,6 @@ _UNET_FIXED = dict(
 )
 _VAE_FIXED = dict(
     act_fn="silu",
-    force_upcast=False,
     mid_block_add_attention=True,
     use_post_quant_conv=True,
     use_quant_conv=True,

@@ -38,8 +38,14 @@ class AutoencoderConfig:
     latent_channels: int = 4
     norm_num_groups: int = 32
     scaling_factor: Real = 0.18215
+    force_upcast: bool = True
 
     def __post_init__(self):
+        if not isinstance(self.force_upcast, bool):
+            raise ConfigError(
+                "`force_upcast` of the autoencoder must be true or false; got "
+                f"{self.force_upcast!r}."
+            )
         for name, only in _TYPES.items():
             types = getattr(self, name)
             if types != (only,) * len(self.block_out_channels):
