@@ -20,6 +20,7 @@ from ._density import (
     check_noise as check_noise,
     DensityReduction as DensityReduction,
     log_prob as log_prob,
+    log_ratio as log_ratio,
     random_steps as random_steps,
 )
 from ._euler import Euler as Euler, EulerSteps as EulerSteps

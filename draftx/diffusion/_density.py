@@ -4,6 +4,7 @@ import math
 from typing import Any, get_args, Literal, TypeAlias
 
 import jax
+import jax.lax as lax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -49,6 +50,59 @@ def log_prob(
     each = -(normalized**2) / 2 - jnp.log(scale) - math.log(2 * math.pi) / 2
     reduce = jnp.mean if reduction == "mean" else jnp.sum
     return reduce(each, axis=(1, 2, 3))
+
+
+def log_ratio(
+    sampler: AbstractSampler,
+    latents: Latents,
+    predictions: tuple[Latents, Latents],
+    step: AbstractSteps,
+    following: Latents,
+    *,
+    memory: Any = None,
+    reduction: DensityReduction = "mean",
+) -> Float[Array, " batch"]:
+    r"""Computes $\log (p_1 / p_0)(x_{t-1} \mid x_t)$ of two models, for each image.
+
+    Not as a difference of two sums, each of which is rounded: with their means $m_0$
+    and $m_1$ it is, number by number,
+
+    $$\frac{(m_1 - m_0)\,\bigl((x_{t-1} - m_0) + (x_{t-1} - m_1)\bigr)}{2 \sigma_t^2},$$
+
+    exactly 0 for equal predictions. Where a step adds no noise, the number given is of
+    no use.
+
+    **Arguments:**
+
+    - `latents`, `following`, `step`, `memory`, `reduction`: As for `log_prob`.
+    - `predictions`: The outputs at $x_t$ of the new model, whose density is $p_1$, and
+        of the old one, $p_0$; no gradient passes through the latter.
+    """
+    new, old = predictions[0], lax.stop_gradient(predictions[1])
+    mean = lambda output: sampler.update(latents, output, step, memory)[0]
+    old_mean, slope = jax.jvp(mean, (old,), (new - old,))
+    moved = _unless_bent(slope, mean(new), old_mean, (latents, new, old))
+    scale = jnp.where(step.noise_scale > 0, step.noise_scale, 1)
+    each = moved / scale * (2 * (following - old_mean) - moved) / (2 * scale)
+    reduce = jnp.mean if reduction == "mean" else jnp.sum
+    return reduce(each, axis=(1, 2, 3))
+
+
+def _unless_bent(
+    slope: Latents, new: Latents, old: Latents, others: tuple[Latents, ...]
+) -> Latents:
+    """How far a mean has moved from `old` to `new`: `slope`, the derivative times the
+    way, if that is it.
+
+    A mean is a straight function of the prediction but for clipping. Its derivative
+    then has the difference of means without the rounding of either, which is as large
+    as what a small update moves.
+    """
+    size = sum(jnp.abs(x) for x in (new, old, *others))
+    rounding = 64 * jnp.finfo(new.dtype).eps * size
+    difference = new - old
+    is_straight = jnp.abs(lax.stop_gradient(slope - difference)) <= rounding
+    return jnp.where(is_straight, slope, difference)
 
 
 def random_steps(

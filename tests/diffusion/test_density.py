@@ -2,11 +2,19 @@
 
 import math
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from draftx.diffusion import DDIM, log_prob, random_steps, SchedulerConfig
+from draftx.diffusion import (
+    DDIM,
+    log_prob,
+    log_ratio,
+    random_steps,
+    SchedulerConfig,
+)
 
 
 _SAMPLER = DDIM(SchedulerConfig(set_alpha_to_one=False, steps_offset=1))
@@ -77,6 +85,68 @@ def test_log_prob_is_torchs_of_diffusers_step():
         arrays = [jnp.asarray(a) for a in (x, e, following)]
         actual = log_prob(_SAMPLER, *arrays[:2], steps[i], arrays[2], reduction="sum")
         np.testing.assert_allclose(actual, expected, rtol=2e-3)
+
+
+def _problem(moved, index, *, sampler=_SAMPLER, seed=0):
+    """A step of Stable Diffusion's 16,384 numbers as an old model drew it, and what a
+    new one predicts; the log-ratio of their sum, by the formula in float64."""
+    rng = np.random.default_rng(seed)
+    step = sampler.steps(50, eta=1.0)[index]
+    a, b, sigma = (
+        np.float64(np.asarray(x))
+        for x in (step.alpha, step.prev_alpha, step.noise_scale)
+    )
+    x, old, way, noise = rng.normal(size=(4, 1, 64, 64, 4)).astype(np.float32)
+    new = old + np.float32(moved) * way
+
+    def mean(e):
+        x0 = (x - np.sqrt(1 - a) * e.astype(np.float64)) / np.sqrt(a)
+        if sampler.config.clip_sample:
+            x0 = np.clip(x0, -1, 1)
+        return np.sqrt(b) * x0 + np.sqrt(1 - b - sigma**2) * e
+
+    following = (mean(old) + sigma * noise).astype(np.float32)
+    m0, m1, y = mean(old), mean(new), following.astype(np.float64)
+    expected = np.sum((m1 - m0) * ((y - m0) + (y - m1))) / (2 * sigma**2)
+    x, old, new, following = map(jnp.asarray, (x, old, new, following))
+    return (sampler, x, (new, old), step, following), expected
+
+
+@pytest.mark.parametrize("moved", [1e-4, 1e-3])
+@pytest.mark.parametrize("index", [0, 25, 49])
+def test_the_ratio_of_a_sum_is_right_to_a_part_of_the_clip_range(moved, index):
+    args, expected = _problem(moved, index)
+    actual = float(log_ratio(*args, reduction="sum")[0])
+    # The largest error seen is 6e-7; DDPO's clip range is 1e-4. The difference of two
+    # log-densities is wrong by 2e-5 to 4e-3, that of rounded means by 1e-5 to 6e-4.
+    assert abs(actual - expected) < 2e-6
+    mean = float(log_ratio(*args)[0])
+    np.testing.assert_allclose(mean, actual / 16384, rtol=1e-5, atol=1e-12)
+
+
+def test_the_ratio_of_clipped_means_is_theirs():
+    clipped = DDIM(SchedulerConfig(clip_sample=True))
+    args, expected = _problem(0.3, 10, sampler=clipped)
+    actual = float(log_ratio(*args, reduction="sum")[0])
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+def test_the_ratio_is_the_difference_of_densities_and_so_is_its_gradient():
+    with jax.enable_x64(True):
+        (sampler, x, (new, old), step, following), _ = _problem(1e-2, 25)
+        double = lambda tree: jax.tree.map(
+            lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, tree
+        )
+        x, new, old, step, following = double((x, new, old, step, following))
+        density = lambda e: log_prob(sampler, x, e, step, following, reduction="sum")[0]
+        ratio = lambda e: log_ratio(
+            sampler, x, (e, old), step, following, reduction="sum"
+        )[0]
+        np.testing.assert_allclose(ratio(new), density(new) - density(old), rtol=1e-9)
+        np.testing.assert_allclose(
+            jax.grad(ratio)(new), jax.grad(density)(new), rtol=1e-8
+        )
+        assert ratio(old) == 0
 
 
 def test_steps_without_noise_have_no_density():

@@ -122,7 +122,7 @@ class ScoreFunction(AbstractGradientEstimator):
         )
         surrogate = jnp.mean(terms)
         # Its value means nothing; the mean reward, with its gradient, does.
-        value = jnp.mean(rewards) + surrogate - lax.stop_gradient(surrogate)
+        value = jnp.mean(rewards) + (surrogate - lax.stop_gradient(surrogate))
         return value, rewards
 
 

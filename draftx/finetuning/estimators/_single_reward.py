@@ -96,5 +96,5 @@ class SingleRewardLV(AbstractGradientEstimator):
         if self.reduction == "mean":
             surrogate = surrogate / (self.num_samples + self.include_original)
         # Its value means nothing; the mean reward, with its gradient, does.
-        value = jnp.mean(rewards) + surrogate - lax.stop_gradient(surrogate)
+        value = jnp.mean(rewards) + (surrogate - lax.stop_gradient(surrogate))
         return value, rewards

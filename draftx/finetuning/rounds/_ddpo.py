@@ -21,7 +21,7 @@ from ...diffusion import (
     check_density_reduction,
     check_noise,
     DensityReduction,
-    log_prob,
+    log_ratio,
     random_steps,
 )
 from ...episodes import Budget, count
@@ -102,17 +102,20 @@ class DDPO(AbstractAdvantageMethod):
 
         def term(chain: Chain, index: Int[Array, ""], visited: Array):
             state = jax.tree.map(lambda x: x[index], record.states)
-            density = lambda output: log_prob(
+            output = chain.predict(state, index).output
+            # A program of other shapes rounds otherwise: in bfloat16 by more than any
+            # `clip_range`. The model that drew the images has left itself by nothing.
+            recorded = record.predictions.output[index]
+            old = jnp.where(rollout.is_current, output, recorded)
+            difference = log_ratio(
                 chain.sampler,
                 state.latents,
-                output,
+                (output, old),
                 chain.steps[index],
                 visited[index + 1],
                 memory=state.memory,
                 reduction=self.reduction,
             )
-            old = density(record.predictions.output[index])
-            difference = density(chain.predict(state, index).output) - old
             ratio = jnp.exp(difference)
             clipped = jnp.clip(ratio, 1 - self.clip_range, 1 + self.clip_range)
             advantages = rollout.weights

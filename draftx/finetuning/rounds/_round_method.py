@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..._custom_types import Real
 from ...diffusion import AbstractSampler, AbstractSteps, Chain, Record
@@ -32,6 +32,8 @@ class Rollout(eqx.Module):
     - `weights`: What the method made of that.
     - `times`: The steps that an update trains.
     - `remat`: What the backward pass computes again.
+    - `is_current`: Whether the model has not changed since it drew them: what it says
+        now is what it said then, however another program may round it.
     """
 
     batch: Batch
@@ -41,6 +43,7 @@ class Rollout(eqx.Module):
     weights: Float[Array, " batch"]
     times: Int[Array, " trained"]
     remat: Remat = eqx.field(static=True)
+    is_current: Bool[Array, ""] | bool = False
 
     def select(self, rows: Int[Array, " rows"], times: Int[Array, " times"]):
         """Takes the images `rows`, to be trained at the steps `times`."""
@@ -63,6 +66,7 @@ class Rollout(eqx.Module):
             self.weights[rows],
             times,
             self.remat,
+            self.is_current,
         )
 
     def chain(self, pipeline: Pipeline) -> Chain:

@@ -1,5 +1,6 @@
 """The programs of training in rounds: drawing samples, and learning from them."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from ...diffusion import record
 from ...episodes import make_episode, Memory, Task
@@ -87,10 +88,13 @@ def improve(
     (rounds, rollout), method = constants, constants[0].method
     plan_key, update_key = jr.split(jr.fold_in(key, 1))
     rows, times = _plan(rollout, plan_key, rounds.schedule)
+    drawn_by = state.trainable
 
     def update(state: RoundState, inputs):
         rows, times, key = inputs
         part = rollout.select(rows, times)
+        is_current = _are_equal(state.trainable, drawn_by)
+        part = dataclasses.replace(part, is_current=is_current)
         whole = lambda trainable: eqx.combine(trainable, rounds.task.pipeline)
         learned, figures = method.learn(
             state.learned, rounds.constant, whole(state.trainable), part
@@ -122,6 +126,12 @@ def improve(
     figures = {**jax.tree.map(jnp.mean, figures), "skipped_updates": skipped}
     rate = learning_rate(state.opt_state)
     return state, figures if rate is None else figures | {"learning_rate": rate}
+
+
+def _are_equal(tree: Pipeline, other: Pipeline) -> Bool[Array, ""]:
+    """Whether all arrays are the same, number by number."""
+    equal = jax.tree.map(lambda x, y: jnp.all(x == y), tree, other)
+    return jax.tree.reduce(jnp.logical_and, equal, jnp.asarray(True))
 
 
 def _plan(
