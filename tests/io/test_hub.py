@@ -28,18 +28,23 @@ OTHERS = (
 
 
 @pytest.fixture
-def hub(saved, tmp_path, monkeypatch):
+def hub(saved, pipeline, tmp_path, monkeypatch):
     """Files on the hub are those of `saved` and more; the cache is `tmp_path`."""
+    others = dict.fromkeys(OTHERS, b"")
+    others["tokenizer/tokenizer.json"] = pipeline.tokenizer.to_json().encode()
     files = {str(p.relative_to(saved)): p for p in saved.rglob("*") if p.is_file()}
     calls = []
 
     def snapshot_download(repo_id, *, revision, allow_patterns):
         calls.append((repo_id, revision))
-        for name in [*files, *OTHERS]:
+        for name in [*files, *others]:
             if any(fnmatch.fnmatch(name, p) for p in allow_patterns):
                 target = tmp_path / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(files[name].read_bytes() if name in files else b"")
+                is_file = name in files
+                target.write_bytes(
+                    files[name].read_bytes() if is_file else others[name]
+                )
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)

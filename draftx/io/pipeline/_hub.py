@@ -10,6 +10,7 @@ _SMALL = (
     "model_index.json",
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
+    "tokenizer/added_tokens.json",
     "tokenizer/merges.txt",
     "tokenizer/special_tokens_map.json",
     "tokenizer/tokenizer_config.json",

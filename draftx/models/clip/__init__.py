@@ -1,5 +1,6 @@
 """CLIP: configs, the text tower, the tokenizer, and the layer of both towers."""
 
+from ._byte_pairs import encode_rows as encode_rows
 from ._config import (
     CLIPConfig as CLIPConfig,
     CLIPTextConfig as CLIPTextConfig,
@@ -7,7 +8,4 @@ from ._config import (
 )
 from ._encoder import EncoderLayer as EncoderLayer
 from ._text import CLIPTextModel as CLIPTextModel
-from ._tokenizer import (
-    CLIPTokenizer as CLIPTokenizer,
-    encode_rows as encode_rows,
-)
+from ._tokenizer import CLIPTokenizer as CLIPTokenizer

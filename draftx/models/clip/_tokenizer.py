@@ -1,27 +1,21 @@
-import json
 import pathlib
-import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from tokenizers import (
-    AddedToken,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    Regex,
-    Tokenizer,
-)
+from tokenizers import AddedToken, models, processors, Tokenizer
 
 from ..._custom_types import Prompts
 from ..._table import check_prompts
-
-
-_START, _END = "<|startoftext|>", "<|endoftext|>"
-_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+from ._byte_pairs import byte_pairs, encodable, encode_rows
+from ._tokenizer_files import (
+    END,
+    read_tokenizer_folder,
+    SPECIAL_TOKENS,
+    START,
+    TokenizerFiles,
+)
 
 
 class CLIPTokenizer:
@@ -29,22 +23,42 @@ class CLIPTokenizer:
 
     Equal, id for id, to transformers' `CLIPTokenizer`. Every row is start, text, end,
     then padding up to `max_length`.
+
+    A learned word of several vectors is several tokens, `<cat>`, `<cat>_1`, `<cat>_2`,
+    ...; the first stands for all in a prompt, as in diffusers.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_token: str = _END):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        pad_token: str = END,
+        bos_token: str = START,
+        eos_token: str = END,
+    ):
         """**Arguments:**
 
         - `tokenizer`: Without padding and truncation, adding both special tokens.
         - `max_length`: Tokens in a row, 77 for CLIP.
         - `pad_token`: What rows are filled up with.
+        - `bos_token`, `eos_token`: What `tokenizer` puts first and last.
         """
-        for token in (_START, _END, pad_token):
+        for token in (bos_token, eos_token, pad_token):
             if tokenizer.token_to_id(token) is None:
                 raise ValueError(f"`tokenizer` must have the token {token!r}.")
+        if max_length < 2:
+            raise ValueError(
+                f"`max_length` must have place for start and end; got {max_length}."
+            )
         self._tokenizer = tokenizer
         self._pad_id: Any = tokenizer.token_to_id(pad_token)
         self.pad_token = pad_token
+        self.bos_token, self.eos_token = bos_token, eos_token
         self.max_length = max_length
+        self._added = tokenizer.get_added_tokens_decoder()
+        self._vocab_size = 1 + max(tokenizer.get_vocab().values())
+        self._whole_words = _whole_words([t.content for t in self._added.values()])
         self._hash = hash(self._identity())
 
     @classmethod
@@ -54,7 +68,7 @@ class CLIPTokenizer:
         merges: str | pathlib.Path,
         *,
         max_length: int = 77,
-        pad_token: str = _END,
+        pad_token: str = END,
     ) -> "CLIPTokenizer":
         """Builds the encoding from `vocab.json` and `merges.txt`.
 
@@ -63,72 +77,90 @@ class CLIPTokenizer:
         - `vocab`, `merges`: The two files.
         - `max_length`, `pad_token`: As in the constructor.
         """
-        model = models.BPE.from_file(
-            str(vocab), str(merges), unk_token=_END, end_of_word_suffix="</w>"
-        )
-        tokenizer = Tokenizer(model)
-        tokenizer.normalizer = normalizers.Sequence(  # pyright: ignore
-            [
-                normalizers.NFC(),
-                normalizers.Replace(Regex(r"\s+"), " "),
-                normalizers.Lowercase(),
-            ]
-        )
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore
-            [
-                pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False),
-            ]
-        )
-        tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
-        # Written out in a prompt they are the special tokens, as in transformers.
-        specials = [
-            AddedToken(t, normalized=False, special=True) for t in (_START, _END)
-        ]
-        if pad_token not in (_START, _END):
-            specials.append(AddedToken(pad_token, normalized=False, special=True))
-        tokenizer.add_special_tokens(specials)
-        ids = [(token, tokenizer.token_to_id(token)) for token in (_START, _END)]
-        tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore
-            single=f"{_START} $A {_END}", special_tokens=ids
-        )
-        return cls(tokenizer, max_length=max_length, pad_token=pad_token)
+        words, pairs = models.BPE.read_file(str(vocab), str(merges))
+        special = SPECIAL_TOKENS | {"pad_token": pad_token}
+        return cls._build(TokenizerFiles(words, pairs, special, {}, [], max_length))
 
     @classmethod
     def from_folder(cls, folder: str | pathlib.Path) -> "CLIPTokenizer":
-        """Reads a published tokenizer folder.
+        """Reads a published tokenizer folder, as transformers reads it.
+
+        Where files contradict each other, `added_tokens_decoder` in
+        `tokenizer_config.json` has the last word on added tokens; if it is not there,
+        `special_tokens_map.json` stands above `tokenizer_config.json`. A token whose
+        id cannot be followed is a `ValueError`.
 
         **Arguments:**
 
-        - `folder`: Has `vocab.json` and `merges.txt`, or `tokenizer.json`; and usually
-            `tokenizer_config.json` and `special_tokens_map.json`.
+        - `folder`: Has `vocab.json` and `merges.txt`, or `tokenizer.json`, which counts
+            if all are there; and usually `tokenizer_config.json`,
+            `special_tokens_map.json` and `added_tokens.json`.
         """
-        folder = pathlib.Path(folder)
-        config = _read_json(folder / "tokenizer_config.json")
-        special = _read_json(folder / "special_tokens_map.json")
-        pad = config.get("pad_token") or special.get("pad_token") or _END
-        pad = pad["content"] if isinstance(pad, dict) else pad
-        # Some files carry a sentinel of 1e30 for "no limit".
-        length = config.get("model_max_length", 77)
-        length = 77 if not isinstance(length, int) or length > 10_000 else length
-        vocab, merges = folder / "vocab.json", folder / "merges.txt"
-        if vocab.is_file() and merges.is_file():
-            return cls.from_files(vocab, merges, max_length=length, pad_token=pad)
-        whole = folder / "tokenizer.json"
-        if whole.is_file():
-            tokenizer = Tokenizer.from_file(str(whole))
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-            return cls(tokenizer, max_length=length, pad_token=pad)
-        raise FileNotFoundError(
-            "`folder` must hold `vocab.json` and `merges.txt`, or `tokenizer.json`; "
-            f"got {str(folder)!r}, which holds neither."
+        return cls._build(read_tokenizer_folder(pathlib.Path(folder)))
+
+    @classmethod
+    def _build(cls, files: TokenizerFiles) -> "CLIPTokenizer":
+        special = {name: str(token) for name, token in files.special.items()}
+        tokenizer = byte_pairs(files.vocab, files.merges, special["unk_token"])
+        # Written out in a prompt they are themselves, whatever the byte pairs say.
+        tokenizer.add_tokens(files.all_added())
+        for i, token in files.added.items():
+            got = tokenizer.token_to_id(str(token))
+            if got != i:
+                raise ValueError(
+                    f"Added tokens must have the ids after the vocabulary's "
+                    f"{len(files.vocab)}, without gaps, or those they have in it; "
+                    f"{str(token)!r} is to have {i}, and would get {got}."
+                )
+        bos, eos = special["bos_token"], special["eos_token"]
+        ids = [(token, tokenizer.token_to_id(token)) for token in {bos: 0, eos: 1}]
+        tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore
+            single=[bos, "$A", eos], special_tokens=ids
+        )
+        return cls(
+            tokenizer,
+            max_length=files.max_length,
+            pad_token=special["pad_token"],
+            bos_token=bos,
+            eos_token=eos,
         )
 
     def with_max_length(self, max_length: int) -> "CLIPTokenizer":
         """Makes the same encoding with rows of another length."""
+        return self._replace(self._tokenizer, max_length)
+
+    def with_words(self, words: Sequence[str]) -> "CLIPTokenizer":
+        """Makes the same encoding with learned words, their ids after all others.
+
+        A word is found wherever its letters stand in a prompt, in any case of letters,
+        as transformers' `add_tokens` has it.
+
+        **Arguments:**
+
+        - `words`: Strings that are no tokens yet, else it is a `ValueError`.
+        """
+        tokenizer = Tokenizer.from_str(self.to_json())
+        spell = tokenizer.normalizer.normalize_str
+        known = {spell(token.content): token.content for token in self._added.values()}
+        for word in words:
+            other = known.get(spell(word), word)
+            if tokenizer.token_to_id(word) is not None or other != word:
+                raise ValueError(
+                    f"`words` must be no tokens yet; {word!r} is one{_as(other, word)}."
+                    " Choose another name."
+                )
+            if not spell(word).strip() or tokenizer.add_tokens([word]) != 1:
+                raise ValueError(f"`words` must have letters or signs; got {word!r}.")
+            known[spell(word)] = word
+        return self._replace(tokenizer, self.max_length)
+
+    def _replace(self, tokenizer: Tokenizer, max_length: int) -> "CLIPTokenizer":
         return CLIPTokenizer(
-            self._tokenizer, max_length=max_length, pad_token=self.pad_token
+            tokenizer,
+            max_length=max_length,
+            pad_token=self.pad_token,
+            bos_token=self.bos_token,
+            eos_token=self.eos_token,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -141,12 +173,22 @@ class CLIPTokenizer:
         return self._hash
 
     def _identity(self):
-        return self.to_json(), self.max_length, self._pad_id
+        ends = self.bos_token, self.eos_token
+        return self.to_json(), self.max_length, self._pad_id, *ends
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens there are."""
-        return self._tokenizer.get_vocab_size()
+        """How many rows an embedding must have: one more than the largest id."""
+        return self._vocab_size
+
+    @property
+    def added_tokens(self) -> Mapping[int, AddedToken]:
+        """Tokens that are found before byte pairs are made, by id: special, learned."""
+        return self._added
+
+    def token_id(self, token: str) -> int | None:
+        """Finds the id of a token; `None` if there is no such token."""
+        return self._tokenizer.token_to_id(token)
 
     def to_json(self) -> str:
         """Writes the `tokenizer.json` of this tokenizer."""
@@ -164,49 +206,37 @@ class CLIPTokenizer:
 
         Token ids, int32, `max_length` a row.
         """
+        check_prompts(prompts)
+        if self._whole_words:
+            prompts = [self._write_out(prompt) for prompt in prompts]
         ids, _ = encode_rows(
             self._tokenizer, prompts, max_length=self.max_length, pad_id=self._pad_id
         )
         return ids
 
-
-def encode_rows(
-    tokenizer: Tokenizer, prompts: Prompts, *, max_length: int, pad_id: int
-) -> tuple[Int[np.ndarray, "batch tokens"], Int[np.ndarray, " batch"]]:
-    """Makes rows of token ids of prompts, and counts what is no padding.
-
-    **Arguments:**
-
-    - `tokenizer`: Adds one special token at the start and one at the end.
-    - `prompts`: A non-empty sequence of strings. One that is too long is cut, with a
-        warning that names what was lost.
-    - `max_length`: Tokens in a row.
-    - `pad_id`: What rows are filled up with.
-
-    **Returns:**
-
-    Token ids, and how many of each row are no padding; int32.
-    """
-    check_prompts(prompts)
-    ids = np.full((len(prompts), max_length), pad_id, np.int32)
-    lengths = np.zeros(len(prompts), np.int32)
-    for i, prompt in enumerate(prompts):
-        # A lone surrogate cannot be encoded; it becomes a question mark.
-        prompt = prompt.encode("utf-8", "replace").decode("utf-8")
-        encoding = tokenizer.encode(prompt)
-        tokens = encoding.ids
-        if len(tokens) > max_length:
-            end = encoding.offsets[max_length - 2][1]
-            warnings.warn(
-                f"A prompt has {len(tokens)} tokens and the text encoder takes "
-                f"{max_length}; this part is lost: {prompt[end:].strip()!r}.",
-                stacklevel=3,
-            )
-            tokens = [*tokens[: max_length - 1], tokens[-1]]
-        ids[i, : len(tokens)] = tokens
-        lengths[i] = len(tokens)
-    return ids, lengths
+    def _write_out(self, prompt: str) -> str:
+        """The prompt with all tokens of learned words in it that have several."""
+        prompt = encodable(prompt)
+        ids = self._tokenizer.encode(prompt, add_special_tokens=False).ids
+        # In the text, as diffusers' `maybe_convert_prompt` does it: only where the word
+        # is spelled as it was learned.
+        words = [self._added[i].content for i in dict.fromkeys(ids) if i in self._added]
+        for word in words:
+            prompt = prompt.replace(word, self._whole_words.get(word, word))
+        return prompt
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+def _whole_words(added: Sequence[str]) -> dict[str, str]:
+    """All tokens of each learned word that has several, separated by spaces."""
+    found = {}
+    for word in added:
+        tokens = [word]
+        while f"{word}_{len(tokens)}" in added:
+            tokens.append(f"{word}_{len(tokens)}")
+        if len(tokens) > 1:
+            found[word] = " ".join(tokens)
+    return found
+
+
+def _as(other: str, word: str) -> str:
+    return "" if other == word else f" but for the case of letters, {other!r}"
