@@ -28,7 +28,7 @@ _ROOMS = {
     "kernels": ("attention", "conv"),
     "models": ("clip", "unet", "vae"),
     "judges": ("classifiers", "clip", "blip", "owlvit"),
-    "io": ("formats", "sources", "pipeline", "judges"),
+    "io": ("formats", "checkpoints", "sources", "pipeline", "judges"),
     "rewards": ("contract", "jpeg", "preference", "perception", "zoo"),
     "finetuning": ("estimators", "evaluation", "training", "rounds"),
 }

@@ -3,6 +3,8 @@
 from ._arrays import Arrays as Arrays, read_arrays as read_arrays
 from ._atomic import (
     new_folder as new_folder,
+    remove_folder as remove_folder,
+    sweep as sweep,
     write_json as write_json,
     write_text as write_text,
 )

@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,14 +30,20 @@ def write_file(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> Non
 
     **Arguments:**
 
-    - `path`: The file to make or to replace; missing folders are made.
+    - `path`: The file to make or to replace; missing folders are made. Who may read it
+        is as for any new file: what the process's umask leaves.
     - `write`: Writes the file it is given the path of.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _sibling(path, "tmp")
     try:
+        # The umask cannot be asked for without changing it for all threads.
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         write(temporary)
+        # Some writers put a file of their own there, readable by its owner alone.
+        temporary.chmod(mode)
         _fsync(temporary)
         os.replace(temporary, path)
     finally:
@@ -88,3 +96,42 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: pathlib.Path) -> None:
+    """Deletes a folder, which loses its name first: no half of it is ever seen.
+
+    **Arguments:**
+
+    - `path`: The folder.
+    """
+    trash = _sibling(path.resolve(), "old")
+    os.rename(path, trash)
+    shutil.rmtree(trash)
+
+
+def sweep(folder: pathlib.Path) -> None:
+    """Deletes what killed processes of this machine left half-written or half-deleted.
+
+    **Arguments:**
+
+    - `folder`: In which files and folders were written.
+    """
+    for path in folder.iterdir():
+        match = re.fullmatch(r"\..+\.(?:tmp|old)-(\d+)-[0-9a-f]{8}", path.name)
+        if match is None or _is_alive(int(match[1])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

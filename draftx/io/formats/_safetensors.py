@@ -69,12 +69,7 @@ class TensorFile:
         - `key`: The name of the tensor.
         - `dtype`: To be cast to.
         """
-        try:
-            array = self._handles[key].get_tensor(key)
-        except (SafetensorError, OSError) as e:
-            raise ModelFileError(
-                f"{key!r} of {self.name!r} cannot be read: {e}."
-            ) from e
+        array = self.read_exactly(key)
         with np.errstate(over="ignore"):
             cast = array.astype(dtype, copy=False)
         if not np.isfinite(cast).all():
@@ -85,6 +80,20 @@ class TensorFile:
                 f"{self.name!r} must hold finite weights; values of {key!r} {cause}."
             )
         return cast
+
+    def read_exactly(self, key: str) -> np.ndarray:
+        """Reads one tensor as it was written, whatever its dtype and values.
+
+        **Arguments:**
+
+        - `key`: The name of the tensor.
+        """
+        try:
+            return self._handles[key].get_tensor(key)
+        except (SafetensorError, OSError) as e:
+            raise ModelFileError(
+                f"{key!r} of {self.name!r} cannot be read: {e}."
+            ) from e
 
 
 def open_weights(folder: pathlib.Path, stem: str) -> TensorFile:
@@ -153,18 +162,21 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def write_tensors(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: pathlib.Path, arrays: Mapping[str, Any], *, finite: bool = True
+) -> None:
     """Writes a safetensors file, whole or not at all.
 
     **Arguments:**
 
     - `path`: The file.
-    - `arrays`: Every value must be finite.
+    - `arrays`: Of any dtype.
+    - `finite`: Whether every value must be finite.
     """
     # The writer stores the memory of an array with strides as if it had none.
-    contiguous = {k: np.ascontiguousarray(a) for k, a in arrays.items()}
+    contiguous = {k: np.asarray(a, order="C") for k, a in arrays.items()}
     wrong = [k for k, a in contiguous.items() if not np.isfinite(a).all()]
-    if wrong:
+    if finite and wrong:
         raise ValueError(
             f"Weights to be saved must be finite; {len(wrong)} of {len(contiguous)} "
             f"arrays are not: {first_five(wrong)}. The training diverged; go back to "
