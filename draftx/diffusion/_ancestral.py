@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._custom_types import Latents, Real
-from ._interpolant import clip, mix, unmix
+from ._interpolant import check_levels, clip, mix, unmix
 from ._sampler import AbstractSampler, AbstractSteps
 from ._schedule import SchedulerConfig
 from ._spacing import whole_timesteps
@@ -84,9 +84,17 @@ class Ancestral(AbstractSampler[AncestralSteps]):
         del eta
         timesteps = whole_timesteps(self.config, num_inference_steps)
         timesteps = np.minimum(timesteps, self.config.num_train_timesteps - 1)
-        alpha_bar = self.config.alphas_cumprod()[timesteps].astype(np.float64)
+        alpha_bar = self.config.alphas_cumprod()[timesteps]
+        check_levels(self.config, timesteps, alpha_bar)
+        alpha_bar = alpha_bar.astype(np.float64)
         prev_alpha_bar = np.append(alpha_bar[1:], 1.0)
-        alpha = alpha_bar / prev_alpha_bar
+        # From noise alone to noise alone, what is left of the signal is all of it.
+        alpha = np.divide(
+            alpha_bar,
+            prev_alpha_bar,
+            out=np.ones_like(alpha_bar),
+            where=prev_alpha_bar > 0,
+        )
         noise, prev_noise = 1 - alpha_bar, 1 - prev_alpha_bar
         variance = 1 - alpha
         if self.variance_type == "fixed_small":

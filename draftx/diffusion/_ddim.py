@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._custom_types import Latents, Real
-from ._interpolant import clip, mix, unmix
+from ._interpolant import check_levels, clip, mix, unmix
 from ._sampler import AbstractSampler, AbstractSteps
 from ._schedule import SchedulerConfig
 from ._spacing import whole_timesteps
@@ -66,8 +66,13 @@ class DDIM(AbstractSampler[DDIMSteps]):
         stride = self.config.num_train_timesteps // num_inference_steps
         prev = grid - stride
         alpha = alphas[timesteps]
+        check_levels(self.config, timesteps, alpha)
         prev_alpha = np.where(prev >= 0, alphas[np.maximum(prev, 0)], final)
-        variance = (1 - prev_alpha) / (1 - alpha) * (1 - alpha / prev_alpha)
+        # From noise alone to noise alone, what is left of the signal is all of it.
+        kept = np.divide(
+            alpha, prev_alpha, out=np.ones_like(alpha), where=prev_alpha > 0
+        )
+        variance = (1 - prev_alpha) / (1 - alpha) * (1 - kept)
         scale = np.sqrt(np.maximum(variance, 0)).astype(np.float32)
         return DDIMSteps(
             jnp.asarray(timesteps, jnp.int32),

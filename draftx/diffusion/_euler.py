@@ -6,10 +6,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._custom_types import Latents, Real
-from ._interpolant import mix, unmix
+from ._interpolant import check_levels, mix, unmix
 from ._sampler import AbstractSampler, AbstractSteps
 from ._schedule import SchedulerConfig
 from ._spacing import spaced_timesteps
+
+
+# In place of no signal at all, as in diffusers: float16's smallest number.
+_LEAST_SIGNAL = 2.0**-24
 
 
 class EulerSteps(AbstractSteps):
@@ -49,6 +53,8 @@ class Euler(AbstractSampler[EulerSteps]):
 
     - `config`: How the model was trained, and how timesteps are spaced;
         `set_alpha_to_one` and `clip_sample` are not asked: chains end without noise.
+        With `rescale_betas_zero_snr` the last timestep keeps a signal of variance
+        $2^{-24}$, as in diffusers.
 
     ??? cite
 
@@ -70,8 +76,15 @@ class Euler(AbstractSampler[EulerSteps]):
         del eta
         timesteps = spaced_timesteps(self.config, num_inference_steps)
         timesteps = timesteps.astype(np.float32)
-        alpha_bar = self.config.alphas_cumprod().astype(np.float64)
-        ratios = np.sqrt((1 - alpha_bar) / alpha_bar)
+        alpha_bar = self.config.alphas_cumprod()
+        if self.config.rescale_betas_zero_snr:
+            alpha_bar[-1] = _LEAST_SIGNAL
+        for side in (np.floor(timesteps), np.ceil(timesteps)):
+            visited = np.minimum(side, len(alpha_bar) - 1).astype(np.int64)
+            check_levels(self.config, visited, alpha_bar[visited], by_ratio=True)
+        alpha_bar = alpha_bar.astype(np.float64)
+        # Where there is no signal no chain gets; an infinite ratio would spread.
+        ratios = np.sqrt((1 - alpha_bar) / np.where(alpha_bar > 0, alpha_bar, 1))
         # Beyond the last of the training's timesteps, the noise is that of the last.
         ratios = np.interp(timesteps, np.arange(len(ratios)), ratios)
         ratios = np.append(ratios, 0.0)

@@ -1,7 +1,8 @@
 r"""Latents between signal and noise: $x_t = \alpha_t x_0 + \sigma_t \epsilon$."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from .._custom_types import Latents
 from ._schedule import SchedulerConfig
@@ -49,6 +50,47 @@ def unmix(
         case _:
             pred_x0 = signal * latents - sigma * prediction
             return pred_x0, signal * prediction + sigma * latents
+
+
+def check_levels(
+    config: SchedulerConfig,
+    timesteps: Int[np.ndarray, " steps"],
+    alpha_bar: Float[np.ndarray, " steps"],
+    *,
+    by_ratio: bool = False,
+) -> None:
+    r"""Raises a `ValueError` if a step of a chain would divide by zero.
+
+    **Arguments:**
+
+    - `config`: How the model was trained.
+    - `timesteps`, `alpha_bar`: What it visits, and $\bar\alpha_t$ there, float32.
+    - `by_ratio`: Whether $\sigma_t / \alpha_t$ is needed, whatever is predicted.
+    """
+    # Smaller numbers are zero to compiled programs.
+    without_signal = timesteps[alpha_bar < np.finfo(np.float32).tiny]
+    if without_signal.size and (by_ratio or config.prediction_type == "epsilon"):
+        rule = (
+            "Euler's method must not visit timesteps without signal"
+            if by_ratio
+            else "`prediction_type` must not be 'epsilon' where a chain visits "
+            "timesteps without signal: noise alone less its noise says nothing"
+        )
+        raise ValueError(
+            f"{rule}; got {config.prediction_type!r} and a signal of 0 at timesteps "
+            f"{without_signal.tolist()}. Models trained so predict velocities: with "
+            "`prediction_type='v_prediction'`, DDIM is right. One that does predict "
+            "noise needs a `timestep_spacing` that leaves these timesteps out, as "
+            "'leading' may, or a schedule (`trained_betas`) that keeps some signal."
+        )
+    without_noise = timesteps[alpha_bar >= 1]
+    if without_noise.size:
+        raise ValueError(
+            "A chain must visit timesteps with noise only, because it divides by the "
+            f"noise; got none at {without_noise.tolist()}. Begin later with "
+            "`steps_offset`, or with a first beta above 1e-7 (`beta_start` or "
+            "`trained_betas`)."
+        )
 
 
 def clip(config: SchedulerConfig, pred_x0: Latents) -> Latents:

@@ -1,6 +1,7 @@
 """Reading the `config.json` files that checkpoints are published with."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,19 +10,41 @@ class ConfigError(ValueError):
     """Says that a file describes a model that this library does not implement."""
 
 
+def one_value(value: Any) -> Any:
+    """Turns a list of equal entries into the entry; anything else stays.
+
+    **Arguments:**
+
+    - `value`: Of a field of a parsed file.
+    """
+    if isinstance(value, list | tuple) and value:
+        if all(entry == value[0] for entry in value):
+            return value[0]
+    return value
+
+
 def check_fixed(
     config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]], model: str
 ) -> None:
     """Refuses a config in which a field has a value other than the ones implemented.
 
+    A missing field is accepted, and so are other words for the same: a list of equal
+    values, a name in capitals, and `null`, which means "as if absent" except for
+    switches, where it means "off", as it does to the Python that reads the files.
+
     **Arguments:**
 
     - `config`: The parsed file.
-    - `fixed`: For each field the values accepted. A missing field is accepted.
+    - `fixed`: For each field the values accepted.
     - `model`: Used in the error text.
     """
     for name, accepted in fixed.items():
-        if name in config and config[name] not in accepted:
+        value = one_value(config.get(name, accepted[0]))
+        if value is None:
+            value = False if isinstance(accepted[0], bool) else accepted[0]
+        elif isinstance(value, str) and value.lower() in accepted:
+            value = value.lower()
+        if value not in accepted:
             raise ConfigError(
                 f"`{name}` of {model} must be one of {list(accepted)}; got "
                 f"{config[name]!r}. This is not a Stable Diffusion 1.x or 2.x model, "
@@ -30,15 +53,31 @@ def check_fixed(
 
 
 def known_fields(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Picks the entries that `cls` has fields for, lists turned into tuples.
+    """Picks the entries that `cls` has fields for, in the form of those fields.
+
+    Lists become tuples, or the one value that they repeat where a field takes one;
+    `null` means "absent", and "off" for switches.
 
     **Arguments:**
 
     - `config`: A parsed `config.json`.
     """
-    names = {field.name for field in dataclasses.fields(cls)}
-    return {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in config.items()
-        if name in names and value is not None
-    }
+    picked = {}
+    for field in dataclasses.fields(cls):
+        if field.name not in config:
+            continue
+        value = config[field.name]
+        if isinstance(value, list) and value:
+            one = one_value(value)
+            is_tuple = one is not None and _takes_tuple(field.type)
+            value = tuple(value) if is_tuple else one
+        if value is None and isinstance(field.default, bool):
+            value = False
+        if value is not None:
+            picked[field.name] = value
+    return picked
+
+
+def _takes_tuple(annotation: Any) -> bool:
+    options = (annotation, *typing.get_args(annotation))
+    return any(typing.get_origin(option) is tuple for option in options)

@@ -5,6 +5,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from .._custom_types import Images, InputIds, Latents, Prompts, TextEmbeddings
+from .._scaled_gradient import scaled_gradient
 from ..diffusion import (
     AbstractDenoiser,
     AbstractLoRASchedule,
@@ -68,8 +69,7 @@ class Pipeline(eqx.Module):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the latents that the model was trained on."""
-        size = self.unet.config.sample_size
-        return (size, size, self.vae.config.latent_channels)
+        return (*self.unet.config.latent_size, self.vae.config.latent_channels)
 
     @property
     def conditioning_channels(self) -> int:
@@ -82,7 +82,7 @@ class Pipeline(eqx.Module):
 
     def embed(self, input_ids: InputIds) -> TextEmbeddings:
         """Encodes tokens as what the UNet is conditioned on."""
-        return self.text_encoder(input_ids)
+        return scaled_gradient(CLIPTextModel.__call__)(self.text_encoder, input_ids)
 
     def without_lora(self) -> "Pipeline":
         """Makes the base model: the same arrays, the adapter left out."""

@@ -96,6 +96,15 @@ def test_published_file_is_the_default():
     np.testing.assert_array_equal(_timesteps(_sampler(), 50)[[0, 1, -1]], [981, 961, 1])
 
 
+def test_null_is_absent_and_a_switch_at_null_is_off():
+    numbers = ("trained_betas", "beta_start", "prediction_type", "thresholding")
+    null = SchedulerConfig.from_dict(dict.fromkeys(numbers))
+    assert null == SchedulerConfig.from_dict({})
+    # A file without the switch has it on.
+    assert SchedulerConfig.from_dict({}).set_alpha_to_one
+    assert not SchedulerConfig.from_dict({"set_alpha_to_one": None}).set_alpha_to_one
+
+
 @pytest.mark.parametrize("prediction_type", make_scheduler.PREDICTIONS)
 def test_prediction_types_agree_on_what_they_mean(prediction_type, getkey):
     sampler = _sampler(prediction_type=prediction_type)
@@ -155,7 +164,6 @@ def test_number_of_steps_error_text(num_steps):
         (dict(prediction_type="flow"), "`prediction_type` .* got 'flow'"),
         (dict(timestep_spacing="karras"), "`timestep_spacing` .* got 'karras'"),
         (dict(thresholding=True), "`thresholding` .* must be False; got True"),
-        (dict(rescale_betas_zero_snr=True), "`rescale_betas_zero_snr` .* got True"),
     ],
 )
 def test_what_is_not_implemented_is_refused(changes, text):

@@ -38,6 +38,7 @@ SCHEDULES = {
     "linear": dict(beta_schedule="linear", beta_start=0.0001, beta_end=0.02),
     "cosine": dict(beta_schedule="squaredcos_cap_v2"),
     "trained": dict(trained_betas=np.linspace(0.001, 0.02, 50).tolist()),
+    "zero_snr": dict(rescale_betas_zero_snr=True),
 }
 STEPS = (1, 7, 20, 50)
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -79,7 +80,26 @@ def ddim_cases() -> list[dict[str, Any]]:
     every += [clipped | dict(clip_sample=True, clip_sample_range=0.5)]
     few = dict(num_inference_steps=7, prediction_type="epsilon", eta=0.7)
     few |= dict(set_alpha_to_one=True, steps_offset=0)
-    return every + of_schedules(few)
+    zero_snr = [
+        case | dict(set_alpha_to_one=True, eta=eta)
+        for case, eta in itertools.product(zero_snr_cases(), (0.0, 0.7))
+    ]
+    return every + of_schedules(few) + zero_snr
+
+
+def zero_snr_cases() -> list[dict[str, Any]]:
+    """Models of velocities that start from noise alone, as they are published.
+
+    The last timestep is visited with the first two ways of spacing.
+    """
+    zero_snr = dict(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    return [
+        zero_snr
+        | dict(num_inference_steps=steps, timestep_spacing=spacing, steps_offset=0)
+        for steps, spacing in itertools.product(
+            (1, 7, 50), ("trailing", "linspace", "leading")
+        )
+    ]
 
 
 def of_schedules(case: dict[str, Any]) -> list[dict[str, Any]]:
@@ -110,6 +130,7 @@ def ancestral_cases() -> list[dict[str, Any]]:
         every += of_schedules(few)
         clipped = dict(num_inference_steps=20, clip_sample=True, clip_sample_range=0.5)
         every += [few | clipped]
+        every += [case | dict(variance_type=variance) for case in zero_snr_cases()]
     return every
 
 
@@ -128,7 +149,8 @@ def euler_cases() -> list[dict[str, Any]]:
     ]
     few = dict(num_inference_steps=7, prediction_type="epsilon")
     spaced = [few | dict(timestep_spacing=spacing) for spacing in SPACINGS]
-    return every + [case for each in spaced for case in of_schedules(each)]
+    every += [case for each in spaced for case in of_schedules(each)]
+    return every + zero_snr_cases()
 
 
 def toy(latents, timestep):
@@ -190,6 +212,9 @@ def euler(case: dict[str, Any], latents, noise) -> tuple[np.ndarray, np.ndarray]
     num_steps = case.pop("num_inference_steps")
     euler = scheduler(case, "EulerDiscreteScheduler")
     euler.set_timesteps(num_steps)
+    if case.get("rescale_betas_zero_snr"):
+        # It starts at 4096 and subtracts; in float32 that alone costs 1e-5.
+        euler.sigmas = euler.sigmas.double()
     x = torch.as_tensor(latents, dtype=torch.float64) * euler.init_noise_sigma
     for timestep in euler.timesteps:
         prediction = toy(euler.scale_model_input(x, timestep), float(timestep))

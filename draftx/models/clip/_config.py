@@ -10,6 +10,14 @@ _FIXED = {
     "hidden_act": ("quick_gelu", "gelu"),
     "attention_dropout": (0, 0.0),
     "dropout": (0, 0.0),
+    # Diffusers' pipeline would hide the padding from the text.
+    "use_attention_mask": (False,),
+}
+# What transformers takes of a file that does not say it, where that is not 1.4's.
+_MISSING: dict[str, Any] = {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
 }
 
 
@@ -31,9 +39,13 @@ class CLIPTextConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "CLIPTextConfig":
-        """Reads a parsed `config.json`; a field with another meaning is an error."""
+        """Reads a parsed `config.json`; a field with another meaning is an error.
+
+        Of a file of both of CLIP's towers, the entry `text_config` is read.
+        """
+        config = config.get("text_config") or config
         check_fixed(config, _FIXED, "the text encoder")
-        return cls(**known_fields(cls, config))
+        return cls(**(_MISSING | known_fields(cls, config)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

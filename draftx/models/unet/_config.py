@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._custom_types import Real
-from .._config import check_fixed, ConfigError, known_fields
+from .._config import check_fixed, ConfigError, known_fields, one_value
 
 
 # Fields of diffusers' UNet whose other values would change the arithmetic.
@@ -25,18 +25,25 @@ _FIXED = {
     "mid_block_only_cross_attention": (None, False),
     "mid_block_scale_factor": (1, 1.0),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",),
-    "only_cross_attention": (False,),
     "num_class_embeds": (None,),
     "resnet_out_scale_factor": (1, 1.0),
     "resnet_skip_time_act": (False,),
     "resnet_time_scale_shift": ("default",),
-    "reverse_transformer_layers_per_block": (None,),
     "time_cond_proj_dim": (None,),
     "time_embedding_act_fn": (None,),
-    "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
     "timestep_post_act": (None,),
 }
+# Where `null` is a network of its own: one without a middle, one without norms.
+_NEVER_NULL = ("mid_block_type", "norm_num_groups")
+# What diffusers takes of a file that does not say it, where that is not 1.4's.
+_MISSING: dict[str, Any] = {"cross_attention_dim": 1280}
+_PER_LEVEL = (
+    "layers_per_block",
+    "transformer_layers_per_block",
+    "attention_head_dim",
+    "num_attention_heads",
+)
 _DOWN = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
 
@@ -46,10 +53,12 @@ class UNetConfig:
     """Describes a UNet, field for field as in diffusers' `config.json`.
 
     The defaults are Stable Diffusion 1.4's. Beware of `attention_head_dim`: in files
-    without `num_attention_heads` it holds the *number* of heads.
+    without `num_attention_heads` it holds the *number* of heads. `sample_size` is that
+    of the latents, one number for squares or height and width. Where a field has an
+    entry for each level and all are equal, one number says the same and is kept.
     """
 
-    sample_size: int = 64
+    sample_size: int | tuple[int, ...] = 64
     in_channels: int = 4
     out_channels: int = 4
     flip_sin_to_cos: bool = True
@@ -80,30 +89,82 @@ class UNetConfig:
                     raise ConfigError(
                         f"`{name}` must hold only {sorted(known)}; got {block_type!r}."
                     )
-        for name in (
-            "layers_per_block",
-            "transformer_layers_per_block",
-            "attention_head_dim",
-            "num_attention_heads",
-        ):
+        for name in _PER_LEVEL:
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != levels:
                 raise ConfigError(
                     f"`{name}` must be a number or have one entry per level; got "
                     f"{value} for {levels} levels."
                 )
+        size = self.sample_size
+        sides = size if isinstance(size, tuple) else (size, size)
+        if len(sides) != 2 or min(sides) < 1:
+            raise ConfigError(
+                "`sample_size` must be one positive number or two, height and width; "
+                f"got {size}."
+            )
+        for name in ("sample_size", *_PER_LEVEL):
+            object.__setattr__(self, name, one_value(getattr(self, name)))
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "UNetConfig":
         """Reads a parsed `config.json`; a field with another meaning is an error."""
         check_fixed(config, _FIXED, "the UNet")
-        return cls(**known_fields(cls, config))
+        for name in _NEVER_NULL:
+            if config.get(name, name) is None:
+                raise ConfigError(
+                    f"`{name}` of the UNet must be said or left out; got null, which "
+                    "is another network."
+                )
+        for name in _PER_LEVEL:
+            numbers = config.get(name)
+            if isinstance(one_value(numbers), list) and not all(
+                isinstance(n, int) for n in numbers
+            ):
+                raise ConfigError(
+                    f"`{name}` of the UNet must be numbers, one per level; got "
+                    f"{numbers}, which is not implemented."
+                )
+        given = _MISSING | known_fields(cls, config)
+        width = given["cross_attention_dim"]
+        # The first of a list; `_check_repeats` refuses a list of different ones.
+        given["cross_attention_dim"] = width[0] if isinstance(width, list) else width
+        read = cls(**given)
+        read._check_repeats(config)
+        return read
+
+    def _check_repeats(self, config: Mapping[str, Any]) -> None:
+        """Refuses fields of a file that say something else than others do."""
+        layers = self.per_level(self.transformer_layers_per_block)
+        for name, accepted in (
+            ("cross_attention_dim", self._said(self.cross_attention_dim)),
+            ("only_cross_attention", self._said(False)),
+            ("reverse_transformer_layers_per_block", (layers[::-1],)),
+            ("time_embedding_dim", (4 * self.block_out_channels[0],)),
+        ):
+            value = config.get(name)
+            value = tuple(value) if isinstance(value, list) else value
+            if value is not None and value not in accepted:
+                raise ConfigError(
+                    f"`{name}` of the UNet must be one of {list(accepted)}; got "
+                    f"{config[name]}, which is not implemented."
+                )
+
+    def _said(self, value: Any) -> tuple[Any, Any]:
+        """How a file may say a value that is the same at all levels."""
+        return (value, self.per_level(value))
 
     def per_level(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
         """Turns a number or a tuple into a tuple with one entry per level."""
         if isinstance(value, tuple):
             return value
         return (value,) * len(self.block_out_channels)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width of the latents that the network was trained on."""
+        size = self.sample_size
+        return (size[0], size[1]) if isinstance(size, tuple) else (size, size)
 
     @property
     def num_heads(self) -> tuple[int, ...]:

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._custom_types import Real
-from .._config import check_fixed, ConfigError, known_fields
+from .._config import check_fixed, ConfigError, known_fields, one_value
 
 
 _FIXED = {
@@ -14,6 +14,14 @@ _FIXED = {
     "use_quant_conv": (True,),
     "use_post_quant_conv": (True,),
     "mid_block_add_attention": (True,),
+}
+# What diffusers takes of a file that does not say it, where that is not 1.4's.
+_MISSING: dict[str, Any] = {
+    "block_out_channels": (64,),
+    "down_block_types": ("DownEncoderBlock2D",),
+    "layers_per_block": 1,
+    "sample_size": 32,
+    "up_block_types": ("UpDecoderBlock2D",),
 }
 _TYPES = {
     "down_block_types": "DownEncoderBlock2D",
@@ -28,7 +36,7 @@ class AutoencoderConfig:
     The defaults are Stable Diffusion 1.4's.
     """
 
-    sample_size: int = 512
+    sample_size: int | tuple[int, ...] = 512
     in_channels: int = 3
     out_channels: int = 3
     down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",) * 4
@@ -53,12 +61,13 @@ class AutoencoderConfig:
                     f"`{name}` must be {only!r} for each entry of "
                     f"`block_out_channels`; got {types}."
                 )
+        object.__setattr__(self, "sample_size", one_value(self.sample_size))
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "AutoencoderConfig":
         """Reads a parsed `config.json`; a field with another meaning is an error."""
         check_fixed(config, _FIXED, "the autoencoder")
-        return cls(**known_fields(cls, config))
+        return cls(**(_MISSING | known_fields(cls, config)))
 
     @property
     def downsampling_factor(self) -> int:
