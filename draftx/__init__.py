@@ -11,6 +11,7 @@ from . import (
     lora as lora,
     models as models,
     rewards as rewards,
+    runs as runs,
     search as search,
 )
 from ._compilation import enable_compilation_cache as enable_compilation_cache
@@ -54,6 +55,7 @@ from .finetuning import (
 )
 from .io import (
     load as load,
+    load_embedding as load_embedding,
     load_learned_inputs as load_learned_inputs,
     load_lora as load_lora,
     save as save,

@@ -3,16 +3,9 @@
 import itertools
 from collections.abc import Sequence
 
+from draftx.runs import ANIMALS
 
-# The 45 animals of DDPO (arXiv 2305.13301), which DRaFT trains on as well.
-ANIMALS = (
-    *("ant", "bat", "bear", "bee", "beetle", "bird", "butterfly", "camel", "cat"),
-    *("chicken", "cow", "deer", "dog", "dolphin", "duck", "fish", "fly", "fox"),
-    *("frog", "goat", "goose", "gorilla", "hedgehog", "horse", "kangaroo", "lion"),
-    *("lizard", "llama", "monkey", "mouse", "pig", "rabbit", "raccoon", "rat"),
-    *("shark", "sheep", "snake", "spider", "squirrel", "tiger", "turkey", "turtle"),
-    *("whale", "wolf", "zebra"),
-)
+
 STYLES = ("3d", "flat", "noto")
 _PATTERNS = ("striped", "checkered", "dotted", "gradient", "plain")
 _COLORS = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink")

@@ -22,6 +22,7 @@ _FLOORS = (
     "episodes",
     "finetuning",
     "search",
+    "runs",
 )
 # Rooms of a floor import only those before them; a floor that is not here is one room.
 _ROOMS = {

@@ -1,0 +1,4 @@
+"""Trainings as folders: prompts from files, and what a run leaves behind."""
+
+from ._prompts import read_prompts as read_prompts, split_prompts as split_prompts
+from ._words import ANIMALS as ANIMALS, WORD_LISTS as WORD_LISTS
