@@ -115,6 +115,12 @@ class Table:
             }
         )
 
+    def first_equal(self) -> np.ndarray:
+        """Finds, for each row, the index of the first that is equal in all columns."""
+        seen: dict[Any, int] = {}
+        keys = zip(*map(_hashable, self._columns.values()), strict=True)
+        return np.asarray([seen.setdefault(key, i) for i, key in enumerate(keys)])
+
     def with_prompts(self, prompts: Sequence[str]) -> "Table":
         """Makes a table of the same rows with other `prompts`."""
         return Table(self._columns | {"prompt": list(prompts)})
@@ -135,6 +141,10 @@ def check_prompts(prompts: Any, name: str = "prompts") -> None:
                 f"`{name}` must hold only strings; got {prompt!r} of type "
                 f"{type(prompt).__name__}."
             )
+
+
+def _hashable(column: list[str] | np.ndarray) -> list[Any]:
+    return column if isinstance(column, list) else [row.tobytes() for row in column]
 
 
 def _texts(column: Any, label: str) -> list[str]:

@@ -67,3 +67,10 @@ def test_arrays_of_any_kind():
 def test_bad_input_is_named(rows, message):
     with pytest.raises(ValueError, match=message):
         Table.of(rows)
+
+
+def test_equal_rows_are_found():
+    columns = {"prompt": ["a", "b", "a", "a", "b"], "negative_prompt": [*"nnnmn"]}
+    table = Table(columns | {"x": np.asarray([[1, 2]] * 4 + [[1, 3]])})
+    assert Table.of(["a", "b", "a"]).first_equal().tolist() == [0, 1, 0]
+    assert table.first_equal().tolist() == [0, 1, 0, 3, 4]

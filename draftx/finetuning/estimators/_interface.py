@@ -42,6 +42,13 @@ class AbstractGradientEstimator(eqx.Module):
     def check(self, num_inference_steps: int) -> None:
         """Raises a `ValueError` if a chain of `num_inference_steps` is too short."""
 
+    def check_batch(self, batch_size: int) -> None:
+        """Raises a `ValueError` if a batch of `batch_size` images is too small.
+
+        Unless an estimator says otherwise, none is.
+        """
+        del batch_size
+
     def trained_steps(self, num_inference_steps: int) -> TrainedSteps:
         """Says which of `num_inference_steps` are differentiated.
 

@@ -111,6 +111,9 @@ class Penalized(AbstractGradientEstimator):
     def check(self, num_inference_steps: int) -> None:
         self.method.check(num_inference_steps)
 
+    def check_batch(self, batch_size: int) -> None:
+        self.method.check_batch(batch_size)
+
     def trained_steps(self, num_inference_steps: int) -> TrainedSteps:
         return self.method.trained_steps(num_inference_steps)
 

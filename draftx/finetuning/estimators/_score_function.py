@@ -41,7 +41,8 @@ class ScoreFunction(AbstractGradientEstimator):
         another's steps must add noise.
     - `reduction`: `"sum"` is the gradient itself; `"mean"` divides it by the number of
         dimensions of the latents.
-    - `normalize`: Whether to divide by the batch's standard deviation of rewards.
+    - `normalize`: Whether to divide by the batch's standard deviation of rewards; not
+        for a batch of one.
 
     ??? cite
 
@@ -58,6 +59,13 @@ class ScoreFunction(AbstractGradientEstimator):
 
     def check(self, num_inference_steps: int) -> None:
         del num_inference_steps  # Whether a step has noise is for the sampler to say.
+
+    def check_batch(self, batch_size: int) -> None:
+        if self.normalize and batch_size < 2:
+            raise ValueError(
+                "`normalize` must be False for a batch of one image, whose rewards do "
+                f"not deviate; got {self.normalize} and a batch of {batch_size}."
+            )
 
     def trained_steps(self, num_inference_steps: int) -> TrainedSteps:
         # Not the last, where the chain ends without noise.

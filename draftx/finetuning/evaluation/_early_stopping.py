@@ -81,6 +81,16 @@ def check_min_diversity(value: Real) -> None:
         raise ValueError(f"`min_diversity` must lie in [0, 1]; got {value}.")
 
 
+def check_diversity(min_diversity: Real, is_measured: bool) -> None:
+    """Raises if a diversity is asked for that an evaluation does not measure."""
+    if min_diversity > 0 and not is_measured:
+        raise ValueError(
+            "`min_diversity` must be 0 for an evaluation of one image, which differs "
+            f"from no other; got {min_diversity}. Give `draftx.Evaluation` a "
+            "`num_samples` above 1 or more prompts."
+        )
+
+
 def keeps_diversity(
     figures: dict[str, Any], before: dict[str, Any], min_diversity: Real
 ) -> bool:

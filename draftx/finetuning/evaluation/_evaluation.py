@@ -127,6 +127,10 @@ class Evaluation(eqx.Module):
         self.num_samples = num_samples
         self.batch_size = batch_size
 
+    def measures_diversity(self) -> bool:
+        """Says whether there are two images whose distance could be measured."""
+        return self.num_samples > 1 or len(self.table) > 1
+
     def check(self, pipeline: Pipeline) -> None:
         """Raises unless the images of this pipeline can be drawn and scored."""
         make_plan(pipeline, self.sampling)

@@ -4,7 +4,7 @@ from typing import Any
 from ..._custom_types import Real
 from ...lora import scale_lora
 from ...pipeline import Pipeline
-from ._early_stopping import check_min_diversity, keeps_diversity
+from ._early_stopping import check_diversity, check_min_diversity, keeps_diversity
 from ._evaluation import Evaluation
 
 
@@ -36,6 +36,7 @@ def sweep_lora_scale(
     if not len(scales):
         raise ValueError("`scales` must hold at least one number; got none.")
     check_min_diversity(min_diversity)
+    check_diversity(min_diversity, evaluation.measures_diversity())
     evaluation.check(pipeline)
     scaled = [scale_lora(pipeline, scale) for scale in scales]  # Raises at once.
     rows: list[dict[str, Any]] = [

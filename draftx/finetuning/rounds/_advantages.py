@@ -37,7 +37,7 @@ class AdvantageNormalizer:
     ) -> Float[np.ndarray, " batch"]:
         """**Arguments:**
 
-        - `rows`: Which prompt each image is of.
+        - `rows`: Which prompt each image is of: equal numbers for equal prompts.
         - `rewards`: Of the images.
         """
         mean = np.full(rewards.shape, rewards.mean())
@@ -71,6 +71,16 @@ class AbstractAdvantageMethod(AbstractRoundMethod):
     def needs_reward_gradient(self) -> bool:
         return False
 
+    def check_batch(self, batch_size: int) -> None:
+        if batch_size > 1:
+            return
+        raise ValueError(
+            f"`batch_size` must be at least 2 for {type(self).__name__}, which "
+            "compares the images of a round: alone, an image has an advantage of 0, "
+            f"and its reward no say; got {batch_size}. Updates of one image each are "
+            "`updates=draftx.Updates(minibatch_size=1)`."
+        )
+
     def weigh(self) -> Weigh:
         normalize = AdvantageNormalizer(
             self.normalization, self.buffer_size, self.min_count
@@ -94,8 +104,15 @@ def check_normalization(normalization: str, buffer_size: int, min_count: int) ->
         raise ValueError(
             f"`normalization` must be 'per_prompt' or 'batch'; got {normalization!r}."
         )
-    if not 1 <= min_count <= buffer_size:
+    if normalization == "per_prompt" and buffer_size < 2:
         raise ValueError(
-            "`min_count` must lie in [1, buffer_size]; got "
+            "`buffer_size` must be at least 2 with 'per_prompt': a reward alone is its "
+            f"own mean, and every advantage 0; got {buffer_size}."
+        )
+    # One reward is its own mean.
+    least = 2 if normalization == "per_prompt" else 1
+    if not least <= min_count <= buffer_size:
+        raise ValueError(
+            f"`min_count` must lie in [{least}, buffer_size]; got "
             f"min_count={min_count}, buffer_size={buffer_size}."
         )

@@ -93,6 +93,13 @@ class AbstractRoundMethod(eqx.Module):
     def needs_reward_gradient(self) -> bool:
         """Says whether the reward must be differentiable in the images."""
 
+    def check_batch(self, batch_size: int) -> None:
+        """Raises a `ValueError` if a round of `batch_size` images teaches nothing.
+
+        Unless a method says otherwise, every round does.
+        """
+        del batch_size
+
     @abc.abstractmethod
     def trained_steps(
         self, sampler: AbstractSampler, num_inference_steps: int
@@ -108,7 +115,11 @@ class AbstractRoundMethod(eqx.Module):
 
     @abc.abstractmethod
     def weigh(self) -> Weigh:
-        """Makes a new function from prompts and rewards to weights; it may remember."""
+        """Makes a new function from prompts and rewards to weights; it may remember.
+
+        It is given one number for each image, the index of its row; of equal rows, that
+        of the first of them.
+        """
 
     @abc.abstractmethod
     def start(self, reward: AbstractReward, key: PRNGKeyArray) -> tuple[Any, Any]:

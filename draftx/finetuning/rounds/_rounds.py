@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from jaxtyping import PRNGKeyArray
 
 from ..._checks import check_is, check_whole
@@ -20,11 +19,12 @@ from ...rewards import check_differentiable, Reward
 from ..evaluation import Evaluation
 from ..training import (
     adamw,
+    as_optimizer,
     Callback,
     check_callbacks,
-    check_optimizer,
     check_trainable,
     FinetuneResult,
+    Optimizer,
     ProgressBar,
     Run,
     Stopping,
@@ -46,7 +46,7 @@ def finetune_in_rounds(
     num_train_steps: int,
     batch_size: int,
     updates: Updates = Updates(),
-    optimizer: optax.GradientTransformation = adamw(3e-4, 1e-4, 1.0),
+    optimizer: Optimizer = adamw(3e-4, 1e-4, 1.0),
     memory: Memory = Memory(),
     evaluation: Evaluation | None = None,
     stopping: Stopping = Stopping(),
@@ -69,10 +69,11 @@ def finetune_in_rounds(
         `draftx.rewards.HostReward` makes one of any NumPy function.
     - `method`: `draftx.DDPO()`, `draftx.RewardWeighted()` or `draftx.DPG()`.
     - `num_train_steps`: The rounds, at least 1.
-    - `batch_size`: The images of a round.
+    - `batch_size`: The images of a round; at least 2 for a method that compares them.
     - `updates`: How a round is divided into updates.
     - `optimizer`: Any of optax; the default has the numbers of DDPO's authors. A
         schedule is given the number of updates, of which a round has several.
+        `optax.MultiSteps` joins the gradients of several of them to one.
 
     **Returns:**
 
@@ -95,12 +96,13 @@ def finetune_in_rounds(
     check_is("memory", memory, Memory, 'draftx.Memory("block")')
     check_is("stopping", stopping, Stopping, "draftx.Stopping(max_skipped_steps=3)")
     check_is("updates", updates, Updates, "draftx.Updates(minibatch_size=2)")
-    check_optimizer(optimizer)
+    optimizer = as_optimizer(optimizer)
     check_callbacks(callbacks)
     table = Table.of(prompts)
     check_trainable(pipeline)
     check_whole("num_train_steps", num_train_steps)
     check_whole("batch_size", batch_size)
+    method.check_batch(batch_size)
     shape = (batch_size, *latent_shape(pipeline, sampling))
     task = make_task(
         pipeline, reward, table, sampling, shape=shape, memory=memory, eta=method.eta
@@ -137,7 +139,7 @@ def finetune_in_rounds(
     )
     times = jnp.asarray(trained)
     rounds = Rounds(task, method, constant, times, optimizer, schedule, shape)
-    weigh = method.weigh()
+    weigh, first_equal = method.weigh(), table.first_equal()
 
     def take_step(state: RoundState, step: int):
         round_key = jr.fold_in(key, step)
@@ -146,7 +148,7 @@ def finetune_in_rounds(
         figures: dict[str, Any] = {}
         fine = bool(np.all(np.isfinite(rewards)))
         if fine:
-            weights = jnp.asarray(weigh(rows, rewards), jnp.float32)
+            weights = jnp.asarray(weigh(first_equal[rows], rewards), jnp.float32)
             rollout = eqx.tree_at(lambda r: r.weights, rollout, weights)
             state, figures = improve((rounds, rollout), state, round_key)
         metrics = {"rewards": rewards, "prompts": rows, "is_finite": fine, **figures}

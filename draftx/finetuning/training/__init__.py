@@ -9,9 +9,10 @@ from ._callbacks import (
 from ._finetune import finetune as finetune
 from ._optimizer import (
     adamw as adamw,
+    as_optimizer as as_optimizer,
     ascend as ascend,
-    check_optimizer as check_optimizer,
     learning_rate as learning_rate,
+    Optimizer as Optimizer,
 )
 from ._rates import square_root_decay as square_root_decay
 from ._result import FinetuneResult as FinetuneResult

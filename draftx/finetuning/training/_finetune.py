@@ -4,7 +4,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
@@ -16,7 +15,7 @@ from ...rewards import Reward, RewardError
 from ..estimators import AbstractGradientEstimator
 from ..evaluation import Evaluation
 from ._callbacks import Callback, check_callbacks, ProgressBar
-from ._optimizer import adamw, check_optimizer
+from ._optimizer import adamw, as_optimizer, Optimizer
 from ._result import FinetuneResult
 from ._reward_gradient import check_task, split
 from ._run import Run, to_default_device
@@ -35,7 +34,7 @@ def finetune(
     key: PRNGKeyArray,
     num_train_steps: int,
     batch_size: int,
-    optimizer: optax.GradientTransformation = adamw(),
+    optimizer: Optimizer = adamw(),
     memory: Memory = Memory(),
     evaluation: Evaluation | None = None,
     stopping: Stopping = Stopping(),
@@ -66,6 +65,9 @@ def finetune(
     - `num_train_steps`, `batch_size`: At least 1; the batch must be divisible by the
         number of devices.
     - `optimizer`: Any of optax; `draftx.adamw()` is the paper's.
+        `optax.MultiSteps(draftx.adamw(), k)` follows the mean of the gradients of `k`
+        steps, which is the gradient of a batch `k` times the size: decay, clipping and
+        schedules count such updates, not steps.
     - `memory`: What is computed again, and how many images at once.
     - `evaluation`: Measures the pipeline on held-out prompts before training, now and
         then, and at the end.
@@ -96,13 +98,14 @@ def finetune(
     check_is("method", method, AbstractGradientEstimator, "draftx.DRaFTLV()")
     check_is("memory", memory, Memory, 'draftx.Memory("block")')
     check_is("stopping", stopping, Stopping, "draftx.Stopping(max_skipped_steps=3)")
-    check_optimizer(optimizer)
+    optimizer = as_optimizer(optimizer)
     check_callbacks(callbacks)
     table, total = Table.of(prompts), sampling.num_inference_steps
     method.check(total)
     check_trained(pipeline, method, sampling)
     check_whole("num_train_steps", num_train_steps)
     check_whole("batch_size", batch_size)
+    method.check_batch(batch_size)
     cost = method.budget(total, batch_size, guided=sampling.is_guided)
     stopping.check(evaluation, cost)
     mesh = Mesh(np.asarray(jax.devices()), ("data",))

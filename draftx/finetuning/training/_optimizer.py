@@ -1,7 +1,8 @@
 """The paper's optimizer, and the one update that every training makes."""
 
 import functools as ft
-from typing import Any
+import warnings
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -107,6 +108,10 @@ def _scale_guidance(updates: Any, params: Any) -> Any:
     return eqx.tree_at(lambda u: u.learned.guidance_scales, updates, rate * scales)
 
 
+# What optax has for optimizers.
+Optimizer: TypeAlias = optax.GradientTransformation | optax.MultiSteps
+
+
 def ascend(
     optimizer: optax.GradientTransformation,
     gradient: Any,
@@ -139,8 +144,8 @@ def ascend(
 def learning_rate(opt_state: Any) -> Float[Array, ""] | None:
     """Reads the rate of the latest update off the state of an optimizer.
 
-    `None` unless the optimizer injects it (`optax.inject_hyperparams`), as `adamw`
-    does.
+    `None` unless the optimizer, or one inside of it, injects it
+    (`optax.inject_hyperparams`), as `adamw` does. Of several the first.
 
     **Arguments:**
 
@@ -156,10 +161,35 @@ def learning_rate(opt_state: Any) -> Float[Array, ""] | None:
     return found[0] if found else None
 
 
-def check_optimizer(optimizer: Any) -> None:
-    """Raises unless `optimizer` is one of optax, made and not its maker."""
+def as_optimizer(optimizer: Any) -> optax.GradientTransformation:
+    """Makes a gradient transformation of what optax has for optimizers.
+
+    Raises unless `optimizer` is one, made and not its maker.
+    """
+    if isinstance(optimizer, optax.MultiSteps):
+        return optimizer.gradient_transformation()
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(
             "`optimizer` must be an optax.GradientTransformation, such as "
-            f"`draftx.adamw(4e-4)` or `optax.adam(1e-3)`; got {optimizer!r}."
+            "`draftx.adamw(4e-4)` or `optax.adam(1e-3)`, or an optax.MultiSteps of "
+            f"one; got {optimizer!r}."
+        )
+    return optimizer
+
+
+def warn_of_unused_gradients(opt_state: Any) -> None:
+    """Warns if a training ends with gradients that were gathered and not followed.
+
+    **Arguments:**
+
+    - `opt_state`: After the last step.
+    """
+    found = optax.tree_utils.tree_get_all_with_path(opt_state, "mini_step")
+    left = max((int(x) for _, x in found if eqx.is_array(x) and x.ndim == 0), default=0)
+    if left:
+        warnings.warn(
+            f"Training ended with {left} gradients that `optax.MultiSteps` had "
+            "accumulated for its next update: they were not used. Let the number of "
+            "updates be a multiple of its `every_k_schedule`.",
+            stacklevel=5,
         )

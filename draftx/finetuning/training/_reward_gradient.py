@@ -59,6 +59,7 @@ def reward_gradient(
     check_is("memory", memory, Memory, 'draftx.Memory("block")')
     table = Table.of(prompts)
     method.check(sampling.num_inference_steps)
+    method.check_batch(len(table))
     check_trained(pipeline, method, sampling)
     latents, later_key = starting_noise(
         pipeline, len(table), sampling, key=key, latents=latents

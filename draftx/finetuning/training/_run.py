@@ -14,6 +14,7 @@ from ...pipeline import Pipeline
 from ...rewards import check_finite, RewardError
 from ..evaluation import Evaluation
 from ._callbacks import AbstractCallback, Callback
+from ._optimizer import warn_of_unused_gradients
 from ._result import FinetuneResult
 from ._stopping import Stopping
 
@@ -64,7 +65,8 @@ class Run:
 
         - `take_step`: From the state and the number of a step to the next state, and
             to the metrics of `record`, which are on the host.
-        - `state`: At first. What is trained is its `trainable`.
+        - `state`: At first. What is trained is its `trainable`, and its `opt_state`
+            that of the optimizer.
         """
         told = [c for c in self.callbacks if isinstance(c, AbstractCallback)]
         for callback in told:
@@ -92,6 +94,7 @@ class Run:
                 callback(row, whole)
             if self.stopped is not None:
                 break
+        warn_of_unused_gradients(state.opt_state)
         kept, kept_step = self.kept(state.trainable)
         return FinetuneResult(
             kept, self.history, self.evaluations, kept_step, self.stopped

@@ -2,7 +2,7 @@ import equinox as eqx
 
 from ..._checks import check_is, check_whole
 from ...episodes import Budget
-from ..evaluation import EarlyStopping, Evaluation
+from ..evaluation import check_diversity, EarlyStopping, Evaluation
 
 
 class Stopping(eqx.Module):
@@ -55,6 +55,9 @@ class Stopping(eqx.Module):
             raise ValueError(
                 "`early_stopping` must come with an `evaluation` to judge by; got none."
             )
+        if self.early_stopping is not None and evaluation is not None:
+            least = self.early_stopping.min_diversity
+            check_diversity(least, evaluation.measures_diversity())
         if self.max_budget is None:
             return
         limits = {k: v for k, v in self.max_budget.as_dict().items() if v}

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import pytest
 
 import draftx
 from draftx.diffusion import DDIM, random_steps, run_truncated, SchedulerConfig
 
 from ...helpers import relative_error
-from ...toys import toy_episode, toy_noise, ToyDenoiser, WEIGHT
+from ...toys import toy_episode, toy_noise, toy_reward, ToyDenoiser, WEIGHT
 
 
 def test_score_function_meets_finite_differences_of_the_expected_reward():
@@ -60,3 +61,40 @@ def test_score_function_does_not_touch_the_reward():
 
     assert jnp.all(jnp.isfinite(gradient(weight)))
     assert jnp.any(gradient(weight) != 0)
+
+
+def test_the_value_is_the_mean_reward_however_large_the_densities_are():
+    weight, noise = jnp.asarray(WEIGHT, jnp.float32), toy_noise(4)
+
+    @jax.jit
+    def run(weight):
+        episode = toy_episode(
+            ToyDenoiser(weight),
+            noise,
+            reward=lambda images: 1e4 * images.mean((1, 2, 3)),
+        )
+        return draftx.ScoreFunction()(episode, jr.key(0))
+
+    value, rewards = run(weight)
+    assert value == jnp.mean(rewards)
+
+
+def test_one_reward_has_no_deviation(pipeline):
+    method = draftx.ScoreFunction(normalize=True)
+    penalized = draftx.Penalized(method)
+    for one in (method, penalized):
+        with pytest.raises(
+            ValueError, match="`normalize` must be False for a batch"
+        ):
+            draftx.reward_gradient(pipeline, toy_reward, ["cat"], method=one)
+        with pytest.raises(
+            ValueError, match="`normalize` must be False for a batch"
+        ):
+            draftx.finetune(
+                *(pipeline, toy_reward, ["cat"]),
+                method=one,
+                key=jr.key(0),
+                num_train_steps=1,
+                batch_size=1,
+            )
+    draftx.ScoreFunction().check_batch(1)

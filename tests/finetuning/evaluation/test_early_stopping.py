@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+import draftx
 from draftx.finetuning import EarlyStopping
+
+from ...toys import toy_reward
 
 
 def _evaluations(scores, rewards=None, diversities=None):
@@ -68,3 +71,17 @@ def test_a_collapse_is_not_the_best():
 def test_bad_input_is_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_one_image_has_no_diversity_to_keep(base_pipeline):
+    one = draftx.Evaluation(["a"], {"light": toy_reward}, num_samples=1)
+    message = "`min_diversity` must be 0 for an evaluation of one image"
+    stopping = draftx.Stopping(EarlyStopping(min_diversity=0.5))
+    with pytest.raises(ValueError, match=message):
+        stopping.check(one, None)
+    with pytest.raises(ValueError, match=message):
+        draftx.sweep_lora_scale(base_pipeline, [0, 1], one, min_diversity=0.5)
+    draftx.Stopping(EarlyStopping()).check(one, None)
+    for others in (dict(num_samples=2), dict(prompts=["a", "b"], num_samples=1)):
+        options = dict(prompts=["a"], rewards={"light": toy_reward}) | others
+        stopping.check(draftx.Evaluation(**options), None)

@@ -1,6 +1,10 @@
 import numpy as np
+import pytest
 
+import draftx
 from draftx.finetuning.rounds._advantages import AdvantageNormalizer
+
+from .short import train
 
 
 def test_advantages_are_of_the_prompt_once_it_is_known():
@@ -17,3 +21,29 @@ def test_advantages_are_of_the_prompt_once_it_is_known():
     np.testing.assert_allclose(
         latest, np.asarray([0.5, 1.5]) / np.sqrt(1.25), rtol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        draftx.DDPO(),
+        draftx.DDPO(normalization="batch"),
+        draftx.DDPO(buffer_size=4, min_count=2),
+        draftx.RewardWeighted(),
+    ],
+)
+def test_one_image_has_nothing_to_be_compared_with(pipeline, method):
+    with pytest.raises(ValueError, match="`batch_size` must be at least 2 for .*; got"):
+        train(
+            pipeline, method, updates=draftx.Updates(), batch_size=1, num_train_steps=1
+        )
+    draftx.DPG().check_batch(1)
+
+
+@pytest.mark.parametrize("make", [draftx.DDPO, draftx.RewardWeighted])
+def test_one_reward_has_no_statistics(make):
+    with pytest.raises(ValueError, match="`buffer_size` must be at least 2"):
+        make(normalization="per_prompt", buffer_size=1, min_count=1)
+    with pytest.raises(ValueError, match=r"`min_count` must lie in \[2, buffer_size\]"):
+        make(normalization="per_prompt", min_count=1)
+    make(normalization="batch", buffer_size=1, min_count=1)

@@ -1,11 +1,14 @@
 """Rounds: what is not learned from, when they end, and what they leave as it was."""
 
 import jax
+import jax.random as jr
 import numpy as np
+import optax
 import pytest
 
 import draftx
 from draftx.finetuning import EarlyStopping, Evaluation, Stopping
+from draftx.finetuning.rounds import _advantages
 
 from ..short import FROM_PARAMS
 from .short import BROKEN, darkness, JPEG, train
@@ -120,3 +123,44 @@ def test_pipelines_handed_in_and_out_stay_as_they_were(pipeline):
 def test_an_optimizer_may_begin_with_the_arrays_that_it_trains(pipeline):
     result = train(pipeline, draftx.DDPO(), optimizer=FROM_PARAMS, num_train_steps=1)
     assert "gradient_norm" in result.history[0]
+
+
+def test_accumulated_updates_are_one_of_all_the_images(short_pipeline):
+    pipeline = draftx.add_lora(
+        short_pipeline, rank=2, targets=["attn2.to_v"], key=jr.key(0)
+    )
+    inner = draftx.adamw(1e-2, 0.5)
+    once = train(
+        pipeline, draftx.DDPO(), updates=draftx.Updates(), optimizer=inner
+    ).pipeline
+    halves = draftx.Updates(minibatch_size=2)
+    twice = train(
+        pipeline,
+        draftx.DDPO(),
+        updates=halves,
+        optimizer=optax.MultiSteps(inner, 2),
+    )
+    expected = draftx.lora_state_dict(once)
+    before = draftx.lora_state_dict(pipeline)
+    for name, array in draftx.lora_state_dict(twice.pipeline).items():
+        moved = np.abs(expected[name] - before[name]).max()
+        assert moved > 5e-3
+        assert np.abs(array - expected[name]).max() < 1e-3 * moved
+    # Both halves are learned from before anything moves: their ratios are 1.
+    assert [row["divergence"] for row in twice.history] == [0, 0]
+    assert [row["learning_rate"] for row in twice.history] == [0.01, 0.01]
+
+
+def test_equal_rows_share_their_statistics(pipeline, monkeypatch):
+    seen = []
+
+    class Seen(_advantages.AdvantageNormalizer):
+        def __call__(self, rows, rewards):
+            seen.append(rows.tolist())
+            return super().__call__(rows, rewards)
+
+    monkeypatch.setattr(_advantages, "AdvantageNormalizer", Seen)
+    result = train(pipeline, draftx.DDPO(), prompts=("do", "do"), num_train_steps=3)
+    drawn = [i for row in result.history for i in row["prompts"]]
+    assert set(drawn) == {0, 1}
+    assert {i for rows in seen for i in rows} == {0}

@@ -1,5 +1,7 @@
 """The one update, the paper's optimizer, and what a history says of its rate."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,13 +11,17 @@ import pytest
 
 import draftx
 from draftx.finetuning import square_root_decay, trainable_filter
-from draftx.finetuning.training import adamw, ascend, learning_rate
+from draftx.finetuning.training import adamw, as_optimizer, ascend, learning_rate
 
 from ..short import finetune, RATE, SAMPLING
 
 
 _TREE = {"a": jnp.asarray([1.0, -2.0]), "b": None}
 _GRADIENT = {"a": jnp.asarray([0.5, 3.0]), "b": None}
+
+
+def _every(k, optimizer):
+    return as_optimizer(optax.MultiSteps(optimizer, k))
 
 
 @pytest.mark.parametrize("build", [adamw, lambda rate: optax.sgd(rate)])
@@ -94,8 +100,17 @@ def test_equal_calls_give_one_optimizer_and_compile_nothing_again(pipeline):
         (adamw(square_root_decay(1e-3, s0=1)), [1e-3, 1e-3 / 2**0.5]),
         (optax.inject_hyperparams(optax.adam)(2e-3), [2e-3, 2e-3]),
         (optax.adam(1e-3), None),
+        (_every(1, adamw(1e-3)), [1e-3, 1e-3]),
+        (_every(2, adamw(square_root_decay(1e-3, s0=1))), [1e-3, 1e-3]),
+        (optax.chain(optax.identity(), _every(1, adamw(1e-3))), [1e-3, 1e-3]),
+        (optax.apply_if_finite(adamw(1e-3), 3), [1e-3, 1e-3]),
+        (optax.masked(adamw(1e-3), {"a": True, "b": None}), [1e-3, 1e-3]),
+        (optax.partition({"x": adamw(1e-3)}, {"a": "x", "b": None}), [1e-3, 1e-3]),
     ],
-    ids=["number", "clipped", "schedule", "injected", "plain"],
+    ids=[
+        *("number", "clipped", "schedule", "injected", "plain", "every"),
+        *("every_other", "chained", "if_finite", "masked", "parts"),
+    ],
 )
 def test_the_rate_is_read_off_the_state(optimizer, rates):
     state, tree, step = optimizer.init(_TREE), _TREE, eqx.filter_jit(ascend)
@@ -148,3 +163,43 @@ def test_guidance_weights_have_their_own_rate_and_do_not_decay(pipeline):
 def test_bad_input_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         adamw(**options)
+
+
+@pytest.mark.parametrize("norm", [None, 1.0])
+def test_accumulated_gradients_are_one_update_with_their_mean(norm):
+    # Clipping, decay and the schedule act once, on the mean.
+    plain = adamw(square_root_decay(0.1, s0=1), 0.5, norm)
+    optimizer = _every(3, plain)
+    gradients = [jax.tree.map(lambda g, i=i: i * g - i, _GRADIENT) for i in range(6)]
+    step = eqx.filter_jit(ascend)
+    tree, state = _TREE, optimizer.init(_TREE)
+    expected, inner = _TREE, plain.init(_TREE)
+    for i, gradient in enumerate(gradients):
+        before = tree
+        tree, state = step(optimizer, gradient, state, tree, jnp.asarray(True))
+        if i % 3 < 2:
+            assert eqx.tree_equal(tree, before)
+            # What is not finite is not gathered either.
+            args = (state, tree, jnp.asarray(False))
+            nan = jax.tree.map(lambda x: x * jnp.nan, gradient)
+            assert eqx.tree_equal(step(optimizer, nan, *args), (tree, state))
+            continue
+        mean = jax.tree.map(lambda *g: sum(g) / 3, *gradients[i - 2 : i + 1])
+        expected, inner = step(plain, mean, inner, expected, jnp.asarray(True))
+        np.testing.assert_allclose(tree["a"], expected["a"], rtol=1e-5)
+        assert learning_rate(state) == learning_rate(inner)
+
+
+def test_a_training_may_accumulate_and_says_what_it_did_not_use(pipeline):
+    optimizer, seen = optax.MultiSteps(adamw(RATE, 0.5), 2), []
+    callback = lambda row, pipeline: seen.append(draftx.lora_state_dict(pipeline))
+    with pytest.warns(UserWarning, match="ended with 1 gradients that `optax.Multi"):
+        result = finetune(
+            pipeline, optimizer=optimizer, num_train_steps=3, callbacks=[callback]
+        )
+    moved = [
+        any(not np.array_equal(old[name], new[name]) for name in old)
+        for old, new in itertools.pairwise([draftx.lora_state_dict(pipeline), *seen])
+    ]
+    assert moved == [False, True, False]
+    assert result.history[0]["learning_rate"] == pytest.approx(RATE)
