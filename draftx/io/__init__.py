@@ -20,6 +20,7 @@ from .pipeline import (
     check_dtype as check_dtype,
     load as load,
     load_component as load_component,
+    load_embedding as load_embedding,
     load_learned_inputs as load_learned_inputs,
     load_lora as load_lora,
     save as save,

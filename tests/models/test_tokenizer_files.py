@@ -192,11 +192,10 @@ def test_two_tokens_of_a_vocabulary_with_one_id_are_named(folder):
 
 def test_a_word_of_several_vectors_is_written_out(folder):
     """In the text, where it is spelled as learned: `maybe_convert_prompt`."""
-    tokens = ["<Toy>", "<Toy>_1", "<Toy>_2", "<b>"]
-    tokenizer = CLIPTokenizer.from_folder(folder({})).with_words(tokens)
     plain = CLIPTokenizer.from_folder(folder({}))
-    ids = dict(zip(tokens, range(1024, 1028), strict=True))
-    assert {t: tokenizer.token_id(t) for t in tokens} == ids
+    tokenizer = plain.with_word("<Toy>", 3).with_word("<b>")
+    tokens = ["<Toy>", "<Toy>_1", "<Toy>_2", "<b>"]
+    assert [tokenizer.token_id(t) for t in tokens] == [1024, 1025, 1026, 1027]
     assert tokenizer != plain
     assert tokenizer.with_max_length(9).token_id("<b>") == 1027
     a = _ids(plain, ["a"])[0, 1]
@@ -215,16 +214,21 @@ def test_a_word_of_several_vectors_is_written_out(folder):
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("word", "vectors", "message"),
     [
-        ("<b>", "'<b>' is one\\. Choose another name"),
-        ("<B>", "'<B>' is one but for the case of letters, '<b>'"),
-        ("cat</w>", "'cat</w>' is one"),
-        ("", "must have letters or signs; got ''"),
-        (" \n", "must have letters or signs"),
+        ("<b>", 1, "the tokenizer has '<b>'\\. Choose another name"),
+        ("<B>", 1, "has '<B>', but for the case, as '<b>'"),
+        ("cat</w>", 1, "has 'cat</w>'"),
+        ("<", 3, "has '<'"),
+        ("<c>", 3, "has '<c>_2'"),
+        ("<c>", 2, "has '<c>_2'"),
+        ("<b>_1", 1, "'<b>' would come to stand for '<b> <b>_1'"),
+        ("", 1, "must have letters or signs; got ''"),
+        (" \n", 1, "must have letters or signs"),
     ],
 )
-def test_words_that_cannot_be_added_are_named(word, message, folder):
-    tokenizer = CLIPTokenizer.from_folder(folder({_ADDED: {"<b>": 1024}}))
-    with pytest.raises(ValueError, match=f"`words` .*{message}"):
-        tokenizer.with_words([word])
+def test_words_that_cannot_be_added_are_named(word, vectors, message, folder):
+    words = {_ADDED: {"<b>": 1024, "<c>_2": 1025}}
+    tokenizer = CLIPTokenizer.from_folder(folder(words))
+    with pytest.raises(ValueError, match=f"`word` .*{message}"):
+        tokenizer.with_word(word, vectors)

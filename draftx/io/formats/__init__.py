@@ -9,7 +9,10 @@ from ._atomic import (
     write_text as write_text,
 )
 from ._errors import first_five as first_five, ModelFileError as ModelFileError
-from ._pickle import read_torch_file as read_torch_file
+from ._pickle import (
+    read_torch_contents as read_torch_contents,
+    read_torch_file as read_torch_file,
+)
 from ._safetensors import (
     open_weights as open_weights,
     read_json as read_json,

@@ -38,6 +38,19 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Contiguous arrays in the file's dtypes, in the file's order. They may be read-only.
     """
+    arrays, _ = read_torch_contents(path)
+    return arrays
+
+
+def read_torch_contents(
+    path: str | os.PathLike,
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads the tensors of a file that `torch.save` wrote, and its strings.
+
+    **Arguments:**
+
+    - `path`: As in [`draftx.io.read_torch_file`][].
+    """
     path = pathlib.Path(path)
     name = str(path)
     try:
@@ -64,7 +77,9 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
     )
 
 
-def _read_zip(file: io.BufferedIOBase, name: str) -> dict[str, np.ndarray]:
+def _read_zip(
+    file: io.BufferedIOBase, name: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         pickles = [n for n in names if n.endswith("/data.pkl") and n.count("/") == 1]
@@ -83,13 +98,15 @@ def _read_zip(file: io.BufferedIOBase, name: str) -> dict[str, np.ndarray]:
 
         if f"{root}byteorder" in names and read(f"{root}byteorder") != b"little":
             raise ModelFileError(f"{name!r} must be little-endian; it is not.")
-        tensors = flatten(unpickle(io.BytesIO(read(pickles[0])), name, {}), name)
-        return _read_tensors(
-            tensors, lambda storage: read(f"{root}data/{storage.key}"), name
-        )
+        tree = unpickle(io.BytesIO(read(pickles[0])), name, {})
+        tensors, texts = flatten(tree, name)
+        of = lambda storage: read(f"{root}data/{storage.key}")
+        return _read_tensors(tensors, of, name), texts
 
 
-def _read_legacy(file: io.BufferedIOBase, name: str) -> dict[str, np.ndarray]:
+def _read_legacy(
+    file: io.BufferedIOBase, name: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     storages: dict[str, Storage] = {}
     following = lambda: unpickle(file, name, storages)
     magic, version, system = following(), following(), following()
@@ -98,7 +115,7 @@ def _read_legacy(file: io.BufferedIOBase, name: str) -> dict[str, np.ndarray]:
         raise ValueError(f"protocol version {version!r}")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ModelFileError(f"{name!r} must be little-endian; it is not.")
-    tensors = flatten(tree, name)
+    tensors, texts = flatten(tree, name)
     wanted = {tensor.storage.key for tensor in tensors.values()}
     data: dict[str, bytes] = {}
     for key in map(str, keys):
@@ -109,7 +126,7 @@ def _read_legacy(file: io.BufferedIOBase, name: str) -> dict[str, np.ndarray]:
         content = _exactly(file, size * jnp.dtype(storage.dtype).itemsize)
         if key in wanted:
             data[key] = content
-    return _read_tensors(tensors, lambda storage: data[storage.key], name)
+    return _read_tensors(tensors, lambda storage: data[storage.key], name), texts
 
 
 def _exactly(file: io.BufferedIOBase, size: int) -> bytes:

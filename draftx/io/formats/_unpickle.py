@@ -192,16 +192,25 @@ def unpickle(file: io.BufferedIOBase, name: str, storages: dict[str, Storage]) -
         ) from e
 
 
-def flatten(tree: Any, name: str) -> dict[str, Tensor]:
+def flatten(tree: Any, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Every tensor of nested dictionaries and lists, by its keys joined with dots.
 
     A dictionary with an entry `"state_dict"` stands for that entry alone: what trainers
-    put beside it (optimizers, counters) is left out. Numbers and strings are left out
-    too.
+    put beside it (optimizers, counters) is left out. Numbers are left out too.
+
+    **Arguments:**
+
+    - `tree`: What a pickle held.
+    - `name`: Of the file, for the error text.
+
+    **Returns:**
+
+    Tensors, and strings.
     """
     while isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
         tree = tree["state_dict"]
     tensors: dict[str, Tensor] = {}
+    texts: dict[str, str] = {}
     pending, visited = [("", tree, 0)], 0
     while pending:
         prefix, node, depth = pending.pop()
@@ -214,6 +223,8 @@ def flatten(tree: Any, name: str) -> dict[str, Tensor]:
             )
         if isinstance(node, Tensor):
             tensors[prefix] = node
+        elif type(node) is str:
+            texts[prefix] = node
         elif isinstance(node, dict | list) or type(node) is tuple:
             items = node.items() if isinstance(node, dict) else enumerate(node)
             join = f"{prefix}." if prefix else ""
@@ -225,4 +236,4 @@ def flatten(tree: Any, name: str) -> dict[str, Tensor]:
             f"{name!r} must hold a dictionary of tensors; it holds a "
             f"{type(tree).__name__}{'' if tensors else ' without any'}."
         )
-    return tensors
+    return tensors, texts

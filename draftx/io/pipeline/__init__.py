@@ -6,6 +6,7 @@ from ._components import (
     load_component as load_component,
     save_component as save_component,
 )
+from ._embedding import load_embedding as load_embedding
 from ._learned import (
     load_learned_inputs as load_learned_inputs,
     save_learned_inputs as save_learned_inputs,

@@ -1,3 +1,5 @@
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -52,6 +54,31 @@ class CLIPTextModel(eqx.Module):
             features, epsilon=config.layer_norm_eps, dtype=dtype
         )
         self.config = config
+
+    def with_rows(
+        self, first: int, rows: Float[Array, "rows features"]
+    ) -> "CLIPTextModel":
+        """Makes the same model with rows of its token embedding replaced or added.
+
+        **Arguments:**
+
+        - `first`: The id of the first of them, at most the number of rows there are.
+        - `rows`: One for each id from there on; cast to the dtype of the weights.
+        """
+        old, end = self.token_embedding, first + rows.shape[0]
+        if not 0 <= first <= old.shape[0]:
+            raise ValueError(
+                f"`first` must be at least 0 and at most the number of rows, "
+                f"{old.shape[0]}; got {first}."
+            )
+        new = jnp.concatenate([old[:first], rows.astype(old.dtype), old[end:]])
+        config = dataclasses.replace(self.config, vocab_size=new.shape[0])
+        # Of the new size; layers are handed on as they are, adapters included.
+        model = eqx.filter_eval_shape(CLIPTextModel, config, key=jr.key(0))
+        parts = lambda m: (m.position_embedding, m.layers, m.final_layer_norm)
+        return eqx.tree_at(
+            lambda m: (m.token_embedding, *parts(m)), model, (new, *parts(self))
+        )
 
     @jax.named_scope("draftx.clip.text")
     def __call__(self, input_ids: InputIds) -> TextEmbeddings:

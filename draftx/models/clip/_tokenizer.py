@@ -129,30 +129,40 @@ class CLIPTokenizer:
         """Makes the same encoding with rows of another length."""
         return self._replace(self._tokenizer, max_length)
 
-    def with_words(self, words: Sequence[str]) -> "CLIPTokenizer":
-        """Makes the same encoding with learned words, their ids after all others.
+    def with_word(self, word: str, vectors: int = 1) -> "CLIPTokenizer":
+        """Makes the same encoding with a learned word, its ids after all others.
 
-        A word is found wherever its letters stand in a prompt, in any case of letters,
-        as transformers' `add_tokens` has it.
+        The word is found wherever its letters stand in a prompt, in either case, as
+        transformers' `add_tokens` has it.
 
         **Arguments:**
 
-        - `words`: Strings that are no tokens yet, else it is a `ValueError`.
+        - `word`: No token yet, nor the word with a number, `<cat>_1`, that another word
+            would take for a vector of its own; else it is a `ValueError`.
+        - `vectors`: How many tokens it stands for.
         """
+        tokens = [word, *(f"{word}_{i}" for i in range(1, vectors))]
         tokenizer = Tokenizer.from_str(self.to_json())
         spell = tokenizer.normalizer.normalize_str
         known = {spell(token.content): token.content for token in self._added.values()}
-        for word in words:
-            other = known.get(spell(word), word)
-            if tokenizer.token_to_id(word) is not None or other != word:
+        for token in (*tokens, f"{word}_{vectors}"):
+            other = known.get(spell(token), token)
+            if tokenizer.token_to_id(token) is not None or other != token:
+                how = "" if other == token else f", but for the case, as {other!r}"
                 raise ValueError(
-                    f"`words` must be no tokens yet; {word!r} is one{_as(other, word)}."
-                    " Choose another name."
+                    f"`word` must be new; the tokenizer has {token!r}{how}. Choose "
+                    f"another name than {word!r}."
                 )
-            if not spell(word).strip() or tokenizer.add_tokens([word]) != 1:
-                raise ValueError(f"`words` must have letters or signs; got {word!r}.")
-            known[spell(word)] = word
-        return self._replace(tokenizer, self.max_length)
+        if not spell(word).strip() or tokenizer.add_tokens(tokens) != vectors:
+            raise ValueError(f"`word` must have letters or signs; got {word!r}.")
+        new = self._replace(tokenizer, self.max_length)
+        for other in (token.content for token in self._added.values()):
+            if new._whole_words.get(other) != self._whole_words.get(other):
+                raise ValueError(
+                    f"`word` must not be a vector of another one; {other!r} would come "
+                    f"to stand for {new._whole_words[other]!r}. Choose another name."
+                )
+        return new
 
     def _replace(self, tokenizer: Tokenizer, max_length: int) -> "CLIPTokenizer":
         return CLIPTokenizer(
