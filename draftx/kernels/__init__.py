@@ -30,4 +30,6 @@ from .conv import (
     conv2d as conv2d,
     conv2d_reference as conv2d_reference,
     ConvShape as ConvShape,
+    lora_conv2d as lora_conv2d,
+    lora_conv2d_reference as lora_conv2d_reference,
 )

@@ -1,11 +1,16 @@
 """Layers with parameters: linear, convolution, norms, attention."""
 
+from ._affine import AbstractAffine as AbstractAffine, Layout as Layout
 from ._attention import (
     Attention as Attention,
     KeyValue as KeyValue,
     match_batch as match_batch,
 )
-from ._conv import Conv2d as Conv2d, upsample_nearest as upsample_nearest
+from ._conv import (
+    AbstractConv2d as AbstractConv2d,
+    Conv2d as Conv2d,
+    upsample_nearest as upsample_nearest,
+)
 from ._embedding import (
     sinusoidal_embedding as sinusoidal_embedding,
     TimestepEmbedding as TimestepEmbedding,

@@ -1,3 +1,4 @@
+import abc
 import math
 
 import equinox as eqx
@@ -7,9 +8,48 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..kernels import conv2d
+from ._affine import AbstractAffine, Layout
 
 
-class Conv2d(eqx.Module):
+class AbstractConv2d(AbstractAffine):
+    """Convolves a feature map `[batch, height, width, channels]`, adding a bias.
+
+    The UNet holds its convolutions as this, so that something else can take the place
+    of a [`draftx.layers.Conv2d`][].
+    """
+
+    in_channels: eqx.AbstractVar[int]
+    out_channels: eqx.AbstractVar[int]
+
+    @property
+    @abc.abstractmethod
+    def kernel_size(self) -> tuple[int, int]:
+        """Height and width of the window."""
+
+    @property
+    def layout(self) -> Layout:
+        return "conv"
+
+    def factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (*self.kernel_size, self.in_channels, rank), (self.out_channels, rank)
+
+    @abc.abstractmethod
+    def __call__(
+        self, x: Float[Array, "batch height width {self.in_channels}"]
+    ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
+        """Maps a feature map to one with `out_channels`.
+
+        **Arguments:**
+
+        - `x`: Channels last.
+
+        **Returns:**
+
+        A feature map in the dtype of `x`.
+        """
+
+
+class Conv2d(AbstractConv2d):
     """Convolves a feature map `[batch, height, width, channels]`.
 
     The weight is kept `HWIO`, the layout that needs no transpose on any device;
@@ -53,12 +93,25 @@ class Conv2d(eqx.Module):
         self.stride = stride
         self.padding = padding
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        return self.weight.dtype
+
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        return self.weight.shape[0], self.weight.shape[1]
+
     @jax.named_scope("conv")
     def __call__(
         self, x: Float[Array, "batch height width {self.in_channels}"]
     ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
-        """Maps a feature map to one with `out_channels`."""
         y = conv2d(x, self.weight, stride=self.stride, padding=self.padding)
+        return self.add_bias(y)
+
+    def add_bias(
+        self, y: Float[Array, "batch height width {self.out_channels}"]
+    ) -> Float[Array, "batch height width {self.out_channels}"]:
+        """Adds the bias to what the weight made of a feature map."""
         return y + self.bias[None, None, None]
 
 

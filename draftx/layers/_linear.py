@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ._affine import AbstractAffine, Layout
 
-class AbstractLinear(eqx.Module):
+
+class AbstractLinear(AbstractAffine):
     """Maps the last axis of activations affinely.
 
     Networks hold their linear layers as this, so that something else can take the place
-    of a [`draftx.layers.Linear`][]. What does keeps the layer that it replaces in a
-    field `base`, under whose arrays' names it is found in checkpoints; its own arrays
-    are in no checkpoint.
+    of a [`draftx.layers.Linear`][].
     """
 
     in_features: eqx.AbstractVar[int]
@@ -22,9 +22,11 @@ class AbstractLinear(eqx.Module):
     is_conv: eqx.AbstractVar[bool]
 
     @property
-    @abc.abstractmethod
-    def dtype(self) -> jnp.dtype:
-        """The dtype of the weight as checkpoints have it."""
+    def layout(self) -> Layout:
+        return "pointwise" if self.is_conv else "plain"
+
+    def factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (rank, self.in_features), (self.out_features, rank)
 
     @abc.abstractmethod
     def __call__(

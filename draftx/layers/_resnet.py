@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._conv import Conv2d
+from ._conv import AbstractConv2d, Conv2d
 from ._linear import AbstractLinear, Linear
 from ._norm import GroupNorm
 
@@ -20,10 +20,10 @@ class ResnetBlock(eqx.Module):
     """
 
     norm1: GroupNorm
-    conv1: Conv2d
+    conv1: AbstractConv2d
     time_emb_proj: AbstractLinear | None
     norm2: GroupNorm
-    conv2: Conv2d
+    conv2: AbstractConv2d
     conv_shortcut: AbstractLinear | None
 
     def __init__(

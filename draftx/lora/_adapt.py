@@ -1,7 +1,6 @@
 import math
-import re
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -9,23 +8,13 @@ from jaxtyping import PRNGKeyArray
 
 from .._checks import check_whole
 from .._custom_types import Real
-from ..layers import AbstractLinear
-from ..models import iter_linears, map_linears
+from ..layers import AbstractAffine
+from ..models import iter_layers, map_layers
+from ._targets import DEFAULT_TARGETS, find_targets
 from ._tree import with_lora
 
 
 _Tree = TypeVar("_Tree")
-
-# Named groups of layers, as patterns of their published names.
-TARGET_GROUPS: Final = {
-    "self_attention": r"unet\..*\.attn1\.(to_q|to_k|to_v|to_out\.0)",
-    "cross_attention": r"unet\..*\.attn2\.(to_q|to_k|to_v|to_out\.0)",
-    "feed_forward": r"unet\..*\.ff\.net\.(0\.proj|2)",
-    "projections": r"unet\..*\.attentions\.\d+\.(proj_in|proj_out)",
-    "text_encoder": r"text_encoder\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
-}
-# DRaFT, section 4: "cross-attention and feed-forward layers" of the UNet.
-DEFAULT_TARGETS: Final = ("cross_attention", "feed_forward")
 
 
 def add_lora(
@@ -33,10 +22,10 @@ def add_lora(
     *,
     rank: int,
     alpha: Real | None = None,
-    targets: Sequence[str] = DEFAULT_TARGETS,
+    targets: Sequence[str] | str = DEFAULT_TARGETS,
     key: PRNGKeyArray,
 ) -> _Tree:
-    r"""Puts a fresh low-rank adapter on linear layers of a pipeline.
+    r"""Puts a fresh low-rank adapter on linear layers and convolutions of a pipeline.
 
     A fresh adapter changes nothing: $U = 0$, and $D$ is Gaussian with variance
     $1 / r$. Adapters already there on other layers are kept; on the same layers they
@@ -45,10 +34,15 @@ def add_lora(
     **Arguments:**
 
     - `pipeline`: Whose UNet (and text encoder, if targeted) is adapted.
-    - `rank`: $r$, at least 1 and at most the smaller side of every targeted layer.
+    - `rank`: $r$, at least 1 and at most the smaller side of every targeted layer; one
+        side of a convolution is its window times its input channels.
     - `alpha`: $\alpha$; the update is scaled by $\alpha / r$. `None` is $\alpha = r$.
-    - `targets`: Names of `draftx.lora.TARGET_GROUPS`, or ends of published layer names
-        such as `"to_q"` or `"attn2.to_k"`. The default is the paper's choice.
+    - `targets`: As PEFT's `target_modules`: ends of published layer names such as
+        `"to_q"`, `"attn2.to_k"` or `"conv1"`, each of which must match, or one string,
+        a regular expression of whole names with or without the `unet.` in front. A
+        list may also have names of `draftx.lora.TARGET_GROUPS`. The default is the
+        paper's choice. The autoencoder is never adapted: no format of adapter files
+        knows it.
     - `key`: Draws $D$.
 
     **Returns:**
@@ -62,44 +56,21 @@ def add_lora(
     check_whole("rank", rank)
     if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
         raise ValueError(f"`alpha` must be finite and positive; got {alpha}.")
-    if isinstance(targets, str) or len(targets) == 0:
-        raise ValueError(
-            f"`targets` must be a non-empty sequence of names; got {targets!r}."
-        )
-    names = [name for name, _ in iter_linears(pipeline)]
-    chosen: set[str] = set()
-    for target in targets:
-        matched = {name for name in names if _matches(name, target)}
-        if not matched:
-            raise ValueError(
-                f"`targets` must each match a linear layer; got {target!r}, which "
-                f"matches none. Groups are {sorted(TARGET_GROUPS)}; otherwise give the "
-                "end of a layer's name, such as 'attn2.to_k'."
-            )
-        chosen |= matched
+    chosen = find_targets(targets, [name for name, _ in iter_layers(pipeline)])
     keys = dict(zip(sorted(chosen), jr.split(key, len(chosen)), strict=True))
 
-    def adapt(name: str, layer: AbstractLinear) -> AbstractLinear:
+    def adapt(name: str, layer: AbstractAffine) -> AbstractAffine:
         if name not in keys:
             return layer
-        limit = min(layer.in_features, layer.out_features)
+        limit = min(math.prod(shape) for shape in layer.factor_shapes(1))
         if rank > limit:
             raise ValueError(
                 f"`rank` must be at most {limit}, the smaller side of {name!r}; got "
                 f"{rank}."
             )
-        down = jr.normal(keys[name], (rank, layer.in_features)) / jnp.sqrt(rank)
-        up = jnp.zeros((layer.out_features, rank))
+        down_shape, up_shape = layer.factor_shapes(rank)
+        down = jr.normal(keys[name], down_shape) / jnp.sqrt(rank)
         scale = None if alpha is None else jnp.asarray(alpha / rank, jnp.float32)
-        return with_lora(layer, down, up, scale)
+        return with_lora(layer, down, jnp.zeros(up_shape), scale)
 
-    return map_linears(adapt, pipeline)
-
-
-def _matches(name: str, target: str) -> bool:
-    if target in TARGET_GROUPS:
-        return re.fullmatch(TARGET_GROUPS[target], name) is not None
-    # No format of adapter files knows the autoencoder.
-    return not name.startswith("vae.") and (
-        name == target or name.endswith(f".{target}")
-    )
+    return map_layers(adapt, pipeline)

@@ -5,9 +5,9 @@ from typing import TypeVar
 import jax.numpy as jnp
 
 from .._custom_types import Real
-from ..layers import AbstractLinear
-from ..models import iter_linears, map_linears
-from ._linear import LoRALinear
+from ..layers import AbstractAffine
+from ..models import iter_layers, map_layers
+from ._interface import AbstractLoRA
 from ._tree import has_lora, iter_lora, with_lora
 
 
@@ -28,13 +28,13 @@ def scale_lora(pipeline: _Tree, scale: Real) -> _Tree:
     _require_lora(pipeline)
     _require_finite("scale", scale)
 
-    def one(_: str, layer: AbstractLinear) -> AbstractLinear:
-        if not isinstance(layer, LoRALinear):
+    def one(_: str, layer: AbstractAffine) -> AbstractAffine:
+        if not isinstance(layer, AbstractLoRA):
             return layer
         up = layer.lora_up * jnp.asarray(scale, layer.lora_up.dtype)
         return with_lora(layer, layer.lora_down, up, layer.lora_scale)
 
-    return map_linears(one, pipeline)
+    return map_layers(one, pipeline)
 
 
 def merge_lora(pipeline: _Tree) -> _Tree:
@@ -48,8 +48,8 @@ def merge_lora(pipeline: _Tree) -> _Tree:
     """
     _require_lora(pipeline)
 
-    return map_linears(
-        lambda _, layer: layer.merged() if isinstance(layer, LoRALinear) else layer,
+    return map_layers(
+        lambda _, layer: layer.merged() if isinstance(layer, AbstractLoRA) else layer,
         pipeline,
     )
 
@@ -80,27 +80,29 @@ def mix_lora(pipelines: Sequence[_Tree], weights: Sequence[Real]) -> _Tree:
         _require_lora(pipeline)
         _require_finite("weights", weight)
     factors: dict[str, list] = {}
+    axes: dict[str, int] = {}
     for pipeline, weight in zip(pipelines, weights, strict=True):
         for name, layer in iter_lora(pipeline):
             up = layer.lora_up * jnp.asarray(weight, layer.lora_up.dtype)
             if layer.lora_scale is not None:
                 up = layer.lora_scale * up
             factors.setdefault(name, []).append((layer.lora_down, up))
-    names = {name for name, _ in iter_linears(pipelines[0])}
+            axes[name] = layer.rank_axis
+    names = {name for name, _ in iter_layers(pipelines[0])}
     if not factors.keys() <= names:
         raise ValueError(
             "`pipelines` must be the same model; the first lacks the layer "
             f"{min(factors.keys() - names)!r}."
         )
 
-    def one(name: str, layer: AbstractLinear) -> AbstractLinear:
+    def one(name: str, layer: AbstractAffine) -> AbstractAffine:
         if name not in factors:
             return layer
         downs, ups = zip(*factors[name], strict=True)
-        down, up = jnp.concatenate(downs, axis=0), jnp.concatenate(ups, axis=1)
+        down, up = jnp.concatenate(downs, axes[name]), jnp.concatenate(ups, axis=1)
         return with_lora(layer, down, up)
 
-    return map_linears(one, pipelines[0])
+    return map_layers(one, pipelines[0])
 
 
 def _require_lora(pipeline) -> None:

@@ -1,5 +1,7 @@
 """Layers that wrap a linear layer and add a low-rank update to what it computes."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.lax as lax
@@ -8,9 +10,10 @@ from jaxtyping import Array, Float
 
 from ..kernels import lora_matmul
 from ..layers import AbstractLinear, Linear
+from ._interface import AbstractLoRA, with_added
 
 
-class LoRALinear(AbstractLinear):
+class LoRALinear(AbstractLinear, AbstractLoRA):
     r"""Maps the last axis of activations by a frozen layer and a low-rank update.
 
     $$y = W x + b + \frac{\alpha}{r} U D x$$
@@ -30,6 +33,7 @@ class LoRALinear(AbstractLinear):
     in_features: int = eqx.field(static=True)
     out_features: int = eqx.field(static=True)
     is_conv: bool = eqx.field(static=True)
+    rank_axis: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -73,17 +77,9 @@ class LoRALinear(AbstractLinear):
         update = self.lora_up @ self.lora_down
         return update if self.lora_scale is None else self.lora_scale * update
 
-    def merged(self) -> Linear:
-        """Adds the update to the weight: a layer without an adapter.
-
-        The sum is computed in the dtype of the factors, and rounded once to that of the
-        weight.
-        """
-        return _with_added(self.base, self.update())
-
     def premerged(self) -> "PremergedLinear":
         """Adds the update to the weight once for many calls, and stays trainable."""
-        merged = _with_added(self.base, lax.stop_gradient(self.update()))
+        merged = with_added(self.base, lax.stop_gradient(self.update()))
         return PremergedLinear(merged, self.lora_down, self.lora_up, self.lora_scale)
 
 
@@ -138,10 +134,3 @@ class PremergedLinear(AbstractLinear):
             x, self.base.weight, self.lora_down, self.lora_up, self.lora_scale
         )
         return self.base.add_bias(y)
-
-
-def _with_added(
-    layer: Linear, update: Float[Array, "out_features in_features"]
-) -> Linear:
-    weight = (layer.weight.astype(update.dtype) + update).astype(layer.weight.dtype)
-    return eqx.tree_at(lambda m: m.weight, layer, weight)

@@ -8,7 +8,9 @@ from ._config import (
 from ._keys import (
     checkpoint_arrays as checkpoint_arrays,
     checkpoint_key as checkpoint_key,
+    iter_layers as iter_layers,
     iter_linears as iter_linears,
+    map_layers as map_layers,
     map_linears as map_linears,
     named_parameters as named_parameters,
     Parameter as Parameter,

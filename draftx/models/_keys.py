@@ -7,14 +7,14 @@ table below, and the layout of the array itself.
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.tree_util as jtu
 import numpy as np
 
-from ..layers import AbstractLinear, Conv2d, Linear
+from ..layers import AbstractAffine, AbstractLinear, Conv2d, Layout, Linear
 
 
 # (pattern of our path, replacement), applied in order to every path.
@@ -45,7 +45,7 @@ _RENAMED = (
     (r"^owlvit\.vision_model\.pre_layrnorm\b", "owlvit.vision_model.pre_layernorm"),
 )
 _Tree = TypeVar("_Tree")
-_Layout: TypeAlias = Literal["plain", "conv", "pointwise"]
+_Layer = TypeVar("_Layer", bound=AbstractAffine)
 
 
 def checkpoint_key(path: tuple[Any, ...]) -> str:
@@ -76,7 +76,7 @@ class Parameter(NamedTuple):
 
     key: str
     leaf: Any
-    layout: _Layout
+    layout: Layout
 
     @property
     def file_shape(self) -> tuple[int, ...]:
@@ -111,10 +111,20 @@ def iter_linears(tree: Any) -> Iterator[tuple[str, AbstractLinear]]:
 
     - `tree`: A model, or any part of one.
     """
-    leaves, _ = jtu.tree_flatten_with_path(tree, is_leaf=_is_linear)
-    for path, leaf in leaves:
-        if _is_linear(leaf):
-            yield checkpoint_key(path), leaf
+    return _iter_kind(AbstractLinear, tree)
+
+
+def iter_layers(tree: Any) -> Iterator[tuple[str, AbstractAffine]]:
+    """Yields the published name and the layer of what has a weight and a bias.
+
+    Those are the linear layers and the convolutions of a model; a layer that wraps
+    another stands for both.
+
+    **Arguments:**
+
+    - `tree`: A model, or any part of one.
+    """
+    return _iter_kind(AbstractAffine, tree)
 
 
 def map_linears(
@@ -129,11 +139,22 @@ def map_linears(
     - `fn`: Gives what takes the place of the layer.
     - `tree`: A model, or any part of one.
     """
-    return jtu.tree_map_with_path(
-        lambda path, leaf: fn(checkpoint_key(path), leaf) if _is_linear(leaf) else leaf,
-        tree,
-        is_leaf=_is_linear,
-    )
+    return _map_kind(AbstractLinear, fn, tree)
+
+
+def map_layers(
+    fn: Callable[[str, AbstractAffine], AbstractAffine], tree: _Tree
+) -> _Tree:
+    """Replaces every linear layer and convolution by `fn(published name, layer)`.
+
+    A layer that wraps another stands for both.
+
+    **Arguments:**
+
+    - `fn`: Gives what takes the place of the layer.
+    - `tree`: A model, or any part of one.
+    """
+    return _map_kind(AbstractAffine, fn, tree)
 
 
 def named_parameters(model: eqx.Module) -> list[Parameter]:
@@ -173,21 +194,30 @@ def replace_parameters(model: _Tree, new_leaf: Callable[[Parameter], Any]) -> _T
     return jax.tree.unflatten(treedef, new)
 
 
-def _is_linear(node: Any) -> bool:
-    return isinstance(node, AbstractLinear)
+def _iter_kind(kind: type[_Layer], tree: Any) -> Iterator[tuple[str, _Layer]]:
+    is_layer = lambda node: isinstance(node, kind)
+    for path, leaf in jtu.tree_flatten_with_path(tree, is_leaf=is_layer)[0]:
+        if isinstance(leaf, kind):
+            yield checkpoint_key(path), leaf
+
+
+def _map_kind(kind: type, fn: Callable[[str, Any], Any], tree: _Tree) -> _Tree:
+    is_layer = lambda node: isinstance(node, kind)
+    return jtu.tree_map_with_path(
+        lambda path, leaf: fn(checkpoint_key(path), leaf) if is_layer(leaf) else leaf,
+        tree,
+        is_leaf=is_layer,
+    )
 
 
 def _parameters(model: Any) -> list[Parameter | None]:
     """One for each leaf of a model, `None` for those that no checkpoint has."""
     layouts, wrappers = {}, set()
-    is_layer = lambda node: isinstance(node, AbstractLinear | Conv2d)
+    is_layer = lambda node: isinstance(node, AbstractAffine)
     for path, layer in jtu.tree_flatten_with_path(model, is_leaf=is_layer)[0]:
-        if isinstance(layer, Conv2d):
-            layouts[f"{checkpoint_key(path)}.weight"] = "conv"
-        elif isinstance(layer, AbstractLinear):
-            if layer.is_conv:
-                layouts[f"{checkpoint_key(path)}.weight"] = "pointwise"
-            if not isinstance(layer, Linear):
+        if isinstance(layer, AbstractAffine):
+            layouts[f"{checkpoint_key(path)}.weight"] = layer.layout
+            if not isinstance(layer, Linear | Conv2d):
                 wrappers.add(path)
     parameters = []
     for path, leaf in jtu.tree_flatten_with_path(model)[0]:

@@ -131,8 +131,12 @@ def assert_equal(actual, expected):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(e))
 
 
-def random_lora(pipeline, rank=2, *, scale=None, targets=None, seed=1):
+def random_lora(
+    pipeline, rank=2, *, scale=None, targets=None, seed=1, mapped=map_linears
+):
     """On the layers whose names end in one of `targets`; on all if `None`.
+
+    Those are linear layers, or what else `mapped` reaches.
 
     Unlike a fresh adapter, it changes the model.
     """
@@ -144,8 +148,8 @@ def random_lora(pipeline, rank=2, *, scale=None, targets=None, seed=1):
     def one(name, layer):
         if name.startswith("vae.") or not (targets is None or name.endswith(targets)):
             return layer
-        down, up = draw(rank, layer.in_features), draw(layer.out_features, rank)
+        down, up = (draw(*shape) for shape in layer.factor_shapes(rank))
         array = None if scale is None else jax.device_put(np.float32(scale))
         return with_lora(layer, down, up, array)
 
-    return map_linears(one, pipeline)
+    return mapped(one, pipeline)

@@ -177,9 +177,10 @@ def check_no_lora(model: eqx.Module) -> None:
     names = [name for name, _ in iter_lora(model)]
     if names:
         raise ValueError(
-            f"`{type(model).__name__}` must be saved without LoRA; {len(names)} of its "
-            f"layers have it: {first_five(names)}. Save the LoRA alone with "
-            "`draftx.save_lora`, or put it into the weights with `draftx.merge_lora`."
+            f"`{type(model).__name__}` must be saved without LoRA: save the LoRA alone "
+            "with `draftx.save_lora`, or put it into the weights with "
+            f"`draftx.merge_lora`. {len(names)} of its layers have it, the first being "
+            f"{names[0]!r}."
         )
 
 

@@ -1,14 +1,15 @@
 import math
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
-from ...layers import AbstractLinear
+from ...layers import AbstractAffine
 from ...lora import iter_lora, with_lora
-from ...models import iter_linears, map_linears
+from ...models import iter_layers, map_layers, Parameter
 from ...pipeline import Pipeline
 from ..formats import first_five, ModelFileError, read_json, TensorFile, write_tensors
 from ._lora_keys import find_pairs, Pair
@@ -50,11 +51,11 @@ def save_lora(pipeline: Pipeline, path: str | os.PathLike) -> None:
         down, up = (np.asarray(x, np.float32) for x in (layer.lora_down, layer.lora_up))
         if layer.lora_scale is not None:
             up = up * np.asarray(layer.lora_scale, np.float32)
-        kernel = (1, 1) if layer.is_conv else ()
         # Diffusers knows one word for a UNet and another for a text encoder.
         word = "lora" if name.startswith("unet.") else "lora_linear_layer"
-        arrays[f"{name}.{word}.down.weight"] = down.reshape(*down.shape, *kernel)
-        arrays[f"{name}.{word}.up.weight"] = up.reshape(*up.shape, *kernel)
+        keys = (f"{name}.{word}.{side}.weight" for side in ("down", "up"))
+        for part in _parts(layer, keys, (down, up)):
+            arrays[part.key] = part.to_file()
     if not arrays:
         raise ValueError(
             "`pipeline` must carry a LoRA adapter; it has none. Add one with "
@@ -83,29 +84,45 @@ def load_lora(
     """
     if not math.isfinite(scale):
         raise ValueError(f"`scale` must be finite; got {scale}.")
-    file, adapter_config = _open(pathlib.Path(path))
-    linears = iter_linears(pipeline)
-    layers = {name: layer for name, layer in linears if name.startswith(_MODELS)}
-    pairs = find_pairs(file, layers, adapter_config)
+    file, path = _open(pathlib.Path(path))
+    named = iter_layers(pipeline)
+    layers = {name: layer for name, layer in named if name.startswith(_MODELS)}
+    config = path.parent / _PEFT_CONFIG
+    config = read_json(config) if config.is_file() else None
+    # PEFT reads it with its own name of a file only.
+    own, beside = (config, None) if path.name == _PEFT_NAME else (None, config)
+    pairs = find_pairs(file, layers, own, beside=beside)
     file.check_dtypes([key for pair in pairs.values() for key in pair[:2]])
     _check_shapes(file, pairs, layers)
-    arrays = {name: _read(file, pair, float(scale)) for name, pair in pairs.items()}
-    return map_linears(
+    arrays = {
+        name: _read(file, pair, layers[name], float(scale))
+        for name, pair in pairs.items()
+    }
+    return map_layers(
         lambda name, layer: with_lora(layer, *arrays.get(name, (None, None))), pipeline
     )
 
 
-def _open(path: pathlib.Path) -> tuple[TensorFile, dict[str, Any] | None]:
+def _parts(
+    layer: AbstractAffine, keys: Iterable[str], factors: Iterable[Any]
+) -> list[Parameter]:
+    """The two factors of a layer as files have them: the second is a 1x1 convolution
+    where the layer is a convolution."""
+    layouts = (layer.layout, "plain" if layer.layout == "plain" else "pointwise")
+    return [*map(Parameter, keys, factors, layouts)]
+
+
+def _open(path: pathlib.Path) -> tuple[TensorFile, pathlib.Path]:
     if path.is_file():
         if path.suffix != ".safetensors":
             raise ModelFileError(
                 f"`path` must be a .safetensors file; got {str(path)!r}. Pickles are "
                 "not read."
             )
-        return TensorFile(path), _adapter_config(path)
+        return TensorFile(path), path
     for name in (_DIFFUSERS_NAME, _PEFT_NAME):
         if (path / name).is_file():
-            return TensorFile(path / name), _adapter_config(path / name)
+            return TensorFile(path / name), path / name
     got = "has neither" if path.is_dir() else "does not exist"
     raise ModelFileError(
         f"`path` must be a .safetensors file, or a folder with {_DIFFUSERS_NAME} or "
@@ -113,23 +130,25 @@ def _open(path: pathlib.Path) -> tuple[TensorFile, dict[str, Any] | None]:
     )
 
 
-def _adapter_config(path: pathlib.Path) -> dict[str, Any] | None:
-    config = path.parent / _PEFT_CONFIG
-    # The file beside belongs to PEFT's name only.
-    return read_json(config) if path.name == _PEFT_NAME and config.is_file() else None
+def _factors(file: TensorFile, pair: Pair, layer: AbstractAffine) -> list[Parameter]:
+    """What the two tensors of a pair must be, if their rank is that of the first."""
+    rank = (file.shapes[pair.down][:1] or (0,))[0]
+    empty = (jax.ShapeDtypeStruct(s, np.float32) for s in layer.factor_shapes(rank))
+    return _parts(layer, (pair.down, pair.up), empty)
 
 
 def _check_shapes(
-    file: TensorFile, pairs: dict[str, Pair], layers: dict[str, AbstractLinear]
+    file: TensorFile, pairs: dict[str, Pair], layers: dict[str, AbstractAffine]
 ) -> None:
     wrong = []
     for name, pair in pairs.items():
-        layer, down, up = layers[name], file.shapes[pair.down], file.shapes[pair.up]
-        rank = down[0] if down else 0
-        expected = ((rank, layer.in_features), (layer.out_features, rank))
-        for key, shape, want in zip(pair[:2], (down, up), expected, strict=True):
-            if shape not in (want, (*want, 1, 1)) or rank == 0:
-                wrong.append(f"{key}: {shape}, not {want}")
+        for part in _factors(file, pair, layers[name]):
+            shape, want = file.shapes[part.key], part.file_shape
+            # A 1x1 convolution and a matrix are the same, and files differ.
+            plain = want if part.layout == "conv" else want[:2]
+            accepted = (want,) if part.layout == "conv" else (plain, (*plain, 1, 1))
+            if shape not in accepted or 0 in shape:
+                wrong.append(f"{part.key}: {shape}, not {plain}")
     if wrong:
         raise ModelFileError(
             f"{file.name!r} must be a LoRA of this model; {len(wrong)} tensors have "
@@ -137,8 +156,12 @@ def _check_shapes(
         )
 
 
-def _read(file: TensorFile, pair: Pair, scale: float) -> tuple[jax.Array, jax.Array]:
-    down, up = (file.read(key, np.float32) for key in pair[:2])
-    down, up = down.reshape(down.shape[:2]), up.reshape(up.shape[:2])
-    factor = scale * (1.0 if pair.alpha is None else pair.alpha / len(down))
+def _read(
+    file: TensorFile, pair: Pair, layer: AbstractAffine, scale: float
+) -> tuple[jax.Array, jax.Array]:
+    down, up = (
+        part.from_file(file.read(part.key, np.float32))
+        for part in _factors(file, pair, layer)
+    )
+    factor = scale * (1.0 if pair.alpha is None else pair.alpha / up.shape[1])
     return jax.device_put(down), jax.device_put(up * np.float32(factor))

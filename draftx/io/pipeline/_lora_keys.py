@@ -1,30 +1,24 @@
-"""The names that LoRA files give to their tensors: diffusers', PEFT's, kohya's."""
+"""The names that LoRA files give to their tensors: which are the factors of what."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..formats import first_five, ModelFileError, TensorFile
+from ._lora_alpha import Alpha, alpha_tensor, PeftConfig, warn_of_hearsay
+from ._lora_kinds import refuse_other_kinds
+from ._lora_names import LayerNames
 
 
 _PAIR = re.compile(
     r"(?P<layer>.+?)(?:"
     r"\.lora\.(?P<a>down|up)"  # diffusers' training scripts
     r"|\.lora_(?P<b>down|up)"  # kohya
-    r"|\.lora_(?P<c>A|B)(?:\.default)?"  # PEFT
+    r"|\.lora_(?P<c>A|B)(?:\.(?P<adapter>[^.]+))?"  # PEFT
     r"|\.lora_linear_layer\.(?P<d>down|up)"  # diffusers, text encoder, 2023
-    r"|\.processor\.to_(?P<old>q|k|v|out)_lora\.(?P<e>down|up)"  # diffusers, 2023
+    r"|\.to_(?P<old>q|k|v|out)_lora\.(?P<e>down|up)"  # diffusers, attention, 2023
     r")\.weight"
 )
-_OTHER_KINDS = {
-    "hada_": "a LoHa",
-    "lokr_": "a LoKr",
-    "dora_scale": "a DoRA",
-    "lora_magnitude_vector": "a DoRA",
-    "lora_mid": "a LoCon with a Tucker decomposition",
-    "oft_": "an OFT",
-}
 
 
 class Pair(NamedTuple):
@@ -42,129 +36,112 @@ def find_pairs(
     file: TensorFile,
     layers: Iterable[str],
     adapter_config: Mapping[str, Any] | None = None,
+    *,
+    beside: Mapping[str, Any] | None = None,
 ) -> dict[str, Pair]:
     """The pairs of a file by layer.
 
     **Arguments:**
 
     - `file`: In any of the formats.
-    - `layers`: All names of linear layers, `unet.down_blocks.0...` and
+    - `layers`: All names of layers that may be adapted, `unet.down_blocks.0...` and
         `text_encoder.text_model.encoder...`.
     - `adapter_config`: PEFT's `adapter_config.json`, if there is one.
+    - `beside`: An `adapter_config.json` which PEFT would not read with this file.
 
     **Returns:**
 
     A pair for each layer that has one; a tensor that belongs nowhere is an error.
     """
-    _refuse_other_kinds(file)
-    sides: dict[str, dict[str, str]] = {}
-    unexpected = []
+    refuse_other_kinds(file)
+    names = LayerNames(layers)
+    found: dict[str, dict[str, str]] = {}
+    adapters: set[str] = set()
+    unexpected, twice = [], []
     for key in file.shapes:
-        if match := _PAIR.fullmatch(key):
-            side = next(filter(None, match.group("a", "b", "c", "d", "e")))
-            name = match["layer"]
-            if match["old"]:
-                name += ".to_out.0" if match["old"] == "out" else f".to_{match['old']}"
-            side = {"A": "down", "B": "up"}.get(side, side)
-            sides.setdefault(name, {})[side] = key
-        elif key.endswith(".alpha"):
-            sides.setdefault(key.removesuffix(".alpha"), {})["alpha"] = key
-        else:
+        side, spellings, adapter = _parse(key)
+        layer = names.find(*spellings)
+        if layer is None:
             unexpected.append(key)
-    known = _spellings(layers)
-    alphas = _alphas_of_metadata(file, adapter_config)
-    pairs, halves = {}, []
-    for name, keys in sides.items():
-        layer = known.get(re.sub(r"^base_model\.model\.", "", name))
-        if layer is None or layer in pairs:
-            unexpected.extend(keys.values())
-        elif not keys.keys() >= {"down", "up"}:
-            halves.extend(keys.values())
-        else:
-            rank = file.shapes[keys["down"]][:1] or (0,)
-            alpha = alphas(layer, rank[0])
-            if "alpha" in keys:
-                alpha = float(file.read(keys["alpha"], "float32").mean())
-            pairs[layer] = Pair(keys["down"], keys["up"], alpha)
-    _check_all_used(file, unexpected, halves)
-    if not pairs:
+            continue
+        adapters |= {adapter} - {""}
+        if side in found.setdefault(layer, {}):
+            twice.append(key)
+        found[layer].setdefault(side, key)
+    halves = [
+        key
+        for keys in found.values()
+        if not keys.keys() >= {"down", "up"}
+        for key in keys.values()
+    ]
+    if len(adapters) > 1:
+        raise ModelFileError(
+            f"{file.name!r} must hold one adapter; it holds {sorted(adapters)}. Save "
+            "the one that is meant alone."
+        )
+    _check_all_used(file, unexpected, halves, twice)
+    if not found:
         raise ModelFileError(f"{file.name!r} must hold a LoRA; it holds no tensors.")
+    config = PeftConfig(file, adapter_config)
+    pairs, said = {}, {}
+    for layer, keys in found.items():
+        rank = (file.shapes[keys["down"]][:1] or (0,))[0]
+        alpha = _alpha(file, config, layer, rank, keys.get("alpha"))
+        pairs[layer] = Pair(keys["down"], keys["up"], alpha)
+        said[layer] = Alpha(rank, alpha)
+    warn_of_hearsay(file, said, beside)
     return pairs
 
 
-def _spellings(layers: Iterable[str]) -> dict[str, str]:
-    known = {}
-    for layer in layers:
-        model, name = layer.split(".", 1)
-        kohya = {"unet": "lora_unet_", "text_encoder": "lora_te_"}[model]
-        # The bare name is what PEFT writes for one model alone.
-        known[layer] = known[name] = known[kohya + name.replace(".", "_")] = layer
-        if model == "text_encoder":
-            known[f"{model}.{name.removeprefix('text_model.')}"] = layer
-    return known
+def _parse(key: str) -> tuple[str, list[str], str]:
+    """What a tensor is of its layer, how the layer may be spelled, and the adapter."""
+    plain = key.replace(".processor.", ".")
+    if plain.endswith(".alpha"):
+        return "alpha", [plain.removesuffix(".alpha")], ""
+    match = _PAIR.fullmatch(plain)
+    if match is None:
+        return "", [], ""
+    side = next(filter(None, match.group("a", "b", "c", "d", "e")))
+    side = {"A": "down", "B": "up"}.get(side, side)
+    name, old = match["layer"], match["old"]
+    if old is None:
+        return side, [name], match["adapter"] or ""
+    # The UNet's word, and the text encoder's.
+    inner = "to_out.0" if old == "out" else f"to_{old}"
+    return side, [f"{name}.{inner}", f"{name}.{old}_proj"], ""
 
 
-def _alphas_of_metadata(file: TensorFile, adapter_config: Mapping[str, Any] | None):
-    try:
-        config = dict(json.loads(file.metadata.get("lora_adapter_metadata", "{}")))
-    except (TypeError, ValueError) as e:
-        raise ModelFileError(f"The metadata of {file.name!r} is no JSON: {e}.") from e
-    config |= adapter_config or {}
-
-    def alpha(layer: str, rank: int) -> float | None:
-        model, name = layer.split(".", 1)
-        # Without a prefix where the file is of one model alone.
-        field = lambda key: config.get(f"{model}.{key}", config.get(key))
-        if field("use_dora") or field("lora_bias"):
-            raise ModelFileError(
-                f"{file.name!r} must hold a plain LoRA; its metadata sets `use_dora` "
-                "or `lora_bias`, which draftx does not implement."
-            )
-        value, patterns = field("lora_alpha"), field("alpha_pattern")
-        for pattern, special in (
-            patterns if isinstance(patterns, dict) else {}
-        ).items():
-            if f".{name}".endswith(f".{str(pattern).removeprefix('^')}"):
-                value = special
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ModelFileError(
-                f"`lora_alpha` of {file.name!r} must be a number; got {value!r}."
-            )
-        return float(value) * (rank**0.5 if field("use_rslora") else 1.0)
-
+def _alpha(
+    file: TensorFile, config: PeftConfig, layer: str, rank: int, key: str | None
+) -> float | None:
+    of_config = config.alpha(layer, rank)
+    if key is None:
+        return of_config
+    alpha = alpha_tensor(file, key)
+    if of_config is not None and abs(of_config - alpha) > 1e-3 * abs(alpha):
+        raise ModelFileError(
+            f"{file.name!r} must say one alpha of a layer; {key!r} is {alpha:g}, but "
+            f"its metadata says {of_config:g}."
+        )
     return alpha
 
 
-def _refuse_other_kinds(file: TensorFile) -> None:
-    for part, kind in _OTHER_KINDS.items():
-        keys = [key for key in file.shapes if part in key]
-        if keys:
-            raise ModelFileError(
-                f"{file.name!r} must hold a plain LoRA; it is {kind}, which draftx "
-                f"does not implement: {first_five(keys)}."
-            )
-
-
-def _check_all_used(file: TensorFile, unexpected: list[str], halves: list[str]) -> None:
+def _check_all_used(
+    file: TensorFile, unexpected: list[str], halves: list[str], twice: list[str]
+) -> None:
     problems = []
     if unexpected:
         problems.append(
-            f"{len(unexpected)} tensors belong to no linear layer of the UNet or the "
-            f"text encoder: {first_five(unexpected)}"
+            f"{len(unexpected)} tensors belong to no linear layer or convolution of "
+            f"the UNet or the text encoder: {first_five(unexpected)}"
         )
-        shapes = [file.shapes[key] for key in unexpected]
-        if any(len(shape) == 4 and shape[2:] != (1, 1) for shape in shapes):
-            problems.append("LoRA of 3x3 convolutions is not implemented")
         if any("text_encoder_2" in k or "lora_te2" in k for k in unexpected):
             problems.append("it was trained on SDXL, which is not supported")
         if not any("lora" in key for key in unexpected):
             problems.append("it looks like a whole model: pass it to `draftx.load`")
-    if halves:
-        problems.append(
-            f"{len(halves)} tensors lack the other half: {first_five(halves)}"
-        )
+    for keys, what in ((halves, "lack the other half"), (twice, "are there twice")):
+        if keys:
+            problems.append(f"{len(keys)} tensors {what}: {first_five(keys)}")
     if problems:
         raise ModelFileError(
             f"{file.name!r} must be a LoRA of this model, all of it; "

@@ -2,4 +2,8 @@
 
 from ._api import conv2d as conv2d
 from ._dispatch import choose_conv2d as choose_conv2d, ConvShape as ConvShape
+from ._lora import (
+    lora_conv2d as lora_conv2d,
+    lora_conv2d_reference as lora_conv2d_reference,
+)
 from ._reference import conv2d_reference as conv2d_reference

@@ -7,6 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ...layers import (
+    AbstractConv2d,
     checkpoint_if,
     Conv2d,
     KeyValue,
@@ -87,7 +88,7 @@ class DownBlock(eqx.Module):
 
     resnets: list[ResnetBlock]
     attentions: list[Transformer2D] | None
-    downsampler: Conv2d | None
+    downsampler: AbstractConv2d | None
 
     def __init__(
         self,
@@ -178,7 +179,7 @@ class UpBlock(eqx.Module):
 
     resnets: list[ResnetBlock]
     attentions: list[Transformer2D] | None
-    upsampler: Conv2d | None
+    upsampler: AbstractConv2d | None
 
     def __init__(
         self,

@@ -5,7 +5,14 @@ import jax.random as jr
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from ..._custom_types import Latents, TextEmbeddings
-from ...layers import Conv2d, GroupNorm, Remat, sinusoidal_embedding, TimestepEmbedding
+from ...layers import (
+    AbstractConv2d,
+    Conv2d,
+    GroupNorm,
+    Remat,
+    sinusoidal_embedding,
+    TimestepEmbedding,
+)
 from ._blocks import (
     BlockConditioning,
     DownBlock,
@@ -26,13 +33,13 @@ class UNet2DConditionModel(eqx.Module):
         https://arxiv.org/abs/2112.10752)
     """
 
-    conv_in: Conv2d
+    conv_in: AbstractConv2d
     time_embedding: TimestepEmbedding
     down_blocks: list[DownBlock]
     mid_block: MidBlock
     up_blocks: list[UpBlock]
     conv_norm_out: GroupNorm
-    conv_out: Conv2d
+    conv_out: AbstractConv2d
     config: UNetConfig = eqx.field(static=True)
 
     def __init__(
@@ -75,7 +82,7 @@ class UNet2DConditionModel(eqx.Module):
     @property
     def dtype(self) -> jnp.dtype:
         """The dtype of the frozen weights, in which activations are computed."""
-        return self.conv_in.weight.dtype
+        return self.conv_in.dtype
 
     def __call__(
         self,
