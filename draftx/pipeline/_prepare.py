@@ -66,14 +66,14 @@ def latent_shape(pipeline: Pipeline, sampling: Sampling) -> tuple[int, int, int]
     least = pixels * pipeline.unet.config.downsampling_factor
     sizes = []
     for name, own in (("height", height), ("width", width)):
-        value = getattr(sampling, name)
-        if value is None:
-            value = own * pixels
-        elif value % least:
+        given = getattr(sampling, name)
+        value = own * pixels if given is None else given
+        if value % least:
             nearest = max(1, round(value / least)) * least
+            got = "the model's own, " if given is None else ""
             raise ValueError(
                 f"`{name}` must be a multiple of {least} pixels, which the autoencoder "
-                f"and the UNet halve it by; got {value}. Use {nearest}."
+                f"and the UNet halve it by; got {got}{value}. Use {nearest}."
             )
         sizes.append(value // pixels)
     return (sizes[0], sizes[1], channels)

@@ -34,7 +34,7 @@ def test_the_table_is_stretched_until_it_ends_in_nothing():
     assert stretched[0] == plain[0]
     assert np.all(np.diff(stretched) < 0)
     # The move is the same at every timestep, the stretch that which keeps the first.
-    roots, moved = np.sqrt(np.float64([plain, stretched]))
+    roots, moved = np.sqrt(np.asarray([plain, stretched], np.float64))
     stretch = roots[0] / (roots[0] - roots[-1])
     np.testing.assert_allclose(moved, (roots - roots[-1]) * stretch, atol=1e-7)
 

@@ -47,7 +47,11 @@ def hub(saved, pipeline, tmp_path, monkeypatch):
                 )
         return str(tmp_path)
 
+    def list_repo_files(repo_id, *, revision):
+        return [*files, *OTHERS]
+
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
     return files, calls
 
 
@@ -61,11 +65,59 @@ def test_only_what_is_used_is_downloaded(hub, pipeline, tmp_path):
 
 def test_the_float16_variant_is_asked_for_last(hub, tmp_path):
     files, calls = hub
-    for name in [name for name in files if name.startswith("unet/diffusion")]:
-        files[name.replace(".safe", ".fp16.safe")] = files.pop(name)
+    _as_variant(files, "fp16", "unet")
     load(REPO)
     assert len(calls) == 3
     assert (tmp_path / "unet/diffusion_pytorch_model.fp16.safetensors").is_file()
+
+
+def _as_variant(files, variant, *parts):
+    for name in [name for name in files if name.split("/")[0] in parts]:
+        if name.endswith(".safetensors"):
+            files[name.replace(".safe", f".{variant}.safe")] = files.pop(name)
+
+
+def test_exactly_the_variant_asked_for_is_downloaded(hub, pipeline, tmp_path):
+    files, calls = hub
+    plain = [name for name in files if name.endswith(".safetensors")]
+    for name in plain:
+        if not name.startswith("vae/"):
+            files[name.replace(".safe", ".bf16.safe")] = files[name]
+    with pytest.warns(UserWarning, match="no 'bf16' weights of vae; those without"):
+        loaded = load(REPO, revision="abc", variant="bf16")
+    assert_equal(loaded, pipeline)
+    got = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.safetensors")}
+    assert got == {
+        "unet/diffusion_pytorch_model.bf16.safetensors",
+        "text_encoder/model.bf16.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    }
+    assert len(calls) == 3
+
+
+def test_a_variant_that_is_alone_on_the_hub_is_named(hub, tmp_path):
+    files, calls = hub
+    _as_variant(files, "bf16", "text_encoder")
+    with pytest.raises(ModelFileError) as caught:
+        load(REPO)
+    text = str(caught.value)
+    assert f"{REPO!r} on the Hugging Face Hub must have safetensors" in text
+    assert "Of text_encoder: It holds model.bf16.safetensors: pass `variant='bf16'" in (
+        text
+    )
+    assert "pytorch_model.bin is not read" in text
+    assert len(calls) == 3
+
+
+def test_a_variant_that_is_not_on_the_hub_downloads_nothing_large(hub, tmp_path):
+    with pytest.raises(ModelFileError) as caught:
+        load(REPO, variant="int8")
+    text = str(caught.value)
+    assert "safetensors of the variant 'int8' of unet, vae, text_encoder" in text
+    # What `OTHERS` has beside the plain files.
+    assert "pass `variant='fp16'`" in text
+    assert "pass `variant='non_ema'`" in text
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_another_family_is_refused_before_its_weights(hub, tmp_path):

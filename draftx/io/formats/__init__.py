@@ -20,3 +20,9 @@ from ._safetensors import (
     write_tensors as write_tensors,
 )
 from ._sha256 import check_sha256 as check_sha256
+from ._variants import (
+    check_variant as check_variant,
+    describe_files as describe_files,
+    has_weights as has_weights,
+    weight_patterns as weight_patterns,
+)

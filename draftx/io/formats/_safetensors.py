@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from ._atomic import write_file
 from ._errors import first_five, ModelFileError
+from ._variants import describe_files, find_weights
 
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -96,27 +97,28 @@ class TensorFile:
             ) from e
 
 
-def open_weights(folder: pathlib.Path, stem: str) -> TensorFile:
-    """Opens the weights in a folder: one file, shards, or else the float16 variant.
+def open_weights(
+    folder: pathlib.Path, stem: str, variant: str | None = None
+) -> TensorFile:
+    """Opens the weights in a folder: one file, or shards.
 
     **Arguments:**
 
     - `folder`: Of one model.
     - `stem`: `"model"` or `"diffusion_pytorch_model"`.
+    - `variant`: Of the weights, such as `"bf16"`. With `None` they are those without
+        one, or else those in float16.
     """
-    for variant in ("", ".fp16"):
-        whole = folder / f"{stem}{variant}.safetensors"
-        if whole.is_file():
+    for wanted in (None, "fp16") if variant is None else (variant,):
+        whole, index = find_weights(folder, stem, wanted)
+        if whole is not None:
             return TensorFile(whole)
-        index = folder / f"{stem}.safetensors.index{variant}.json"
-        if index.is_file():
+        if index is not None:
             return TensorFile(*_shards(index))
-    found = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".ckpt"))
-    hint = (
-        f" {first_five(found)} is not read: draftx reads no pickles." if found else ""
-    )
+    name = stem if variant is None else f"{stem}.{variant}"
+    there = describe_files([path.name for path in folder.glob("*")], stem)
     raise ModelFileError(
-        f"{str(folder)!r} must hold {stem}.safetensors; it does not.{hint}"
+        f"{str(folder)!r} must hold {name}.safetensors; it does not.{there}"
     )
 
 

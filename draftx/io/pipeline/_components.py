@@ -26,6 +26,7 @@ from ...models import (
 )
 from ..formats import (
     Arrays,
+    check_variant,
     first_five,
     ModelFileError,
     open_weights,
@@ -59,7 +60,11 @@ def weights_stem(cls: type) -> str:
 
 
 def load_component(
-    cls: type[Model], folder: str | pathlib.Path, *, dtype: Any = None
+    cls: type[Model],
+    folder: str | pathlib.Path,
+    *,
+    dtype: Any = None,
+    variant: str | None = None,
 ) -> Model:
     """Reads one network from its folder.
 
@@ -69,17 +74,35 @@ def load_component(
     - `folder`: Has `config.json` and the weights, as diffusers or transformers write
         them.
     - `dtype`: To compute in; float32 if `None`, whatever the file has.
+    - `variant`: Of the weights, as in [`draftx.load`][].
     """
     folder, dtype = pathlib.Path(folder), check_dtype(dtype)
+    config = read_json(folder / "config.json")
+    return build_component(cls, config, folder, dtype, check_variant(variant))
+
+
+def build_component(
+    cls: type[Model],
+    config: Mapping[str, Any],
+    folder: pathlib.Path,
+    dtype: Any,
+    variant: str | None,
+) -> Model:
+    """Makes one network of its config, and fills it with the weights of its folder.
+
+    **Arguments:**
+
+    - `config`: The parsed `config.json`, which may have been repaired.
+    - `cls`, `folder`, `dtype`, `variant`: As for `load_component`.
+    """
     path = folder / "config.json"
-    config = read_json(path)
     _check_class(cls, config, path)
     try:
         config = _CONFIGS[cls].from_dict(config)
         skeleton = eqx.filter_eval_shape(cls, config, dtype=dtype, key=jr.key(0))
     except (TypeError, ValueError, AttributeError, ArithmeticError, IndexError) as e:
         raise ModelFileError(f"{str(path)!r} describes no {cls.__name__}: {e}") from e
-    return fill(skeleton, open_weights(folder, weights_stem(cls)))
+    return fill(skeleton, open_weights(folder, weights_stem(cls), variant))
 
 
 def fill(

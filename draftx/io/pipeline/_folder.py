@@ -1,26 +1,35 @@
 """Reading the folder of a whole pipeline, as diffusers writes it."""
 
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from ...diffusion import DDIM, SchedulerConfig
 from ...models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from ...pipeline import Pipeline
-from ..formats import ModelFileError, read_json
-from ._components import load_component
+from ..formats import describe_files, has_weights, ModelFileError, read_json
+from ._components import build_component, load_component, weights_stem
+from ._repair import repair_scheduler, repair_unet
 from ._tokenizer import check_tokenizer, load_tokenizer
 
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+NETWORKS = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+}
 _LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_config.json")
 
 
-def load_folder(folder: pathlib.Path, dtype: Any) -> Pipeline:
+def load_folder(
+    folder: pathlib.Path, dtype: Any, variant: str | None = None
+) -> Pipeline:
     """**Arguments:**
 
     - `folder`: Has `model_index.json` and a folder for each part.
-    - `dtype`: As in [`draftx.load`][].
+    - `dtype`, `variant`: As in [`draftx.load`][].
     """
     check_model_index(read_model_index(folder), str(folder))
     missing = [part for part in _PARTS if not (folder / part).is_dir()]
@@ -29,18 +38,26 @@ def load_folder(folder: pathlib.Path, dtype: Any) -> Pipeline:
             f"{str(folder)!r} must have the folders {', '.join(_PARTS)}; missing are "
             f"{', '.join(missing)}."
         )
+    variants = _variants_of_parts(folder, variant)
     path = folder / "scheduler" / "scheduler_config.json"
-    scheduler = read_json(path)
+    scheduler = repair_scheduler(read_json(path), path)
     try:
         sampler = DDIM(SchedulerConfig.from_dict(scheduler))
     except (TypeError, ValueError) as e:
         raise ModelFileError(f"{str(path)!r} describes no scheduler: {e}") from e
     # The large files last: what is wrong elsewhere is found at once.
     tokenizer = load_tokenizer(folder / "tokenizer")
-    text_encoder = load_component(CLIPTextModel, folder / "text_encoder", dtype=dtype)
+    path = folder / "unet" / "config.json"
+    unet_config = repair_unet(read_json(path), path)
+    load = lambda cls, part: load_component(
+        cls, folder / part, dtype=dtype, variant=variants[part]
+    )
+    text_encoder = load(CLIPTextModel, "text_encoder")
     check_tokenizer(tokenizer, text_encoder, folder)
-    vae = load_component(AutoencoderKL, folder / "vae", dtype=dtype)
-    unet = load_component(UNet2DConditionModel, folder / "unet", dtype=dtype)
+    vae = load(AutoencoderKL, "vae")
+    unet = build_component(
+        UNet2DConditionModel, unet_config, path.parent, dtype, variants["unet"]
+    )
     channels = vae.config.latent_channels
     if unet.config.in_channels != channels:
         raise ModelFileError(
@@ -81,15 +98,40 @@ def check_model_index(index: Mapping[str, Any], name: str) -> None:
             f"`source` must be a Stable Diffusion 1.x or 2.x model; {name!r} is a "
             f"{kind}. SDXL has two text encoders and is not supported."
         )
-    for part, cls in (
-        ("unet", "UNet2DConditionModel"),
-        ("vae", "AutoencoderKL"),
-        ("text_encoder", "CLIPTextModel"),
-    ):
+    for part, cls in NETWORKS.items():
         entry = index.get(part)
         got = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
-        if got != cls:
+        if got != cls.__name__:
             raise ModelFileError(
                 "`source` must be a Stable Diffusion 1.x or 2.x model, whose "
-                f"{part} is a {cls}; that of {name!r}, a {kind}, is {got!r}."
+                f"{part} is a {cls.__name__}; that of {name!r}, a {kind}, is {got!r}."
             )
+
+
+def _variants_of_parts(
+    folder: pathlib.Path, variant: str | None
+) -> dict[str, str | None]:
+    """Which variant each network is read of: the one asked for, where it has that."""
+    stems = {part: weights_stem(cls) for part, cls in NETWORKS.items()}
+    found: dict[str, str | None] = {
+        part: variant if has_weights(folder / part, stem, variant) else None
+        for part, stem in stems.items()
+    }
+    lacking = [part for part, of_part in found.items() if of_part is None]
+    if variant is None or not lacking:
+        return found
+    if len(lacking) == len(found):
+        names = {path.name for part in stems for path in (folder / part).glob("*")}
+        there = "".join(
+            describe_files(names, stem) for stem in sorted({*stems.values()})
+        )
+        raise ModelFileError(
+            f"`variant` must be None or a variant that {str(folder)!r} has; got "
+            f"{variant!r}, and no part has weights of that name.{there}"
+        )
+    warnings.warn(
+        f"{str(folder)!r} has no {variant!r} weights of {', '.join(lacking)}; those "
+        "without a variant are read, as diffusers' pipeline does.",
+        stacklevel=4,
+    )
+    return found

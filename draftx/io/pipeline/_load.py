@@ -3,7 +3,7 @@ import pathlib
 from typing import Any
 
 from ...pipeline import Pipeline
-from ..formats import ModelFileError, TensorFile
+from ..formats import check_variant, ModelFileError, TensorFile
 from ..sources import EmbeddedFolder, is_repo_id
 from ._components import check_dtype
 from ._folder import load_folder
@@ -11,7 +11,11 @@ from ._hub import download
 
 
 def load(
-    source: str | os.PathLike, *, dtype: Any = None, revision: str | None = None
+    source: str | os.PathLike,
+    *,
+    dtype: Any = None,
+    revision: str | None = None,
+    variant: str | None = None,
 ) -> Pipeline:
     """Loads a text-to-image model.
 
@@ -24,13 +28,20 @@ def load(
         files have. `jnp.bfloat16` halves memory.
     - `revision`: A branch, tag or commit of the repository; pin it for results that
         can be reproduced.
+    - `variant`: Of the weights, such as `"bf16"` for files called
+        `diffusion_pytorch_model.bf16.safetensors`. Parts without it are read without,
+        with a warning. With `None`, float16 ones are read where there are no others.
+
+    Configs of 2022 are repaired as diffusers' pipeline does, with a warning:
+    `steps_offset` of the scheduler becomes 1, its `clip_sample` false, and a
+    `sample_size` below 64 written before diffusers 0.9 becomes 64.
 
     **Returns:**
 
     The pipeline. A file that is damaged or does not fit is a
     [`draftx.io.ModelFileError`][]; there is no partly loaded model.
     """
-    dtype = check_dtype(dtype)
+    dtype, variant = check_dtype(dtype), check_variant(variant)
     path = pathlib.Path(source)
     is_hub = (
         isinstance(source, str)
@@ -44,11 +55,12 @@ def load(
             f"{revision!r} for {str(source)!r}."
         )
     if is_hub:
-        return load_folder(download(str(source), revision), dtype)
+        return load_folder(download(str(source), revision, variant), dtype, variant)
     if source == "tiny":
-        return load_folder(EmbeddedFolder("tiny").find("the embedded model"), dtype)
+        folder = EmbeddedFolder("tiny").find("the embedded model")
+        return load_folder(folder, dtype, variant)
     if path.is_dir():
-        return load_folder(path, dtype)
+        return load_folder(path, dtype, variant)
     if path.is_file():
         raise ModelFileError(_about_file(path))
     raise ModelFileError(

@@ -119,7 +119,7 @@ class UNetConfig:
         for name in _PER_LEVEL:
             numbers = config.get(name)
             if isinstance(one_value(numbers), list) and not all(
-                isinstance(n, int) for n in numbers
+                isinstance(n, int) for n in numbers or ()
             ):
                 raise ConfigError(
                     f"`{name}` of the UNet must be numbers, one per level; got "
