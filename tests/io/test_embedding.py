@@ -14,12 +14,13 @@ from safetensors.numpy import save_file
 import draftx
 from draftx import load, load_embedding, save
 from draftx.io import ModelFileError
+from draftx.io.pipeline._configs import config_dict
 from draftx.lora import iter_lora
-from draftx.models import CLIPTokenizer
+from draftx.models import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..helpers import relative_error
 from .test_pickle import contiguous, write_zip
-from .tiny import assert_equal, random_lora
+from .tiny import assert_equal, random_lora, random_model
 
 
 WIDTH = 12
@@ -220,11 +221,30 @@ def test_a_word_trains(short_pipeline, tmp_path):
     assert_equal(result.pipeline.text_encoder, new.text_encoder)
 
 
+def test_the_ends_are_not_the_last_rows_of_a_larger_embedding():
+    """Of a text encoder that is saved alone, without the tokenizer that knows."""
+    config = CLIPTextConfig(
+        vocab_size=49408 + 3,
+        hidden_size=2,
+        intermediate_size=2,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+    )
+    rng = np.random.default_rng(0)
+    written = config_dict(random_model(CLIPTextModel, config, rng))
+    assert (written["bos_token_id"], written["eos_token_id"]) == (49406, 49407)
+    assert written["vocab_size"] == 49411
+
+
 @pytest.mark.parametrize(
     ("tensors", "token", "message"),
     [
-        ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "<a>", "several, .*, as of SDXL"),
-        ({"clip_l": (2, WIDTH)}, "<a>", "as of SDXL"),
+        (
+            {"clip_l": (2, 768), "clip_g": (2, 1280)},
+            "<a>",
+            "words of SDXL do: .*clip_g",
+        ),
+        ({"clip_l": (2, WIDTH)}, "<a>", "SDXL do: clip_l"),
         ({"<a>": (768,)}, None, r"vectors of 12 numbers.*\(768,\).*2\.x 1024"),
         ({"<a>": (1, 1, WIDTH)}, None, r"the shape \(1, 1, 12\)"),
         ({"<a>": (0, WIDTH)}, None, r"the shape \(0, 12\)"),

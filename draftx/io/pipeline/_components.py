@@ -186,7 +186,7 @@ def save_component(
     - `model`: Without LoRA.
     - `folder`: Gets `config.json` and the weights, in the dtype that they have.
     - `token_ids`: `bos_token_id` and so on, for the text encoder's config. By default
-        the last two ids of the vocabulary, as in CLIP.
+        the last two ids of the vocabulary, at most CLIP's own 49,408.
     """
     folder = pathlib.Path(folder)
     check_no_lora(model)

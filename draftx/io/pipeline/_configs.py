@@ -5,7 +5,12 @@ from typing import Any
 
 import equinox as eqx
 
-from ...models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from ...models import (
+    AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextModel,
+    UNet2DConditionModel,
+)
 
 
 # Diffusers rewrites the sample size of UNets that say they come from before 0.9.
@@ -48,11 +53,13 @@ def config_dict(model: eqx.Module) -> dict[str, Any]:
         )
     config = dataclasses.asdict(model.config)
     if isinstance(model, CLIPTextModel):
-        vocab_size, dtype = model.config.vocab_size, model.token_embedding.dtype
+        dtype = model.token_embedding.dtype
+        # Rows after those of CLIP's own vocabulary are learned words, or padding.
+        end = min(model.config.vocab_size, CLIPTextConfig().vocab_size) - 1
         ids = dict(
-            bos_token_id=vocab_size - 2,
-            eos_token_id=vocab_size - 1,
-            pad_token_id=vocab_size - 1,
+            bos_token_id=end - 1,
+            eos_token_id=end,
+            pad_token_id=end,
             projection_dim=model.config.hidden_size,
             torch_dtype=dtype.name,
         )

@@ -113,8 +113,8 @@ def _find(file: TensorFile | Arrays, texts: dict[str, str]) -> _Entry:
     if _OTHER_MODELS & set(keys):
         raise ModelFileError(
             f"{file.name!r} must be a word of Stable Diffusion 1.x or 2.x, which have "
-            f"one text encoder; it has vectors for several, {first_five(keys)}, as of "
-            "SDXL."
+            "one text encoder; it names its vectors by text encoder, as words of SDXL "
+            f"do: {first_five(keys)}."
         )
     parameters = [key for key in keys if key.startswith(_PARAMETERS)]
     if len(parameters) == 1:
