@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from draftx.diffusion import Denoiser
-from draftx.layers import AbstractLinear, Remat
+from draftx.layers import AbstractAffine, Remat
 from draftx.lora import lora_filter, with_lora
-from draftx.models import map_linears, UNet2DConditionModel, UNetConfig
+from draftx.models import map_layers, UNet2DConditionModel, UNetConfig
 
 from ..helpers import relative_error
 from ..models.parity import jit_quickly
@@ -32,17 +32,17 @@ _TIMESTEPS = np.asarray([801, 401, 1])
 
 @pytest.fixture(scope="module")
 def problem():
-    """A UNet with an adapter on every linear layer, and something to denoise."""
+    """A UNet with an adapter on every layer, and something to denoise."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
     unet = eqx.filter_eval_shape(UNet2DConditionModel, _CONFIG, key=jr.key(0))
     unet = jax.tree.map(lambda x: 0.3 * draw(*x.shape), unet)
 
-    def adapt(_: str, layer: AbstractLinear) -> AbstractLinear:
-        down, up = draw(2, layer.in_features), 0.1 * draw(layer.out_features, 2)
-        return with_lora(layer, down, up, jnp.asarray(0.5))
+    def adapt(_: str, layer: AbstractAffine) -> AbstractAffine:
+        down, up = (draw(*shape) for shape in layer.factor_shapes(2))
+        return with_lora(layer, down, 0.1 * up, jnp.asarray(0.5))
 
-    unet = map_linears(adapt, unet)
+    unet = map_layers(adapt, unet)
     latents, cotangent = draw(3, 4, 2, 4), draw(3, 4, 2, 4)
     return unet, latents, draw(3, 5, 6), draw(3, 5, 6), cotangent
 
