@@ -13,7 +13,13 @@ from ..models import ConfigError, known_fields
 _SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 _PREDICTIONS = ("epsilon", "sample", "v_prediction")
 _SPACINGS = ("leading", "trailing", "linspace")
-_FIXED = {"thresholding": False}
+_FIXED = {
+    "thresholding": False,
+    # Whether the model is told something else than the timestep, and whether it is of a
+    # straight line between data and noise.
+    "timestep_type": "discrete",
+    "use_flow_sigmas": False,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +98,7 @@ class SchedulerConfig:
         for name, accepted in _FIXED.items():
             if config.get(name) not in (None, accepted):
                 raise ConfigError(
-                    f"`{name}` of the scheduler must be {accepted}; got "
+                    f"`{name}` of the scheduler must be {accepted!r}; got "
                     f"{config[name]!r}, which draftx does not implement."
                 )
         missing: dict[str, Any] = dict(

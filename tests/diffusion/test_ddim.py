@@ -96,10 +96,38 @@ def test_published_file_is_the_default():
     np.testing.assert_array_equal(_timesteps(_sampler(), 50)[[0, 1, -1]], [981, 961, 1])
 
 
-def test_null_is_absent_and_a_switch_at_null_is_off():
-    numbers = ("trained_betas", "beta_start", "prediction_type", "thresholding")
-    null = SchedulerConfig.from_dict(dict.fromkeys(numbers))
-    assert null == SchedulerConfig.from_dict({})
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("num_train_timesteps", [1000, None]),
+        ("beta_start", [0.00085, [0.00085]]),
+        ("beta_end", [0.012]),
+        ("beta_schedule", ["scaled_linear"]),
+        ("trained_betas", [None]),
+        ("clip_sample", [False, None]),
+        ("clip_sample_range", [1.0, None]),
+        ("set_alpha_to_one", [False, None]),
+        ("steps_offset", [1, [1]]),
+        ("prediction_type", ["epsilon", None]),
+        ("thresholding", [False, None]),
+        ("dynamic_thresholding_ratio", [0.995, None]),
+        ("sample_max_value", [1.0, None]),
+        ("timestep_spacing", ["leading", None]),
+        ("rescale_betas_zero_snr", [False, None]),
+        # Of other schedulers.
+        ("timestep_type", ["discrete", None]),
+        ("use_flow_sigmas", [False, None]),
+        ("skip_prk_steps", [True, None]),
+        ("use_karras_sigmas", [True, None]),
+    ],
+)
+def test_other_words_for_the_same_are_read(field, values):
+    for value in values:
+        read = SchedulerConfig.from_dict(SD14 | {field: value})
+        assert read == SchedulerConfig(), value
+
+
+def test_a_switch_at_null_is_off():
     # A file without the switch has it on.
     assert SchedulerConfig.from_dict({}).set_alpha_to_one
     assert not SchedulerConfig.from_dict({"set_alpha_to_one": None}).set_alpha_to_one
@@ -164,6 +192,8 @@ def test_number_of_steps_error_text(num_steps):
         (dict(prediction_type="flow"), "`prediction_type` .* got 'flow'"),
         (dict(timestep_spacing="karras"), "`timestep_spacing` .* got 'karras'"),
         (dict(thresholding=True), "`thresholding` .* must be False; got True"),
+        (dict(timestep_type="continuous"), "`timestep_type` .* got 'continuous'"),
+        (dict(use_flow_sigmas=True), "`use_flow_sigmas` .* must be False; got True"),
     ],
 )
 def test_what_is_not_implemented_is_refused(changes, text):

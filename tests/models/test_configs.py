@@ -1,5 +1,6 @@
 """`config.json`: what is read, what is passed over, and what is refused."""
 
+import copy
 import dataclasses
 import inspect
 
@@ -7,6 +8,7 @@ import pytest
 
 from draftx.models import (
     AutoencoderConfig,
+    CLIPConfig,
     CLIPTextConfig,
     ConfigError,
     UNetConfig,
@@ -245,6 +247,56 @@ def test_missing_fields_are_those_of_the_libraries_live():
 def test_text_towers_are_read_from_files_of_both():
     both = {"model_type": "clip", "text_config": _SD14_TEXT | {"hidden_size": 96}}
     assert CLIPTextConfig.from_dict(both) == CLIPTextConfig(hidden_size=96)
+
+
+# A file of both of CLIP's towers, and what it says of `text.hidden_size`,
+# `text.hidden_act` and `vision.patch_size`.
+_TOWERS = [
+    (
+        dict(text_config=dict(hidden_size=96), vision_config=dict(image_size=64)),
+        (96, "quick_gelu", 32),
+    ),
+    (
+        dict(
+            text_config=dict(hidden_size=96, hidden_act="gelu", eos_token_id=2),
+            vision_config=dict(image_size=64, patch_size=8, hidden_act="gelu"),
+            text_config_dict=dict(hidden_size=48, num_hidden_layers=3),
+            vision_config_dict=dict(patch_size=16),
+        ),
+        (48, "quick_gelu", 16),
+    ),
+    (
+        dict(
+            text_config=dict(hidden_size=96, hidden_act="gelu"),
+            text_config_dict=None,
+            vision_config_dict=dict(patch_size=8, hidden_size=36),
+        ),
+        (96, "gelu", 8),
+    ),
+]
+
+
+@pytest.mark.parametrize(("towers", "expected"), _TOWERS)
+def test_the_older_name_of_a_tower_wins_over_the_newer(towers, expected):
+    read = CLIPConfig.from_dict(towers)
+    actual = (read.text.hidden_size, read.text.hidden_act, read.vision.patch_size)
+    assert actual == expected
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("towers", [towers for towers, _ in _TOWERS])
+def test_towers_are_those_of_transformers_live(towers):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.CLIPConfig.from_dict(copy.deepcopy(towers))
+    ours = CLIPConfig.from_dict(towers)
+    assert ours.eos_token_id == theirs.text_config.eos_token_id
+    for read, judge in (
+        (ours.text, theirs.text_config),
+        (ours.vision, theirs.vision_config),
+    ):
+        fields = dataclasses.asdict(read)
+        assert fields == {field: getattr(judge, field) for field in fields}
 
 
 def test_sizes_may_be_pairs():

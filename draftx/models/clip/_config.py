@@ -122,18 +122,26 @@ _VIT_B_32 = CLIPConfig(
     projection_dim=512,
     eos_token_id=49407,
 )
+_TOWERS = {
+    "text": dataclasses.asdict(_VIT_B_32.text)
+    | {"eos_token_id": _VIT_B_32.eos_token_id},
+    "vision": dataclasses.asdict(_VIT_B_32.vision),
+}
 _TOWER_FIXED = {"hidden_act": ("quick_gelu", "gelu"), "num_channels": (3,)}
 
 
 def _tower(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    part = config.get(f"{name}_config")
+    part, older = config.get(f"{name}_config"), config.get(f"{name}_config_dict")
+    if isinstance(older, Mapping):
+        # Where files have both, transformers lets this one win, defaults included.
+        part = {**(part or {}), **_TOWERS[name], **older}
     if not isinstance(part, Mapping):
         raise ConfigError(
             f"`{name}_config` must be there, as in the config.json of a CLIPModel; "
             f"got {part!r}."
         )
     for field, accepted in _TOWER_FIXED.items():
-        if part.get(field, accepted[0]) not in accepted:
+        if part.get(field) not in (None, *accepted):
             raise ConfigError(
                 f"`{field}` of CLIP's {name} tower must be one of {list(accepted)}; "
                 f"got {part[field]!r}, which is not implemented."
