@@ -287,6 +287,14 @@ def test_paths_that_are_no_file(pipeline, tmp_path):
         load_embedding(pipeline, tmp_path)
 
 
+def test_a_word_given_as_a_model(tmp_path):
+    path = tmp_path / "learned_embeds.safetensors"
+    write_diffusers(path, "<toy>", vectors(WIDTH))
+    for source in (path, tmp_path):
+        with pytest.raises(ModelFileError, match=r"is a learned word.*load_embedding"):
+            load(source)
+
+
 def test_nothing_in_a_pickle_is_run(pipeline, tmp_path):
     class Call:
         def __reduce__(self):

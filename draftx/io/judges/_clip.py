@@ -24,7 +24,7 @@ from ..formats import (
     read_json,
     TensorFile,
 )
-from ..pipeline import fill
+from ..pipeline import fill, load_tokenizer
 
 
 Tower = TypeVar("Tower", CLIPModel, CLIPVisionModelWithProjection)
@@ -137,11 +137,7 @@ def read_tokenizer(folder: pathlib.Path, vocab_size: int) -> CLIPTokenizer:
     - `folder`: Has `vocab.json` and `merges.txt`, or `tokenizer.json`.
     - `vocab_size`: Of the model, which it must fit.
     """
-    try:
-        tokenizer = CLIPTokenizer.from_folder(folder)
-    # The library behind it raises bare `Exception`s.
-    except Exception as e:
-        raise ModelFileError(f"{str(folder)!r} holds no CLIP tokenizer: {e}") from e
+    tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size != vocab_size:
         raise ModelFileError(
             f"The tokenizer of {str(folder)!r} must have the model's {vocab_size} ids; "

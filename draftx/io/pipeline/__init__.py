@@ -14,3 +14,4 @@ from ._learned import (
 from ._load import load as load
 from ._lora import load_lora as load_lora, save_lora as save_lora
 from ._save import save as save
+from ._tokenizer import load_tokenizer as load_tokenizer

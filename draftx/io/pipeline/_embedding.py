@@ -19,7 +19,7 @@ from ..formats import (
 
 
 # In a folder, as diffusers saves and looks for them.
-_NAMES = ("learned_embeds.safetensors", "learned_embeds.bin")
+EMBEDDING_FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
 # The web UI's, in its two formats.
 _PARAMETERS, _UNNAMED = "string_to_param.", "emb_params"
 # One tensor for each text encoder of a model that has several.
@@ -93,15 +93,18 @@ def load_embedding(
 def _open(path: pathlib.Path) -> tuple[TensorFile | Arrays, dict[str, str]]:
     """The tensors of a file, and its strings."""
     if path.is_dir():
-        found = [path / name for name in _NAMES if (path / name).is_file()]
+        found = [path / name for name in EMBEDDING_FILES if (path / name).is_file()]
         if not found:
             raise ModelFileError(
-                f"`path` must be a file, or a folder with {' or '.join(_NAMES)}; "
-                f"{str(path)!r} has neither."
+                "`path` must be a file, or a folder with "
+                f"{' or '.join(EMBEDDING_FILES)}; {str(path)!r} has neither."
             )
         path = found[0]
     if not path.is_file():
-        raise ModelFileError(f"`path` must be a file; {str(path)!r} does not exist.")
+        raise ModelFileError(
+            f"`path` must be a file or a folder; {str(path)!r} does not exist. A word "
+            "on the Hugging Face Hub is downloaded first, by `hf download owner/name`."
+        )
     if path.suffix == ".safetensors":
         return TensorFile(path), {}
     arrays, texts = read_torch_contents(path)

@@ -10,6 +10,7 @@ from ...models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 from ...pipeline import Pipeline
 from ..formats import describe_files, has_weights, ModelFileError, read_json
 from ._components import build_component, load_component, weights_stem
+from ._embedding import EMBEDDING_FILES
 from ._repair import repair_scheduler, repair_unet
 from ._tokenizer import check_tokenizer, load_tokenizer
 
@@ -81,6 +82,11 @@ def read_model_index(folder: pathlib.Path) -> dict[str, Any]:
         got = (
             "is a LoRA: load the model that it was trained on, then the LoRA with "
             "`draftx.load_lora`"
+        )
+    elif any((folder / name).is_file() for name in EMBEDDING_FILES):
+        got = (
+            "is a learned word: load the model that it was learned with, then the word "
+            "with `draftx.load_embedding`"
         )
     elif (folder / "config.json").is_file():
         got = "is one part of a model: pass the folder above it"

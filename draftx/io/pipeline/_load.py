@@ -72,10 +72,16 @@ def load(
 def _about_file(path: pathlib.Path) -> str:
     rule = "`source` must be a folder, not a single file"
     if path.suffix == ".safetensors":
-        if any("lora" in key for key in TensorFile(path).shapes):
+        shapes = TensorFile(path).shapes
+        if any("lora" in key for key in shapes):
             return (
                 f"{rule}; {str(path)!r} is a LoRA. Load the model that it was trained "
                 "on, then the LoRA with `draftx.load_lora`."
+            )
+        if len(shapes) == 1:
+            return (
+                f"{rule}; {str(path)!r} is a learned word. Load the model that it was "
+                "learned with, then the word with `draftx.load_embedding`."
             )
     return (
         f"{rule}; got {str(path)!r}. Convert it with diffusers, "
