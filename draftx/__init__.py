@@ -32,6 +32,7 @@ from .finetuning import (
     AbstractPenalty as AbstractPenalty,
     adamw as adamw,
     AlignProp as AlignProp,
+    Checkpoints as Checkpoints,
     DDPO as DDPO,
     DPG as DPG,
     DRaFT as DRaFT,

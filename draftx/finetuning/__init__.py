@@ -34,6 +34,7 @@ from .training import (
     AbstractCallback as AbstractCallback,
     adamw as adamw,
     Callback as Callback,
+    Checkpoints as Checkpoints,
     finetune as finetune,
     FinetuneResult as FinetuneResult,
     objective as objective,

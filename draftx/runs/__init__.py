@@ -18,5 +18,5 @@ from ._scenes import (
     TRAIN_ANIMALS as TRAIN_ANIMALS,
     train_scenes as train_scenes,
 )
-from ._signals import EXIT_CODES as EXIT_CODES, StopSignals as StopSignals
+from .._signals import EXIT_CODES as EXIT_CODES, StopSignals as StopSignals
 from ._words import ANIMALS as ANIMALS, WORD_LISTS as WORD_LISTS

@@ -6,6 +6,10 @@ from ._callbacks import (
     check_callbacks as check_callbacks,
     ProgressBar as ProgressBar,
 )
+from ._checkpoints import (
+    Checkpoints as Checkpoints,
+    describe_training as describe_training,
+)
 from ._finetune import finetune as finetune
 from ._optimizer import (
     adamw as adamw,

@@ -16,6 +16,14 @@ class AbstractCallback(abc.ABC):
         """Hears how many steps there will be at most; nothing, unless overridden."""
         del num_train_steps
 
+    def resume(self, history: list[dict[str, Any]]) -> None:
+        """Hears, after `begin`, that a saved training goes on after these rows.
+
+        It had been told of them before, and perhaps of later ones, which are lost and
+        will be taken again. Nothing, unless overridden.
+        """
+        del history
+
     def needs_pipeline(self) -> bool:
         """Says whether to be given the pipeline, which is a copy of the adapter.
 
@@ -52,6 +60,12 @@ class ProgressBar(AbstractCallback):
     def begin(self, num_train_steps: int) -> None:
         self._bar = tqdm(total=num_train_steps, desc="fine-tuning")
         self._shown = {}
+
+    def resume(self, history: list[dict[str, Any]]) -> None:
+        if self._bar is not None:
+            # What was done before does not count for the time that is left.
+            self._bar.initial = self._bar.n = len(history)
+            self._bar.refresh()
 
     def needs_pipeline(self) -> bool:
         return False

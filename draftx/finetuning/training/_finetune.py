@@ -8,6 +8,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
 from ..._checks import check_is, check_whole
+from ..._custom_types import WholeLike
 from ..._table import Rows, Table
 from ...episodes import make_task, Memory
 from ...pipeline import latent_shape, Pipeline, Sampling
@@ -15,6 +16,7 @@ from ...rewards import Reward, RewardError
 from ..estimators import AbstractGradientEstimator
 from ..evaluation import Evaluation
 from ._callbacks import Callback, check_callbacks, ProgressBar
+from ._checkpoints import Checkpoints, describe_training
 from ._optimizer import adamw, as_optimizer, Optimizer
 from ._result import FinetuneResult
 from ._reward_gradient import check_task, split
@@ -32,13 +34,14 @@ def finetune(
     *,
     method: AbstractGradientEstimator,
     key: PRNGKeyArray,
-    num_train_steps: int,
-    batch_size: int,
+    num_train_steps: WholeLike,
+    batch_size: WholeLike,
     optimizer: Optimizer = adamw(),
     memory: Memory = Memory(),
     evaluation: Evaluation | None = None,
     stopping: Stopping = Stopping(),
     callbacks: Sequence[Callback] = (ProgressBar(),),
+    checkpoints: Checkpoints | None = None,
 ) -> FinetuneResult:
     r"""Trains the adapter of a pipeline to ascend a reward.
 
@@ -75,6 +78,8 @@ def finetune(
     - `callbacks`: Each called after every step with the row of the history and the
         pipeline as it is then: for saving, drawing, or stopping by an exception. `()`
         is silent.
+    - `checkpoints`: Where the training is saved, and goes on from when it is called
+        again; `None` is nowhere.
 
     **Returns:**
 
@@ -100,11 +105,14 @@ def finetune(
     check_is("stopping", stopping, Stopping, "draftx.Stopping(max_skipped_steps=3)")
     optimizer = as_optimizer(optimizer)
     check_callbacks(callbacks)
+    if checkpoints is not None:
+        example = 'draftx.Checkpoints("run/checkpoints")'
+        check_is("checkpoints", checkpoints, Checkpoints, example)
     table, total = Table.of(prompts), sampling.num_inference_steps
     method.check(total)
     check_trained(pipeline, method, sampling)
-    check_whole("num_train_steps", num_train_steps)
-    check_whole("batch_size", batch_size)
+    num_train_steps = check_whole("num_train_steps", num_train_steps)
+    batch_size = check_whole("batch_size", batch_size)
     method.check_batch(batch_size)
     cost = method.budget(total, batch_size, guided=sampling.is_guided)
     stopping.check(evaluation, cost)
@@ -125,6 +133,16 @@ def finetune(
         error.result = FinetuneResult(pipeline, [])
         raise
 
+    facts = None
+    if checkpoints is not None:
+        options = dict(
+            reward=task.reward,
+            sampling=sampling,
+            method=method,
+            batch_size=batch_size,
+            memory=memory,
+        )
+        facts = describe_training(pipeline, table, key, options)
     everywhere = NamedSharding(mesh, PartitionSpec())
     trainable, task = split(task)
     training = Training(task, method, key, optimizer, mesh, shape)
@@ -145,5 +163,7 @@ def finetune(
         stopping=stopping,
         cost=cost,
         callbacks=callbacks,
+        checkpoints=checkpoints,
+        facts=facts,
     )
     return run.train(take_step, state)

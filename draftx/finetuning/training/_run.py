@@ -1,19 +1,23 @@
-"""The bookkeeping of a training: rows, evaluations, and when it is to end."""
+"""The bookkeeping of a training: rows, evaluations, checkpoints, and its end."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._signals import StopSignals
 from ...episodes import Budget
+from ...io.checkpoints import Checkpoint, from_arrays, to_arrays
 from ...pipeline import Pipeline
 from ...rewards import check_finite, RewardError
 from ..evaluation import Evaluation
 from ._callbacks import AbstractCallback, Callback
+from ._checkpoints import Checkpoints
 from ._optimizer import warn_of_unused_gradients
 from ._result import FinetuneResult
 from ._stopping import Stopping
@@ -35,13 +39,17 @@ class Run:
         stopping: Stopping,
         cost: Budget | None,
         callbacks: Sequence[Callback],
+        checkpoints: Checkpoints | None = None,
+        facts: Mapping[str, str] | None = None,
     ):
         """**Arguments:**
 
         - `whole`: Makes the pipeline of what is trained, as arrays of its own: those of
             the state are given up by the next step.
         - `cost`: Of one step, in all but seconds; `None` if it is not known.
-        - `num_train_steps`, `evaluation`, `stopping`, `callbacks`: As for `finetune`.
+        - `num_train_steps`, `evaluation`, `stopping`, `callbacks`, `checkpoints`: As
+            for `finetune`.
+        - `facts`: What a checkpoint must have in common with the training.
         """
         self.whole = whole
         self.num_train_steps = num_train_steps
@@ -49,12 +57,14 @@ class Run:
         self.stopping = stopping
         self.cost = cost
         self.callbacks = callbacks
+        self.checkpoints = checkpoints
+        self.facts = dict(facts or {})
         self.history: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.stopped: str | None = None
         self.spent = Budget()
         self.skipped = self.skipped_in_a_row = 0
-        self._best: Any = None  # Of early stopping: a pipeline.
+        self._best: Any = None  # What early stopping keeps, as NumPy arrays.
 
     def train(
         self, take_step: Callable[[Any, int], tuple[Any, dict[str, Any]]], state: Any
@@ -68,18 +78,30 @@ class Run:
         - `state`: At first. What is trained is its `trainable`, and its `opt_state`
             that of the optimizer.
         """
+        saved = None
+        if self.checkpoints is not None:
+            saved = self.checkpoints.find(self.facts, self.num_train_steps)
+            if saved is not None:
+                state = self._restore(saved, state)
         told = [c for c in self.callbacks if isinstance(c, AbstractCallback)]
         for callback in told:
             callback.begin(self.num_train_steps)
+            if saved is not None:
+                callback.resume(list(self.history))
+        hears = contextlib.nullcontext if self.checkpoints is None else StopSignals
         try:
-            return self._train(take_step, state)
+            with hears() as signals:
+                return self._train(take_step, state, signals)
         finally:
             for callback in told:
                 callback.end()
 
-    def _train(self, take_step, state) -> FinetuneResult:
-        self.evaluate_if_due(state.trainable)
-        for step in range(self.num_train_steps):
+    def _train(self, take_step, state, signals: StopSignals | None) -> FinetuneResult:
+        if not self.history:
+            self.evaluate_if_due(state.trainable)
+        for step in range(len(self.history), self.num_train_steps):
+            if self.stopped is not None:
+                break
             start = time.perf_counter()
             state, metrics = take_step(state, step)
             row = self.record(metrics, time.perf_counter() - start)
@@ -92,13 +114,50 @@ class Run:
             whole = self.whole(state.trainable) if self._needs_pipeline() else None
             for callback in self.callbacks:
                 callback(row, whole)
-            if self.stopped is not None:
-                break
+            received = None if signals is None else signals.received
+            self._save_if_due(state, must=received is not None)
+            if received is not None and self.stopped is None:
+                self.stopped = received.name
         warn_of_unused_gradients(state.opt_state)
         kept, kept_step = self.kept(state.trainable)
         return FinetuneResult(
             kept, self.history, self.evaluations, kept_step, self.stopped
         )
+
+    def _save_if_due(self, state: Any, *, must: bool) -> None:
+        if self.checkpoints is None:
+            return
+        done = len(self.history)
+        is_last = done == self.num_train_steps or self.stopped is not None
+        if not (must or is_last or done % self.checkpoints.every == 0):
+            return
+        notes = {
+            "facts": self.facts,
+            "history": self.history,
+            "evaluations": self.evaluations,
+            "spent": self.spent.as_dict(),
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "stopped": self.stopped,
+            "has_best": self._best is not None,
+        }
+        arrays = to_arrays({"state": state, "best": self._best})
+        self.checkpoints.open().save(done, arrays, notes)
+
+    def _restore(self, saved: Checkpoint, state: Any) -> Any:
+        """Takes up the bookkeeping of a checkpoint; gives the state that it holds."""
+        notes = saved.notes
+        best = state.trainable if notes["has_best"] else None
+        like = {"state": state, "best": best}
+        tree = from_arrays(like, saved.arrays, str(saved.folder))
+        self._best = None if best is None else _on_host(tree["best"])
+        self.history = notes["history"]
+        self.evaluations = notes["evaluations"]
+        self.spent = Budget(**notes["spent"])
+        self.skipped = notes["skipped"]
+        self.skipped_in_a_row = notes["skipped_in_a_row"]
+        self.stopped = notes["stopped"]
+        return tree["state"]
 
     def _needs_pipeline(self) -> bool:
         return any(
@@ -161,7 +220,7 @@ class Run:
         early_stopping = self.stopping.early_stopping
         if early_stopping is not None:
             if early_stopping.best(self.evaluations) == len(self.evaluations) - 1:
-                self._best = self.whole(trainable)
+                self._best = _on_host(trainable)
             if not is_last:
                 self.stopped = early_stopping.reason(self.evaluations)
 
@@ -173,7 +232,7 @@ class Run:
         if self.stopping.early_stopping is None:
             return self.whole(trainable), None
         best = self.stopping.early_stopping.best(self.evaluations)
-        return self._best, self.evaluations[best]["step"]
+        return self.whole(self._best), self.evaluations[best]["step"]
 
     def error(self, rewards: Any) -> RewardError:
         """Makes what to raise after too many steps in a row that were not finite."""
@@ -199,6 +258,11 @@ def to_default_device(tree: Any) -> Any:
     - `tree`: Its leaves are arrays.
     """
     return jax.tree.map(lambda x: jnp.array(np.asarray(x), copy=True), tree)
+
+
+def _on_host(tree: Any) -> Any:
+    """As arrays of NumPy, which no later step gives up or overwrites."""
+    return jax.tree.map(lambda x: np.array(x, copy=True), tree)
 
 
 def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def from_arrays(like: _Tree, arrays: Mapping[str, np.ndarray], name: str) -> _Tr
 
     **Arguments:**
 
-    - `like`: The tree whose structure, shapes and dtypes the arrays must have.
+    - `like`: The tree whose structure, shapes and dtypes the arrays must have. They
+        are put on the devices that its own are on.
     - `arrays`: From `to_arrays`.
     - `name`: Of the file, for error texts.
 
@@ -61,10 +62,12 @@ def from_arrays(like: _Tree, arrays: Mapping[str, np.ndarray], name: str) -> _Tr
         )
 
     def restore(path: Any, leaf: Any) -> Any:
-        array = jnp.asarray(arrays[jtu.keystr(path)])
+        array = arrays[jtu.keystr(path)]
+        if not isinstance(leaf, jax.Array):
+            return array
         if _is_key(leaf):
-            return jr.wrap_key_data(array, impl=jr.key_impl(leaf))
-        return array
+            array = jr.wrap_key_data(jnp.asarray(array), impl=jr.key_impl(leaf))
+        return jax.device_put(array, leaf.sharding)
 
     return jtu.tree_map_with_path(restore, like)
 

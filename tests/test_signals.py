@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from draftx.runs import EXIT_CODES, StopSignals
+from draftx._signals import EXIT_CODES, StopSignals
 
 
 def _wait_for(condition):
@@ -51,7 +51,7 @@ def test_other_threads_may_use_it_and_hear_nothing():
 # A call that keeps the main thread out of Python, as a compilation does.
 _BUSY = """
 import hashlib
-from draftx.runs import StopSignals
+from draftx._signals import StopSignals
 with StopSignals():
     print("busy", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"a", b"b", 200_000_000)
