@@ -3,8 +3,8 @@
 from ._checks import (
     check_finite as check_finite,
     check_scores as check_scores,
-    RewardError as RewardError,
 )
+from ._errors import RewardError as RewardError
 from ._host import HostReward as HostReward, probe_host_rewards as probe_host_rewards
 from ._probe import check_differentiable as check_differentiable
 from ._reward import (

@@ -8,17 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ._errors import RewardError, traced_by_jax
 from ._reward import AbstractReward
-
-
-class RewardError(ValueError):
-    """Says that a reward gave something other than one finite score for each image.
-
-    Or that it has no gradient although a method needs it. Raised by `finetune`, its
-    `result` is what had been reached before.
-    """
-
-    result: Any = None
 
 
 def check_scores(
@@ -38,7 +29,8 @@ def check_scores(
     batch = image_spec.shape[0]
     rows = lambda x: jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
     of_batch = jax.tree.map(rows, features)
-    scores = eqx.filter_eval_shape(reward, image_spec, of_batch)
+    with traced_by_jax():
+        scores = eqx.filter_eval_shape(reward, image_spec, of_batch)
     got = getattr(scores, "shape", type(scores).__name__)
     if got != (batch,):
         raise RewardError(

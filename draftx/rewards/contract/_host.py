@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, UInt8
 
 from ..._custom_types import Images
 from ..._table import Rows, Table, TEXT_COLUMNS
+from ._errors import RewardError
+from ._on_host import call_on_host
 from ._reward import AbstractReward, takes_rows
 
 
@@ -22,7 +24,11 @@ class HostReward(AbstractReward):
     for one is an error. `draftx.DDPO`, `draftx.RewardWeighted`, `draftx.ScoreFunction`
     and `draftx.search` need none.
 
-    The function should be pure, may be called again, and must not call JAX itself.
+    The function should be pure: it may be called again, or not again for images that it
+    has just scored. It must not call JAX: a program waits for it, holding what JAX would
+    compute with, and JAX may then wait for the program, for ever. So it is an error to
+    hand JAX an array or a number in it. What JAX can trace needs no `HostReward`: give
+    the function itself as the reward.
 
     !!! example
 
@@ -81,9 +87,8 @@ class HostReward(AbstractReward):
                 "rows of its images; got None. Call "
                 "`reward(images, reward.prepare(rows))`."
             )
-        shape = jax.ShapeDtypeStruct(images.shape[:1], jnp.float32)
         args = (images, features) if self.takes_rows else (images,)
-        return jax.pure_callback(self.on_host, shape, *args)
+        return call_on_host(self.on_host, images.shape[0], *args)
 
     def on_host(self, images: Any, features: Any = None) -> Float[np.ndarray, " batch"]:
         """Scores images that are on the host; an error says what is wrong.
@@ -100,7 +105,7 @@ class HostReward(AbstractReward):
             columns = {name: np.asarray(column) for name, column in features.items()}
             words = {k: _decode(columns[k]) for k in TEXT_COLUMNS if k in columns}
             args.append(columns | words)
-        scores = np.asarray(self.fn(*args))
+        scores = _without_jax(self.fn, args)
         if scores.shape != images.shape[:1] or scores.dtype.kind not in "fiub":
             raise ValueError(
                 "`fn` must give one number for each image, shape "
@@ -129,6 +134,22 @@ def probe_host_rewards(
             noise = np.random.default_rng(0).uniform(size=shape)
             of_batch = table.take([i % len(table) for i in range(shape[0])])
             node.on_host(noise, node.prepare(of_batch))
+
+
+def _without_jax(fn: Callable[..., Any], args: list[Any]) -> np.ndarray:
+    """Calls a function; raises if it gives JAX anything to compute with."""
+    try:
+        with jax.transfer_guard_host_to_device("disallow_explicit"):
+            return np.asarray(fn(*args))
+    except jax.errors.JaxRuntimeError as e:
+        if "Disallowed host-to-device transfer" not in str(e):
+            raise
+        raise RewardError(
+            "`fn` of a HostReward must not call JAX: a program waits for it, and JAX "
+            "may wait for that program, for ever. Use NumPy or another library; or, if "
+            "JAX can trace the function, give it as the reward itself, without "
+            f"HostReward. JAX said: {str(e).splitlines()[0]}"
+        ) from e
 
 
 def _encode(texts: list[str]) -> UInt8[Array, "rows bytes"]:

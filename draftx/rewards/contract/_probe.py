@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._custom_types import Images
-from ._checks import check_finite, RewardError
+from ._checks import check_finite
+from ._errors import RewardError
 from ._reward import AbstractReward
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._custom_types import Images
 from ..._table import Rows, Table
+from ._errors import traced_by_jax
 
 
 Tree = TypeVar("Tree")
@@ -80,15 +81,15 @@ class FunctionReward(AbstractReward):
 
     # What a stranger's function gives is for `check_scores` to judge.
     def __call__(self, images: Images, features: Any = None) -> Any:
-        if not self.takes_rows:
-            return self.fn(images)
-        if features is None:
+        if self.takes_rows and features is None:
             raise ValueError(
                 "`features` must be what `prepare` gives: this function takes the rows "
                 "of its images; got None. Call "
                 "`reward(images, reward.prepare(rows))` of `as_reward(fn)`."
             )
-        return self.fn(images, features)
+        args = (images, features) if self.takes_rows else (images,)
+        with traced_by_jax():
+            return self.fn(*args)
 
 
 def as_reward(reward: Reward) -> AbstractReward:
