@@ -78,6 +78,20 @@ def known_fields(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
     return picked
 
 
+def block_types(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Picks the types of blocks, under the names that they have today.
+
+    **Arguments:**
+
+    - `fields`: Of a network of diffusers, whose oldest files have a prefix there.
+    """
+    return {
+        name: tuple(kind.removeprefix("UNetRes") for kind in fields[name])
+        for name in ("down_block_types", "up_block_types")
+        if name in fields
+    }
+
+
 def _takes_tuple(annotation: Any) -> bool:
     options = (annotation, *typing.get_args(annotation))
     return any(typing.get_origin(option) is tuple for option in options)

@@ -93,12 +93,18 @@ _UNET_WORDS = {
     "center_input_sample": ([False, None, 0, [False]], [True]),
     "flip_sin_to_cos": ([True], []),
     "freq_shift": ([0, 0.0, None], []),
-    "down_block_types": ([None], []),
+    "down_block_types": (
+        [None, ["UNetResCrossAttnDownBlock2D"] * 3 + ["UNetResDownBlock2D"]],
+        [["DownBlock2D"], ["AttnDownBlock2D"] * 4],
+    ),
     "mid_block_type": (
         ["UNetMidBlock2DCrossAttn"],
         ["UNetMidBlock2D", "UNetMidBlock2DSimpleCrossAttn", None],
     ),
-    "up_block_types": ([None], []),
+    "up_block_types": (
+        [None, ["UNetResUpBlock2D"] + ["UNetResCrossAttnUpBlock2D"] * 3],
+        [["UpBlock2D"]],
+    ),
     "only_cross_attention": (
         [False, None, [False] * 4],
         [True, [True, True, True, False], [False] * 3],
@@ -148,7 +154,10 @@ _UNET_WORDS = {
 _VAE_WORDS = {
     "in_channels": ([3, None, [3]], []),
     "out_channels": ([3, None], []),
-    "down_block_types": ([["DownEncoderBlock2D"] * 4], [["DownEncoderBlock2D"]]),
+    "down_block_types": (
+        [["DownEncoderBlock2D"] * 4, ["UNetResDownEncoderBlock2D"] * 4],
+        [["DownEncoderBlock2D"]],
+    ),
     "up_block_types": ([["UpDecoderBlock2D"] * 4], [["UpDecoderBlock2D"]]),
     "block_out_channels": ([[128, 256, 512, 512]], []),
     "layers_per_block": ([2, [2] * 4], []),

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._custom_types import Real
-from .._config import check_fixed, ConfigError, known_fields, one_value
+from .._config import block_types, check_fixed, ConfigError, known_fields, one_value
 
 
 # Fields of diffusers' UNet whose other values would change the arithmetic.
@@ -129,7 +129,7 @@ class UNetConfig:
         width = given["cross_attention_dim"]
         # The first of a list; `_check_repeats` refuses a list of different ones.
         given["cross_attention_dim"] = width[0] if isinstance(width, list) else width
-        read = cls(**given)
+        read = cls(**(given | block_types(given)))
         read._check_repeats(config)
         return read
 

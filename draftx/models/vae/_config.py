@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._custom_types import Real
-from .._config import check_fixed, ConfigError, known_fields, one_value
+from .._config import block_types, check_fixed, ConfigError, known_fields, one_value
 
 
 _FIXED = {
@@ -67,7 +67,8 @@ class AutoencoderConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> "AutoencoderConfig":
         """Reads a parsed `config.json`; a field with another meaning is an error."""
         check_fixed(config, _FIXED, "the autoencoder")
-        return cls(**(_MISSING | known_fields(cls, config)))
+        given = _MISSING | known_fields(cls, config)
+        return cls(**(given | block_types(given)))
 
     @property
     def downsampling_factor(self) -> int:
