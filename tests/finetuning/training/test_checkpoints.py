@@ -4,48 +4,24 @@ import dataclasses
 import os
 import signal
 import time
+from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
 import pytest
 
 import draftx
+from draftx import Table
+from draftx.finetuning.training import describe_training, Run, to_default_device
 from draftx.io import ModelFileError
 from draftx.io.checkpoints import CheckpointStore
 
 from ...io.tiny import random_lora
 from ...toys import toy_reward
-
-
-_SAMPLING = draftx.Sampling(num_inference_steps=1, guidance_scale=1.0)
-
-
-@pytest.fixture(scope="module")
-def pipeline(short_pipeline):
-    return random_lora(short_pipeline, targets=("attn2.to_v",), scale=0.3)
-
-
-def _train(pipeline, folder=None, *, callbacks=(), **options):
-    checkpoints = None
-    of_checkpoints = {
-        k: options.pop(k) for k in ("every", "resume", "allow_changes") if k in options
-    }
-    if folder is not None:
-        checkpoints = draftx.Checkpoints(folder, **({"every": 2} | of_checkpoints))
-    arguments = dict(
-        method=draftx.DRaFTLV(num_samples=1),
-        key=jr.key(5),
-        num_train_steps=5,
-        batch_size=2,
-        optimizer=draftx.adamw(1e-3),
-        callbacks=callbacks,
-        checkpoints=checkpoints,
-    )
-    return draftx.finetune(
-        pipeline, toy_reward, ["cat", "do"], _SAMPLING, **(arguments | options)
-    )
 
 
 class Stop(Exception):
@@ -64,51 +40,71 @@ def _untimed(history):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
 
 
+class Weights(eqx.Module):
+    """What the toy training trains."""
+
+    trainable: jax.Array
+    opt_state: Any
+
+
+_FACTS = {"key": "5"}
+
+
+def _train(
+    folder=None, *, steps=5, callbacks=(), facts=_FACTS, stopping=None, **kwargs
+):
+    """A training without a pipeline: its numbers go down, and are its rewards."""
+    checkpoints = None
+    if folder is not None:
+        checkpoints = draftx.Checkpoints(folder, **({"every": 2} | kwargs))
+    optimizer = optax.sgd(0.1, momentum=0.9)
+
+    def take_step(state, step):
+        noise = jr.normal(jr.fold_in(jr.key(5), step), (3,))
+        gradient = state.trainable + noise
+        updates, opt_state = optimizer.update(gradient, state.opt_state)
+        weights = optax.apply_updates(state.trainable, updates)
+        metrics = dict(rewards=weights, prompts=jnp.zeros(3, int), is_finite=True)
+        return Weights(weights, opt_state), jax.device_get(metrics)
+
+    weights = jnp.ones(3)
+    run = Run(
+        whole=to_default_device,
+        num_train_steps=steps,
+        evaluation=None,
+        stopping=draftx.Stopping() if stopping is None else stopping,
+        cost=draftx.Budget(images=2),
+        callbacks=callbacks,
+        checkpoints=checkpoints,
+        facts=facts,
+    )
+    return run.train(take_step, Weights(weights, optimizer.init(weights)))
+
+
 def _assert_same(one, other):
     assert _untimed(one.history) == _untimed(other.history)
     for name in ("evaluations", "step", "stopped"):
         assert getattr(one, name) == getattr(other, name)
-    pairs = zip(
-        *(draftx.lora_state_dict(r.pipeline).values() for r in (one, other)),
-        strict=True,
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        *(eqx.filter(result.pipeline, eqx.is_array) for result in (one, other)),
     )
-    for a, b in pairs:
-        np.testing.assert_array_equal(a, b)
 
 
-def test_the_same_bits_come_out_however_often_it_is_interrupted(pipeline, tmp_path):
-    evaluation = draftx.Evaluation(
-        ["cat"], {"toy": toy_reward}, _SAMPLING, every=2, num_samples=1
-    )
-    stopping = draftx.Stopping(draftx.EarlyStopping(patience=50))
-    options = dict(evaluation=evaluation, stopping=stopping, num_train_steps=4)
-    whole = _train(pipeline, **options)
-    for steps in (1, 3):  # Before any checkpoint, and after the first.
+def test_it_gives_the_same_bits_however_often_it_is_interrupted(tmp_path):
+    whole = _train()
+    for steps in (1, 3, 4):  # Before any, after the first and the second checkpoint.
         with pytest.raises(Stop):
-            _train(pipeline, tmp_path, callbacks=[_stop_after(steps)], **options)
-    _assert_same(_train(pipeline, tmp_path, **options), whole)
-    assert CheckpointStore(tmp_path).steps() == [2, 4]
+            _train(tmp_path, callbacks=[_stop_after(steps)])
+    _assert_same(_train(tmp_path), whole)
+    assert CheckpointStore(tmp_path).steps() == [2, 4, 5]
     # With more steps it goes on, the state of the optimizer too.
-    longer = options | dict(num_train_steps=6)
-    _assert_same(_train(pipeline, tmp_path, **longer), _train(pipeline, **longer))
+    _assert_same(_train(tmp_path, steps=7), _train(steps=7))
     # What is done is not done again.
-    again = _train(pipeline, tmp_path, callbacks=[_stop_after(6)], **longer)
-    assert len(again.history) == 6
+    _assert_same(_train(tmp_path, steps=7, callbacks=[_stop_after(7)]), _train(steps=7))
 
 
-def test_the_arrays_of_the_state_are_equal_too(pipeline, tmp_path):
-    _train(pipeline, tmp_path / "whole")
-    with pytest.raises(Stop):
-        _train(pipeline, tmp_path / "parts", callbacks=[_stop_after(3)])
-    _train(pipeline, tmp_path / "parts")
-    one, other = (CheckpointStore(tmp_path / n).read(5) for n in ("whole", "parts"))
-    assert one.arrays.keys() == other.arrays.keys()
-    assert any("opt_state" in name for name in one.arrays)
-    for name, array in one.arrays.items():
-        assert array.tobytes() == other.arrays[name].tobytes()
-
-
-def test_callbacks_hear_what_was_before(pipeline, tmp_path):
+def test_callbacks_hear_what_was_before(tmp_path):
     class Heard(draftx.AbstractCallback):
         def __init__(self):
             self.before, self.rows = [], []
@@ -124,76 +120,51 @@ def test_callbacks_hear_what_was_before(pipeline, tmp_path):
 
     first, second = Heard(), Heard()
     with pytest.raises(Stop):
-        _train(pipeline, tmp_path, callbacks=[first, _stop_after(3)])
-    _train(pipeline, tmp_path, callbacks=[second, draftx.ProgressBar()])
+        _train(tmp_path, callbacks=[first, _stop_after(3)])
+    _train(tmp_path, callbacks=[second, draftx.ProgressBar()])
     assert (first.before, first.rows) == ([], [0, 1, 2])
     assert (second.before, second.rows) == ([0, 1], [2, 3, 4])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_ends(pipeline, tmp_path, number, capfd):
+def test_a_signal_saves_and_ends(tmp_path, number, capfd):
     def callback(row, pipeline):
         if row["step"] == 0:
             os.kill(os.getpid(), number)
             time.sleep(0.3)  # It is heard by another thread.
 
-    ended = _train(pipeline, tmp_path, callbacks=[callback])
-    assert ended.stopped == number.name
+    ended = _train(tmp_path, callbacks=[callback])
+    assert (ended.stopped, len(ended.history)) == (number.name, 1)
     assert CheckpointStore(tmp_path).steps() == [1]
     assert "saved, then this ends" in capfd.readouterr().err
-    _assert_same(_train(pipeline, tmp_path), _train(pipeline))
+    _assert_same(_train(tmp_path), _train())
 
 
-def test_what_stopped_a_training_stays(pipeline, tmp_path):
+def test_what_stopped_a_training_stays(tmp_path):
     stopping = draftx.Stopping(max_budget=draftx.Budget(images=6))
-    ended = _train(pipeline, tmp_path, stopping=stopping)
+    ended = _train(tmp_path, stopping=stopping)
     assert len(ended.history) == 3
-    again = _train(pipeline, tmp_path, stopping=stopping)
-    _assert_same(again, ended)
+    _assert_same(_train(tmp_path, stopping=stopping), ended)
 
 
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        (dict(key=jr.key(6)), "key: was"),
-        (dict(batch_size=3), "batch_size: was 2, is 3"),
-        (dict(method=draftx.DRaFT(1)), r"method: was DRaFTLV\(.*, is DRaFT\("),
-        (dict(memory=draftx.Memory("block")), "memory: was"),
-    ],
-)
-def test_changed_options_are_shown_and_refused(pipeline, tmp_path, changes, name):
-    _train(pipeline, tmp_path, num_train_steps=2)
-    with pytest.raises(ValueError, match=f"(?s)begun; changed since:\n  {name}.*allow"):
-        _train(pipeline, tmp_path, **changes)
-    allowed = changes | dict(allow_changes=True)
-    assert len(_train(pipeline, tmp_path, num_train_steps=2, **allowed).history) == 2
+def test_changed_facts_are_shown_and_refused(tmp_path):
+    _train(tmp_path, steps=2)
+    changed = {"key": "6", "new": "x"}
+    message = "begun; changed since:\n  key: was 5, is 6\n  new: was None, is x\nChange"
+    with pytest.raises(ValueError, match=message):
+        _train(tmp_path, facts=changed)
+    assert len(_train(tmp_path, facts=changed, allow_changes=True).history) == 5
 
 
-def test_another_model_or_adapter_is_another_training(pipeline, tmp_path):
-    _train(pipeline, tmp_path, num_train_steps=2)
-    other = eqx.tree_at(
-        lambda p: p.unet.conv_in.bias, pipeline, replace_fn=lambda x: -x
-    )
-    for changed in (other, draftx.scale_lora(pipeline, 2)):
-        with pytest.raises(ValueError, match="changed since:\n  pipeline: was"):
-            _train(changed, tmp_path)
-
-
-def test_where_it_goes_on_from_can_be_said(pipeline, tmp_path):
-    whole = _train(pipeline, tmp_path)
-    _assert_same(_train(pipeline, tmp_path, resume=2), whole)
+def test_where_it_goes_on_from_can_be_said(tmp_path):
+    whole = _train(tmp_path)
+    _assert_same(_train(tmp_path, resume=2), whole)
     with pytest.raises(ModelFileError, match="must have a checkpoint of step 3"):
-        _train(pipeline, tmp_path, resume=3)
+        _train(tmp_path, resume=3)
     with pytest.raises(ValueError, match=r"has those of steps \[2, 4, 5\]"):
-        _train(pipeline, tmp_path, resume=False)
+        _train(tmp_path, resume=False)
     with pytest.raises(ValueError, match="`num_train_steps` must be at least 5"):
-        _train(pipeline, tmp_path, num_train_steps=3)
-
-
-def test_another_optimizer_is_named(pipeline, tmp_path):
-    _train(pipeline, tmp_path, num_train_steps=2)
-    with pytest.raises(ModelFileError, match="saved with other options"):
-        _train(pipeline, tmp_path, optimizer=optax.sgd(1e-3))
+        _train(tmp_path, steps=3)
 
 
 @pytest.mark.parametrize(
@@ -213,3 +184,69 @@ def test_options_are_checked(options, message):
 def test_they_are_equal_when_their_fields_are():
     one = draftx.Checkpoints("run")
     assert one == dataclasses.replace(one)
+
+
+def test_what_decides_the_course_of_a_training_is_described(short_pipeline):
+    def describe(**changes):
+        known = dict(
+            pipeline=short_pipeline,
+            table=Table.of(["cat", "do"]),
+            key=jr.key(1),
+            options=dict(method=draftx.DRaFT(1), reward=toy_reward, size=2),
+        )
+        return describe_training(**(known | changes))
+
+    facts = describe()
+    assert facts == describe()
+    assert facts["method"] == "DRaFT(truncation_steps=1)"
+    assert "0x" not in "".join(facts.values())
+    options = dict(method=draftx.DRaFT(2), reward=toy_reward, size=2)
+    bias = lambda p: p.unet.conv_in.bias
+    for name, changes in {
+        "pipeline": dict(
+            pipeline=eqx.tree_at(bias, short_pipeline, replace_fn=lambda x: x + 1)
+        ),
+        "prompts": dict(table=Table.of(["cat", "cow"])),
+        "key": dict(key=jr.key(2)),
+        "method": dict(options=options),
+    }.items():
+        other = describe(**changes)
+        assert {n for n in facts if facts[n] != other[n]} == {name}
+
+
+def test_finetune_goes_on_with_early_stopping_and_evaluations(short_pipeline, tmp_path):
+    pipeline = random_lora(short_pipeline, targets=("attn2.to_v",), scale=0.3)
+    sampling = draftx.Sampling(num_inference_steps=1, guidance_scale=1.0)
+    evaluation = draftx.Evaluation(
+        ["cat"], {"toy": toy_reward}, sampling, every=2, num_samples=1
+    )
+
+    def train(checkpoints, callbacks=(), seed=5):
+        return draftx.finetune(
+            pipeline,
+            toy_reward,
+            ["cat", "do"],
+            sampling,
+            method=draftx.DRaFTLV(num_samples=1),
+            key=jr.key(seed),
+            num_train_steps=4,
+            batch_size=2,
+            evaluation=evaluation,
+            stopping=draftx.Stopping(draftx.EarlyStopping(patience=50)),
+            callbacks=callbacks,
+            checkpoints=checkpoints,
+        )
+
+    whole = train(draftx.Checkpoints(tmp_path / "whole", every=2))
+    parts = draftx.Checkpoints(tmp_path / "parts", every=2)
+    with pytest.raises(Stop):
+        train(parts, [_stop_after(3)])
+    _assert_same(train(parts), whole)
+    one, other = (CheckpointStore(tmp_path / n).read(4) for n in ("whole", "parts"))
+    assert any("opt_state" in name for name in one.arrays)
+    assert any("best" in name for name in one.arrays)
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, array in one.arrays.items():
+        assert array.tobytes() == other.arrays[name].tobytes()
+    with pytest.raises(ValueError, match="changed since:\n  key: was"):
+        train(parts, seed=6)
