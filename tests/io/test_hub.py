@@ -142,6 +142,8 @@ def test_without_a_connection_the_error_says_what_to_do(monkeypatch):
     assert f"`hf download {REPO} --revision abc model_index.json " in text
     assert "unet/diffusion_pytorch_model.safetensors" in text
     assert 'draftx.load("tiny")' in text
+    with pytest.raises(ModelFileError, match="/diffusion_pytorch_model.bf16.safe"):
+        load(REPO, variant="bf16")
     assert "\n" not in text
 
 

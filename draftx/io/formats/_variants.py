@@ -89,7 +89,7 @@ def describe_files(names: Iterable[str], stem: str) -> str:
             variants.setdefault(match[2], []).append(name)
     texts = [
         f" It holds {first_five(files)}: pass `variant={variant!r}` to `draftx.load` "
-        "or `draftx.io.load_component` to read that."
+        "or `draftx.io.load_component` to read that, or rename it."
         for variant, files in variants.items()
     ]
     pickles = [name for name in names if name.endswith((".bin", ".ckpt"))]

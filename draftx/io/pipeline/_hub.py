@@ -36,16 +36,17 @@ def download(
         weights without a variant, or else those in float16.
     """
     # So small that what is no such model is found before gigabytes are downloaded.
-    folder = _snapshot(repo_id, revision, ["model_index.json"])
+    folder = _snapshot(repo_id, revision, ["model_index.json"], variant)
     check_model_index(read_model_index(folder), repo_id)
     patterns = [*_SMALL, "tokenizer/tokenizer.json", *_weights(_STEMS, variant)]
-    folder = _snapshot(repo_id, revision, patterns)
+    folder = _snapshot(repo_id, revision, patterns, variant)
     lacking = _lacking(folder, _STEMS, variant)
     if variant is not None and len(lacking) == len(_STEMS):
         raise _nothing(repo_id, revision, lacking, f" of the variant {variant!r}")
     for other in ("fp16",) if variant is None else (None, "fp16"):
         if lacking:
-            folder = _snapshot(repo_id, revision, _weights(lacking, other))
+            patterns = _weights(lacking, other)
+            folder = _snapshot(repo_id, revision, patterns, variant)
             lacking = _lacking(folder, lacking, other)
     if lacking:
         raise _nothing(repo_id, revision, lacking, "")
@@ -93,7 +94,9 @@ def _nothing(
     )
 
 
-def _snapshot(repo_id: str, revision: str | None, patterns: list[str]) -> pathlib.Path:
+def _snapshot(
+    repo_id: str, revision: str | None, patterns: list[str], variant: str | None
+) -> pathlib.Path:
     import huggingface_hub
 
     try:
@@ -103,7 +106,8 @@ def _snapshot(repo_id: str, revision: str | None, patterns: list[str]) -> pathli
     # What is raised depends on the version and on the HTTP client that it uses.
     except Exception as e:
         at = "" if revision is None else f" --revision {revision}"
-        weights = [f"{part}/{stem}.safetensors" for part, stem in _STEMS.items()]
+        end = "" if variant is None else f".{variant}"
+        weights = [f"{part}/{stem}{end}.safetensors" for part, stem in _STEMS.items()]
         files = " ".join([*_SMALL, *weights])
         cause = " ".join([f"{type(e).__name__}:", *str(e).split("\n")[:1]])
         raise ModelFileError(
