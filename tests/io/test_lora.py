@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from draftx import load_lora, save_lora
+from draftx import load_lora, save, save_lora
 from draftx.io import ModelFileError
 from draftx.lora import iter_lora, with_lora
 
@@ -176,4 +176,14 @@ def test_what_no_file_can_hold(pipeline, adapted, tmp_path):
     diverged = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), adapted)
     with pytest.raises(ValueError, match="must be finite"):
         save_lora(diverged, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_a_model_with_an_adapter_says_first_what_to_do(adapted, tmp_path):
+    with pytest.raises(ValueError, match="must be saved without LoRA") as error:
+        save(adapted, tmp_path / "model")
+    text = str(error.value)
+    for remedy in ("draftx.save_lora", "draftx.merge_lora"):
+        assert text.index(remedy) < text.index("of its layers")
+    assert len(text) < 300
     assert list(tmp_path.iterdir()) == []

@@ -73,14 +73,16 @@ def load_lora(
 
     - `pipeline`: The model that the adapter was trained on.
     - `path`: A `.safetensors` file, or the folder it is in, as written by
-        [`draftx.save_lora`][], diffusers, PEFT or kohya's scripts.
+        [`draftx.save_lora`][], diffusers, PEFT or kohya's scripts, of linear layers and
+        of convolutions, as LCM-LoRA is.
     - `scale`: Multiplies the update; 0 is the base model, 1 the tuned one.
 
     **Returns:**
 
     The pipeline with float32 `lora_down` and `lora_up`, every $\alpha / r$ and `scale`
-    multiplied in. All tensors of the file are used, or a
-    [`draftx.io.ModelFileError`][] says which could not be.
+    multiplied in. $\alpha$ is what stands beside the factors or in PEFT's config, else
+    $r$, with a warning if the header has another number that may be meant. All tensors
+    of the file are used, or a [`draftx.io.ModelFileError`][] says which could not be.
     """
     if not math.isfinite(scale):
         raise ValueError(f"`scale` must be finite; got {scale}.")

@@ -5,6 +5,7 @@ PEFT's config, which diffusers stores as `lora_adapter_metadata`; all else is he
 """
 
 import json
+import math
 import re
 import warnings
 from collections import Counter
@@ -186,9 +187,11 @@ def _hearsay(header: Mapping[str, Any]):
             continue
         if match := _HEARSAY.fullmatch(key):
             try:
-                yield key, match["model"], float(value)
+                number = float(value)
             except (TypeError, ValueError):
-                pass  # "None", as kohya's scripts write it.
+                continue  # "None", as kohya's scripts write it.
+            if math.isfinite(number):
+                yield key, match["model"], number
         elif isinstance(value, str) and value.lstrip().startswith("{"):
             try:
                 inner = json.loads(value)
