@@ -21,6 +21,7 @@ from .clip import (
     CLIPVisionModel as CLIPVisionModel,
     CLIPVisionModelWithProjection as CLIPVisionModelWithProjection,
     from_open_clip as from_open_clip,
+    OpenCLIPTokenizer as OpenCLIPTokenizer,
 )
 from .owlvit import (
     Detections as Detections,

@@ -1,6 +1,6 @@
 """What the rewards that compare an image with its prompt share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -40,13 +40,16 @@ def check_tokenizer(tokenizer: CLIPTokenizer, model: CLIPModel) -> None:
 
 
 def text_embeddings(
-    model: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str]
+    model: CLIPModel,
+    tokenizer: Callable[[Sequence[str]], np.ndarray],
+    texts: Sequence[str],
 ) -> Float[Array, "texts embedding"]:
     """Embeds every text as a unit vector, in float32.
 
     **Arguments:**
 
-    - `model`, `tokenizer`: Those of one reward.
+    - `model`: Reads tokens.
+    - `tokenizer`: Makes them, such as a `CLIPTokenizer`.
     - `texts`: Strings.
     """
     input_ids = tokenizer(texts)
