@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from .._autodiff import attach_gradient, stop_gradient
 from .._custom_types import Images, Latents
+from .._scaled_gradient import scaled_call
 from ..diffusion import (
     AbstractDenoiser,
     Chain,
@@ -130,8 +131,9 @@ class Episode(eqx.Module):
         remat = self.memory.remat
         images = self.decoder(latents, remat=remat)
         with jax.named_scope("draftx.reward"):
-            call = lambda reward, images, features: reward(images, features)
-            rewards = checkpoint_if(remat.scoring, call)(self.reward, images, features)
+            # Judges may be in float16 too.
+            call = checkpoint_if(remat.scoring, scaled_call)
+            rewards = call(self.reward, images, features)
         return rewards.astype(at_least_float32(rewards.dtype))
 
 

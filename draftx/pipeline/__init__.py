@@ -5,6 +5,7 @@ from ._batch import (
     Conditioning as Conditioning,
     take_rows as take_rows,
 )
+from ._finite import check_drawn as check_drawn
 from ._learned import (
     add_learned_inputs as add_learned_inputs,
     LearnedInputs as LearnedInputs,
@@ -19,5 +20,5 @@ from ._prepare import (
     prepare as prepare,
     starting_noise as starting_noise,
 )
-from ._sample import sample as sample
+from ._sample import sample as sample, sample_anyway as sample_anyway
 from ._sampling import Sampling as Sampling

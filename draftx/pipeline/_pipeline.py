@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from .._custom_types import Images, InputIds, Latents, Prompts, TextEmbeddings
-from .._scaled_gradient import scaled_gradient
+from .._scaled_gradient import scaled_call
 from ..diffusion import (
     AbstractDenoiser,
     AbstractLoRASchedule,
@@ -82,7 +82,7 @@ class Pipeline(eqx.Module):
 
     def embed(self, input_ids: InputIds) -> TextEmbeddings:
         """Encodes tokens as what the UNet is conditioned on."""
-        return scaled_gradient(CLIPTextModel.__call__)(self.text_encoder, input_ids)
+        return scaled_call(self.text_encoder, input_ids)
 
     def without_lora(self) -> "Pipeline":
         """Makes the base model: the same arrays, the adapter left out."""

@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray
 from .._checks import check_whole
 from .._table import Rows, Table
 from ..episodes import count
-from ..pipeline import Pipeline, Sampling
+from ..pipeline import check_drawn, Pipeline, Sampling
 from ..rewards import Reward
 from ._result import SearchResult
 from ._setup import ask, draw
@@ -68,6 +68,7 @@ def best_of_n(
             jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
             for new, old in zip(drawn, best, strict=True)
         ]
+    images, _, _, clean_latents = best
     budget = count(
         len(table),
         guided=question.is_guided,
@@ -76,4 +77,5 @@ def best_of_n(
         queries=n,
         seconds=time.perf_counter() - start,
     )
+    check_drawn(pipeline, clean_latents, images)
     return SearchResult(*best, history=np.stack(history), budget=budget)

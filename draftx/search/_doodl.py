@@ -15,7 +15,7 @@ from .._custom_types import Latents, Real
 from .._table import Rows, Table
 from ..episodes import count, image_spec
 from ..layers import Remat
-from ..pipeline import Pipeline, Sampling
+from ..pipeline import check_drawn, Pipeline, Sampling
 from ..rewards import check_differentiable, Reward
 from ._result import SearchResult
 from ._setup import ask, draw, Question
@@ -111,6 +111,7 @@ def doodl(
         queries=num_steps + draws,
         seconds=time.perf_counter() - start,
     )
+    check_drawn(pipeline, clean, images)
     return SearchResult(images, rewards, best_latents, clean, np.stack(history), budget)
 
 

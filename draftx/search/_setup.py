@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import check_is
 from .._custom_types import Images, Latents
+from .._scaled_gradient import scaled_call
 from .._table import Table
 from ..diffusion import Chain, run_truncated
 from ..episodes import make_task, Task
@@ -37,7 +38,8 @@ class Question(eqx.Module):
 
     def score(self, images: Images) -> Float[Array, " batch"]:
         """Rewards images, one for each row."""
-        return self.task.reward(images, self.batch.features).astype(jnp.float32)
+        scores = scaled_call(self.task.reward, images, self.batch.features)
+        return scores.astype(jnp.float32)
 
 
 def ask(

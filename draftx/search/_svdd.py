@@ -16,7 +16,7 @@ from .._custom_types import Images, Latents, Real
 from .._table import Rows, Table
 from ..diffusion import Prediction, random_steps, State
 from ..episodes import count
-from ..pipeline import Pipeline, Sampling
+from ..pipeline import check_drawn, Pipeline, Sampling
 from ..rewards import Reward
 from ._result import SearchResult
 from ._setup import ask, Question
@@ -80,6 +80,7 @@ def svdd(
     history = np.asarray(history)
     rewards = jnp.asarray(history[-1])
     noise = question.batch.latents
+    check_drawn(pipeline, clean, images)
     return SearchResult(images, rewards, noise, clean, history, budget)
 
 

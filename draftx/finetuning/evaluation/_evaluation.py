@@ -1,5 +1,6 @@
 """Figures of images that nothing was trained on."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from ...pipeline import (
     latent_shape,
     make_plan,
     Pipeline,
-    sample,
+    sample_anyway,
     Sampling,
     take_rows,
 )
@@ -186,13 +187,16 @@ class Evaluation(eqx.Module):
         if len(devices) > 1:  # One needs no program other than that of a user.
             by_batch = NamedSharding(Mesh(devices, ("data",)), PartitionSpec("data"))
             latents = jax.device_put(latents, by_batch)
-        images = sample(
+        images, wrong = sample_anyway(
             pipeline,
             self.table.take(rows),
             self.sampling,
             key=jr.fold_in(self.key, int(indices[0])),  # Of what the steps add.
             latents=latents,
         )
+        if wrong is not None:
+            # Not an error, which would end a training and lose what it has learned.
+            warnings.warn(f"{wrong} Its figures are not numbers.", stacklevel=3)
         # Rewards may call the host, which is better done from one device.
         return jnp.asarray(np.asarray(images))
 

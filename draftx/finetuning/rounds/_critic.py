@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._autodiff import stop_gradient
 from ..._custom_types import Images
+from ..._scaled_gradient import scaled_call
 from ...layers import AbstractLinear
 from ...lora import lora_filter, with_lora
 from ...models import map_linears
@@ -61,7 +62,7 @@ class AdaptedReward(AbstractCritic):
         self, images: Images, features: Any, remaining: Float[Array, ""]
     ) -> Float[Array, " batch"]:
         del remaining
-        return self.reward(images, features)
+        return scaled_call(self.reward, images, features)
 
     def filter(self) -> Any:
         return lora_filter(self)
@@ -96,7 +97,7 @@ class CorrectedReward(AbstractCritic):
     def __call__(
         self, images: Images, features: Any, remaining: Float[Array, ""]
     ) -> Float[Array, " batch"]:
-        rewards = self.reward(images, features)
+        rewards = scaled_call(self.reward, images, features)
         batch = images.shape[0]
         small = jax.image.resize(images, (batch, 8, 8, 3), "linear").reshape(batch, -1)
         time = jnp.broadcast_to(remaining.astype(small.dtype), (batch, 1))

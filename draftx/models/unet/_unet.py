@@ -5,6 +5,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from ..._custom_types import Latents, TextEmbeddings
+from ..._scaled_gradient import scaled_gradient
 from ...layers import (
     AbstractConv2d,
     Conv2d,
@@ -105,7 +106,7 @@ class UNet2DConditionModel(eqx.Module):
         **Returns:**
 
         The prediction (noise, velocity or sample, as the model was trained), in the
-        dtype of the weights.
+        dtype of the weights; float32 for float16 (see `scaled_gradient`).
         """
         return self.denoise(
             latents,
@@ -115,6 +116,7 @@ class UNet2DConditionModel(eqx.Module):
         )
 
     @jax.named_scope("draftx.unet.time_shifts")
+    @scaled_gradient
     def time_shifts(self, timesteps: Num[Array, " rows"]) -> list[TimeShifts]:
         """Computes what every block is told of the time, a row for each timestep.
 
@@ -131,6 +133,7 @@ class UNet2DConditionModel(eqx.Module):
         return [[r.time_shift(emb) for r in block.resnets] for block in self._blocks]
 
     @jax.named_scope("draftx.unet.text_context")
+    @scaled_gradient
     def text_context(self, text_embeddings: TextEmbeddings) -> list[TextContext]:
         """Computes what every block is told of the text, the same at every step."""
         text_embeddings = text_embeddings.astype(self.dtype)
@@ -140,6 +143,7 @@ class UNet2DConditionModel(eqx.Module):
         ]
 
     @jax.named_scope("draftx.unet")
+    @scaled_gradient
     def denoise(
         self,
         latents: Latents,
@@ -163,7 +167,9 @@ class UNet2DConditionModel(eqx.Module):
             call that is itself computed again, is `"nested"` where the maps are
             largest, in the first down block.
         """
-        parts = [*map(BlockConditioning, time_shifts, text_context)]
+        lower = lambda x: x.astype(self.dtype)  # From the float32 that holds float16.
+        given = jax.tree.map(lower, (time_shifts, text_context))
+        parts = [*map(BlockConditioning, *given)]
         down, middle = parts[: len(self.down_blocks)], parts[len(self.down_blocks)]
         up = parts[len(self.down_blocks) + 1 :]
         x = self.conv_in(latents.astype(self.dtype))

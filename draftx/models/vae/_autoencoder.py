@@ -7,6 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._custom_types import Latents
+from ..._scaled_gradient import scaled_gradient
 from ...layers import AbstractLinear, Conv2d, GroupNorm, Linear, Remat
 from ._blocks import DownBlock, MidBlock, norm_out, UpBlock
 from ._config import AutoencoderConfig
@@ -154,10 +155,13 @@ class AutoencoderKL(eqx.Module):
     @jax.named_scope("draftx.vae.encode")
     def posterior(self, images: _Pixels) -> tuple[Latents, Latents]:
         """Computes mean and log variance of unscaled latents of images in $[0, 1]$."""
-        x = (2 * images - 1).astype(self.dtype)
-        moments = self.quant_conv(self.encoder(x)).astype(jnp.float32)
+        moments = self._upcast()._moments(2 * images - 1).astype(jnp.float32)
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, -30.0, 20.0)
+
+    @scaled_gradient
+    def _moments(self, x: _Pixels) -> Array:
+        return self.quant_conv(self.encoder(x.astype(self.dtype)))
 
     def decode(self, latents: Latents, *, remat: Remat = Remat.NONE) -> _Pixels:
         """Decodes latents to images `[batch, height, width, colors]`.
@@ -171,8 +175,10 @@ class AutoencoderKL(eqx.Module):
         **Returns:**
 
         Images, float32, in $[0, 1]$. Values outside are clipped, and pass no gradient.
+        What is infinite is not a number here, so that clipping does not hide it.
         """
-        return jnp.clip(self.decode_unclipped(latents, remat=remat), 0.0, 1.0)
+        pixels = self.decode_unclipped(latents, remat=remat)
+        return jnp.where(jnp.isfinite(pixels), jnp.clip(pixels, 0.0, 1.0), jnp.nan)
 
     @jax.named_scope("draftx.vae.decode")
     def decode_unclipped(
@@ -187,6 +193,22 @@ class AutoencoderKL(eqx.Module):
         - `latents`: Scaled, channels last.
         - `remat`: What the backward pass computes again.
         """
-        x = (latents / self.config.scaling_factor).astype(self.dtype)
-        decoded = self.decoder(self.post_quant_conv(x), remat=remat)
+        x = latents / self.config.scaling_factor
+        decoded = self._upcast()._decode(x, remat=remat)
         return decoded.astype(jnp.float32) / 2 + 0.5
+
+    @scaled_gradient
+    def _decode(self, x: Latents, *, remat: Remat) -> Array:
+        x = self.post_quant_conv(x.astype(self.dtype))
+        return self.decoder(x, remat=remat)
+
+    def _upcast(self) -> "AutoencoderKL":
+        """The network as it computes, which is not always as it is stored.
+
+        That of SDXL, for one, has activations that float16 cannot hold.
+        """
+        if not (self.config.force_upcast and self.dtype == jnp.float16):
+            return self
+        is_half = lambda x: eqx.is_array(x) and x.dtype == jnp.float16
+        cast = lambda x: x.astype(jnp.float32) if is_half(x) else x
+        return jax.tree.map(cast, self)
