@@ -121,6 +121,7 @@ def shaped(*shape):
         (pair() | pair("unet.nowhere"), "2 tensors belong to no .*Nothing was loaded"),
         (pair() | {"note": shaped(1)}, "1 tensors belong to no linear layer.*note"),
         (pair("lora_te2_text_model", sides=(".lora_down", ".lora_up")), "SDXL"),
+        (pair(TO_Q.replace("blocks.0.attn1", "blocks.1.attn1")), "trained on SDXL"),
         (
             {"unet.conv_in.lora.down.weight": shaped(2, 4, 1, 1)}
             | {"unet.conv_in.lora.up.weight": shaped(8, 2, 1, 1)},
@@ -156,6 +157,11 @@ def test_paths(pipeline, adapted, tmp_path):
         load_lora(pipeline, tmp_path / "nowhere")
     with pytest.raises(ModelFileError, match="has neither"):
         load_lora(pipeline, tmp_path)
+    mine = tmp_path / "mine.safetensors"
+    mine.touch()
+    with pytest.raises(ModelFileError, match=r"passed by name: \['mine.safetensors'\]"):
+        load_lora(pipeline, tmp_path)
+    mine.unlink()
     pickle = tmp_path / "pytorch_lora_weights.bin"
     pickle.write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(ModelFileError, match="Pickles are not read"):

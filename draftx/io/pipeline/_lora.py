@@ -126,9 +126,11 @@ def _open(path: pathlib.Path) -> tuple[TensorFile, pathlib.Path]:
         if (path / name).is_file():
             return TensorFile(path / name), path / name
     got = "has neither" if path.is_dir() else "does not exist"
+    others = sorted(p.name for p in path.glob("*.safetensors"))
+    hint = f" Files that are there are passed by name: {others[:5]}." if others else ""
     raise ModelFileError(
         f"`path` must be a .safetensors file, or a folder with {_DIFFUSERS_NAME} or "
-        f"{_PEFT_NAME}; {str(path)!r} {got}."
+        f"{_PEFT_NAME}; {str(path)!r} {got}.{hint}"
     )
 
 

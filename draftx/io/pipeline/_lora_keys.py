@@ -19,6 +19,10 @@ _PAIR = re.compile(
     r"|\.to_(?P<old>q|k|v|out)_lora\.(?P<e>down|up)"  # diffusers, attention, 2023
     r")\.weight"
 )
+# Its second text encoder, its second conditioning, and its deeper transformers.
+_OF_SDXL = re.compile(
+    r"text_encoder_2|lora_te2|add_embedding|label_emb|transformer_blocks[._][1-9]"
+)
 
 
 class Pair(NamedTuple):
@@ -135,7 +139,7 @@ def _check_all_used(
             f"{len(unexpected)} tensors belong to no linear layer or convolution of "
             f"the UNet or the text encoder: {first_five(unexpected)}"
         )
-        if any("text_encoder_2" in k or "lora_te2" in k for k in unexpected):
+        if any(_OF_SDXL.search(key) for key in unexpected):
             problems.append("it was trained on SDXL, which is not supported")
         if not any("lora" in key for key in unexpected):
             problems.append("it looks like a whole model: pass it to `draftx.load`")
