@@ -231,6 +231,8 @@ KINDS = {
     f"{TO_Q}.lora_B.bias": "a LoRA with biases",
     f"{TO_Q}.lora_B.default.bias": "a LoRA with biases",
     "unet:0:up": "numbers its layers",
+    "mid_block.attn2.processor.to_k_custom_diffusion.weight": "a Custom Diffusion",
+    "ip_adapter.1.to_k_ip.weight": "it is an IP-Adapter",
 }
 
 

@@ -26,6 +26,8 @@ _BY_TENSOR = (
     (r"\.lora_embedding_", "a LoRA of embeddings"),
     (r"\.lora_\w+(\.[^.]+)?\.bias$|\.lora\.(up|down)\.bias$", "a LoRA with biases"),
     (r"^(unet|text_encoder):\d+:", "one that numbers its layers, `unet:0:up`"),
+    (r"custom_diffusion\.", "a Custom Diffusion"),
+    (r"^(ip_adapter|image_proj)\.", "an IP-Adapter"),
 )
 # Fields of PEFT's `LoraConfig` that change what the factors mean.
 _FIELDS = (
