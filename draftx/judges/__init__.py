@@ -21,6 +21,7 @@ from .clip import (
     CLIPVisionModel as CLIPVisionModel,
     CLIPVisionModelWithProjection as CLIPVisionModelWithProjection,
     from_open_clip as from_open_clip,
+    open_clip_config as open_clip_config,
     OpenCLIPTokenizer as OpenCLIPTokenizer,
 )
 from .owlvit import (

@@ -25,6 +25,7 @@ from ..formats import (
     TensorFile,
 )
 from ..pipeline import fill, load_tokenizer
+from ._open_clip_config import find_open_clip_config
 
 
 Tower = TypeVar("Tower", CLIPModel, CLIPVisionModelWithProjection)
@@ -71,7 +72,10 @@ def read_clip(cls: type[Tower], folder: pathlib.Path, dtype: np.dtype) -> Tower:
 
 
 def read_open_clip(
-    path: pathlib.Path, dtype: np.dtype, config: CLIPConfig
+    path: pathlib.Path,
+    dtype: np.dtype,
+    config: CLIPConfig | pathlib.Path | None,
+    published: CLIPConfig = VIT_H_14,
 ) -> CLIPModel:
     """Reads a CLIP as open_clip names and lays out its tensors.
 
@@ -79,8 +83,15 @@ def read_open_clip(
 
     - `path`: A file of PyTorch or of safetensors.
     - `dtype`: To compute in.
-    - `config`: What the file does not say.
+    - `config`: What the file does not say, or a file that says it: open_clip's, or the
+        `config.json` of a `CLIPModel`. `None` is `open_clip_config.json` beside `path`.
+    - `published`: The config if there is none.
     """
+    config, whose = find_open_clip_config(path, config, published)
+    try:
+        skeleton = _skeleton(CLIPModel, config, dtype)
+    except (TypeError, ValueError, ArithmeticError) as e:
+        raise ModelFileError(f"{whose} is that of no CLIPModel: {e}") from e
     state = read_arrays(path)
     if "visual.class_embedding" not in state:
         got = f"{len(state)} tensors, such as {first_five(state)}"
@@ -92,7 +103,7 @@ def read_open_clip(
             f"visual.class_embedding; it holds {got}.{hint}"
         )
     file = Arrays(from_open_clip(state), str(path))
-    return _fill(_skeleton(CLIPModel, config, dtype), file)
+    return fill(skeleton, file, described=whose)
 
 
 def read_aesthetic_head(path: pathlib.Path) -> AestheticHead:

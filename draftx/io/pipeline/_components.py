@@ -45,6 +45,7 @@ _CONFIGS: dict[type, Any] = {
     AutoencoderKL: AutoencoderConfig,
     CLIPTextModel: CLIPTextConfig,
 }
+_BESIDE = "its config.json"
 # Names that autoencoders were published with at first.
 _OLD_ATTENTION = {
     "query": "to_q",
@@ -109,6 +110,7 @@ def fill(
     skeleton: Any,
     file: TensorFile | Arrays,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    described: str = _BESIDE,
 ) -> Any:
     """Fills a model with the arrays of a file, all of them or an error.
 
@@ -117,8 +119,10 @@ def fill(
     - `skeleton`: The model, its arrays shapes and dtypes only.
     - `file`: Has weights in any dtype.
     - `shapes`: Of the tensors to be read, by name; of all of them if `None`.
+    - `described`: Whose the sizes of the skeleton are, for the error text.
     """
-    keys = match_keys(skeleton, file.shapes if shapes is None else shapes, file.name)
+    shapes = file.shapes if shapes is None else shapes
+    keys = match_keys(skeleton, shapes, file.name, described)
     file.check_dtypes(list(keys.values()))
     # Unlike `jnp.asarray`, this compiles nothing for each new shape.
     return replace_parameters(
@@ -128,7 +132,10 @@ def fill(
 
 
 def match_keys(
-    model: eqx.Module, shapes: Mapping[str, tuple[int, ...]], name: str
+    model: eqx.Module,
+    shapes: Mapping[str, tuple[int, ...]],
+    name: str,
+    described: str = _BESIDE,
 ) -> dict[str, str]:
     """Finds the tensor of a file for every array of a model.
 
@@ -137,6 +144,7 @@ def match_keys(
     - `model`: Its arrays may be shapes only.
     - `shapes`: Of the tensors in the file, by name.
     - `name`: Of the file, for the error text.
+    - `described`: Whose the sizes of the model are, for the error text.
 
     **Returns:**
 
@@ -170,7 +178,7 @@ def match_keys(
     ]
     if problems:
         raise ModelFileError(
-            f"{name!r} does not fit the {type(model).__name__} of its config.json "
+            f"{name!r} does not fit the {type(model).__name__} of {described} "
             f"({len(parameters)} tensors): {'; '.join(problems)}."
         )
     return found

@@ -9,14 +9,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...io import EmbeddedFolder, HubFiles, PackageFile, TorchFile
-from ...judges import BertTokenizer
-from ...models import CLIPTokenizer
+from ...judges import BertTokenizer, ImageRewardConfig
+from ...models import CLIPConfig, CLIPTokenizer
 from ..contract import AbstractReward
 
 
 Files: TypeAlias = HubFiles | PackageFile | TorchFile | EmbeddedFolder
 PathLike: TypeAlias = str | os.PathLike
 Tokenizer: TypeAlias = CLIPTokenizer | BertTokenizer
+Config: TypeAlias = CLIPConfig | ImageRewardConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +46,15 @@ class Found:
     - `encoder`: The folder of the encoder, for an entry that has one apart.
     - `tokenizer`: One that is loaded, or the path of one.
     - `dtype`: Of the weights.
+    - `config`: What the weights do not say of themselves, of the entry's class, or a
+        file that says it; `None` is what is beside them, or else the published one.
     """
 
     weights: pathlib.Path
     encoder: pathlib.Path | None
     tokenizer: Tokenizer | pathlib.Path | None
     dtype: np.dtype
+    config: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +79,7 @@ class PublishedReward:
     - `tokenizer`: For a reward that reads prompts.
     - `encoder`: The files of an encoder that comes apart from the weights.
     - `any_dtype`: Whether the weights may be other than float32.
+    - `config`: The class of their config, if it does not come in one folder with them.
     """
 
     name: str
@@ -91,3 +96,4 @@ class PublishedReward:
     tokenizer: TokenizerFiles | None = None
     encoder: HubFiles | None = None
     any_dtype: bool = True
+    config: type[Config] | None = None

@@ -15,7 +15,15 @@ from ...io import (
     PackageFile,
     TorchFile,
 )
-from ._entry import Files, Found, PathLike, PublishedReward, Tokenizer, TokenizerFiles
+from ._entry import (
+    Config,
+    Files,
+    Found,
+    PathLike,
+    PublishedReward,
+    Tokenizer,
+    TokenizerFiles,
+)
 
 
 # What is here already, or says where it is.
@@ -28,12 +36,14 @@ def find(
     *,
     encoder: PathLike | None = None,
     tokenizer: Any = None,
+    config: Any = None,
     dtype: np.dtype,
 ) -> Found:
     """Finds all files of a reward, or downloads them.
 
     **Arguments:** those of [`draftx.rewards.load`][], where `encoder` is `clip`.
     """
+    config = _config(config, entry)
     weights = _weights(entry, source, entry.files, entry.is_folder)
     wanted: list[_Wanted] = [weights, None, None]
     if entry.encoder is not None:
@@ -41,7 +51,7 @@ def find(
     if entry.tokenizer is not None:
         wanted[2] = _tokenizer(tokenizer, weights, entry.tokenizer)
     path, of_encoder, words = _resolve(wanted, f"the reward {entry.name!r}")
-    return Found(path, of_encoder, words, dtype)
+    return Found(path, of_encoder, words, dtype, config)
 
 
 def _weights(
@@ -65,6 +75,30 @@ def _weights(
         f"The weights of {entry.name!r} must be a file or folder that exists; got "
         f"{str(source)!r}. With `None` the published ones are used."
     )
+
+
+def _config(config: Any, entry: PublishedReward) -> Config | pathlib.Path | None:
+    """A config that is an object, or the path of one, which is there."""
+    if config is None:
+        return None
+    if entry.config is None:
+        raise ValueError(
+            f"`config` must be None for {entry.name!r}: its file, or the `config.json` "
+            f"beside it, says what it is; got {config!r}."
+        )
+    if isinstance(config, entry.config):
+        return config
+    if not isinstance(config, str | os.PathLike):
+        raise ValueError(
+            f"`config` must be a {entry.config.__name__} or the path of one for "
+            f"{entry.name!r}; got a {type(config).__name__}."
+        )
+    path = pathlib.Path(config)
+    if not path.is_file():
+        raise ModelFileError(
+            f"`config` must be a file that exists; got {str(config)!r}."
+        )
+    return path
 
 
 def _tokenizer(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...io import HubFiles, read_open_clip, VIT_H_14
+from ...models import CLIPConfig
 from ..contract import AbstractReward
 from ..preference import HPSv2
 from ._clip import CLIP_TOKENIZER, clip_tokenizer
@@ -11,7 +12,7 @@ from ._entry import Found, PublishedReward
 
 
 def _build(found: Found, options: Mapping[str, Any]) -> AbstractReward:
-    model = read_open_clip(found.weights, found.dtype, VIT_H_14)
+    model = read_open_clip(found.weights, found.dtype, found.config, VIT_H_14)
     tokenizer = clip_tokenizer(found, model.config.text.vocab_size)
     return HPSv2(model, tokenizer, **options)
 
@@ -33,6 +34,7 @@ def _entry(name: str, file: str, sha256: Mapping[str, str]) -> PublishedReward:
         build=_build,
         from_files=("model", "tokenizer"),
         tokenizer=CLIP_TOKENIZER,
+        config=CLIPConfig,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...io import HubFiles, read_bert_tokenizer, read_image_reward
-from ...judges import BertTokenizer
+from ...judges import BertTokenizer, ImageRewardConfig
 from ..contract import AbstractReward
 from ..preference import ImageReward
 from ._clip import CLIP_PIXELS
@@ -26,7 +26,8 @@ def _build(found: Found, options: Mapping[str, Any]) -> AbstractReward:
     if not isinstance(words, BertTokenizer):
         assert isinstance(words, pathlib.Path)
         words = read_bert_tokenizer(words)
-    return ImageReward(read_image_reward(path, found.dtype), words, **options)
+    model = read_image_reward(path, found.dtype, found.config)
+    return ImageReward(model, words, **options)
 
 
 IMAGE_REWARD = PublishedReward(
@@ -45,4 +46,5 @@ IMAGE_REWARD = PublishedReward(
     build=_build,
     from_files=("model", "tokenizer"),
     tokenizer=TokenizerFiles(BertTokenizer, _VOCABULARY),
+    config=ImageRewardConfig,
 )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ...io import check_dtype, is_repo_id
-from ...judges import BertTokenizer
-from ...models import CLIPTokenizer
+from ...judges import BertTokenizer, ImageRewardConfig
+from ...models import CLIPConfig, CLIPTokenizer
 from ..contract import AbstractReward
 from ._catalogue import PUBLISHED
 from ._entry import PathLike, PublishedReward
@@ -43,6 +43,7 @@ def load(
     *,
     clip: PathLike | None = None,
     tokenizer: CLIPTokenizer | BertTokenizer | PathLike | None = None,
+    config: CLIPConfig | ImageRewardConfig | PathLike | None = None,
     dtype: Any = None,
     options: Mapping[str, Any] | None = None,
 ) -> AbstractReward:
@@ -65,6 +66,12 @@ def load(
     - `tokenizer`: For rewards that read: one that is loaded, such as
         `pipeline.tokenizer` of Stable Diffusion, or the folder of one. `None` is the
         one beside the weights in `source`, if there is one; else it is downloaded.
+    - `config`: For weights of your own that come without one. For `"hpsv2"` and
+        `"hpsv2.1"` a `CLIPConfig` or the path of open_clip's description or of the
+        `config.json` of a `CLIPModel`; `None` is `open_clip_config.json` beside the
+        weights, or else the published ViT-H/14. For `"imagereward"` an
+        [`draftx.judges.ImageRewardConfig`][], or the path of a `med_config.json`, which
+        says it of the text encoder; one beside the weights does so by itself.
     - `dtype`: Of the weights, and what is computed in: float32 if `None`. Embeddings
         are compared in float32. Classifiers and LPIPS are float32 always.
     - `options`: Arguments of the reward's class by name, such as `scale`, `remat`,
@@ -81,7 +88,14 @@ def load(
     # What can be said without the files is said before they are downloaded.
     _check_inputs(entry, clip=clip, tokenizer=tokenizer, dtype=dtype)
     _check_options(entry, options)
-    found = find(entry, source, encoder=clip, tokenizer=tokenizer, dtype=dtype)
+    found = find(
+        entry,
+        source,
+        encoder=clip,
+        tokenizer=tokenizer,
+        config=config,
+        dtype=dtype,
+    )
     return entry.build(found, options)
 
 
