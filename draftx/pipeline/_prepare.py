@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from .._custom_types import Latents, Real
+from .._keys import check_key
 from .._table import Table
 from ..lora import has_lora
 from ._batch import Batch, Conditioning
@@ -154,7 +155,8 @@ def starting_noise(
 
     The noise `[batch, height, width, channels]`, and a key for all that follows.
     """
-    latents_key, later_key = jr.split(jr.key(0) if key is None else key)
+    key = jr.key(0) if key is None else check_key(key)
+    latents_key, later_key = jr.split(key)
     if latents is not None:
         return check_latents(pipeline, latents, sampling, batch), later_key
     shape = (batch, *latent_shape(pipeline, sampling))

@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from ..._checks import check_is, check_whole
 from ..._custom_types import WholeLike
+from ..._keys import check_key
 from ..._table import Rows, Table
 from ...episodes import make_task, Memory
 from ...pipeline import latent_shape, Pipeline, Sampling
@@ -103,6 +104,7 @@ def finetune(
     check_is("method", method, AbstractGradientEstimator, "draftx.DRaFTLV()")
     check_is("memory", memory, Memory, 'draftx.Memory("block")')
     check_is("stopping", stopping, Stopping, "draftx.Stopping(max_skipped_steps=3)")
+    check_key(key)
     optimizer = as_optimizer(optimizer)
     check_callbacks(callbacks)
     if checkpoints is not None:

@@ -11,6 +11,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._custom_types import Images
+from ..._keys import check_key
 from ..._table import Rows, Table
 from ._errors import traced_by_jax
 
@@ -130,6 +131,7 @@ def with_key(reward: Tree, key: PRNGKeyArray) -> Tree:
     - `reward`: May be made of other rewards.
     - `key`: Each reward that draws is given a key of its own out of it.
     """
+    check_key(key)
     is_random = lambda node: isinstance(node, AbstractRandomReward)
     nodes, treedef = jax.tree.flatten(reward, is_leaf=is_random)
     for i, node in enumerate(nodes):
