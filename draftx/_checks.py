@@ -1,5 +1,28 @@
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_args, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+
+Interval: TypeAlias = Literal["[0, 1]", "(0, 1]", "[0, 1)"]
+
+
+def plain(value: Any) -> Any:
+    """Makes a Python number of a scalar of NumPy or JAX; all else stays as it is."""
+    is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
+    if not is_array or is_traced(value) or value.ndim:
+        return value
+    # Keys have a dtype of their own.
+    return value.item() if jnp.issubdtype(value.dtype, np.number) else value
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is not known yet: inside of `jax.jit` or `jax.grad`."""
+    return isinstance(value, Tracer)
 
 
 def is_whole(value: Any, *, least: int = 1) -> bool:
@@ -9,13 +32,22 @@ def is_whole(value: Any, *, least: int = 1) -> bool:
 
 def check_whole(
     name: str, value: Any, *, least: int = 1, divides: int | None = None
-) -> None:
-    """Raises unless the argument `name` is a whole number in its range."""
-    if is_whole(value, least=least) and (divides is None or divides % value == 0):
-        return
+) -> int:
+    """Makes a plain int of the argument `name`; raises unless it is in its range.
+
+    **Arguments:**
+
+    - `name`, `value`: Of the argument; NumPy's and JAX's scalars are numbers too.
+    - `least`: The smallest that is allowed.
+    - `divides`: What the number must divide.
+    """
+    number = plain(value)
+    if is_whole(number, least=least) and (divides is None or divides % number == 0):
+        return number
     of = "" if divides is None else f" that divides {divides}"
     raise ValueError(
         f"`{name}` must be a whole number of at least {least}{of}; got {value!r}."
+        f"{_if_traced(value)}"
     )
 
 
@@ -37,17 +69,56 @@ def check_is(name: str, value: Any, kind: type, example: str) -> None:
     )
 
 
-def finite(name: str, value: Any) -> float:
+def finite(
+    name: str,
+    value: Any,
+    rule: str = "be finite",
+    holds: Callable[[float], bool] = lambda number: True,
+) -> float:
     """Makes a plain float of the argument `name`; raises unless it is a finite number.
 
     **Arguments:**
 
-    - `name`, `value`: Of the argument; NumPy's and JAX's scalars are numbers too.
+    - `name`, `value`: Of the argument; NumPy's and JAX's scalars are numbers too, and
+        booleans are none.
+    - `rule`: What the number must do, in words.
+    - `holds`: Whether it does.
     """
-    try:
-        number = math.nan if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"`{name}` must be finite; got {value!r}.")
-    return number
+    number = plain(value)
+    is_number = isinstance(number, float | int) and not isinstance(number, bool)
+    if is_number and math.isfinite(number) and holds(number):
+        return float(number)
+    raise ValueError(f"`{name}` must {rule}; got {value!r}.{_if_traced(value)}")
+
+
+def positive(name: str, value: Any) -> float:
+    """Makes a plain float of the argument `name`, which must be above 0."""
+    return finite(name, value, "be finite and positive", lambda x: x > 0)
+
+
+def not_negative(name: str, value: Any) -> float:
+    """Makes a plain float of the argument `name`, which must be at least 0."""
+    return finite(name, value, "be finite and not negative: at least 0", lambda x: x >= 0)
+
+
+def within(name: str, value: Any, interval: Interval = "[0, 1]") -> float:
+    """Makes a plain float of the argument `name`, which must lie in an interval.
+
+    **Arguments:**
+
+    - `name`, `value`: Of the argument.
+    - `interval`: With or without its ends.
+    """
+    assert interval in get_args(Interval)
+    ends = [end for end, mark in ((0, "["), (1, "]")) if mark in interval]
+    number = finite(name, value)
+    return finite(name, number, f"lie in {interval}", lambda x: 0 < x < 1 or x in ends)
+
+
+def _if_traced(value: Any) -> str:
+    if not is_traced(value):
+        return ""
+    return (
+        " Give a number that is known before anything is compiled: one from outside of "
+        "`jax.jit` and `jax.grad`."
+    )

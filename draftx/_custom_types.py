@@ -2,7 +2,8 @@
 
 from typing import Any, TypeAlias
 
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float, Int, Integer, Num
 
 
 # Unit-variance (noise) or scaled (data) latents, channels last.
@@ -18,5 +19,8 @@ NegativeInputIds: TypeAlias = Int[Array, "negatives tokens"]
 # A list of strings. Looser than that, because `check_prompts` says more than a type
 # checker would.
 Prompts: TypeAlias = Any
-# What users may write for a number that is not a whole one.
+# A number that is not a whole one, as it is kept.
 Real: TypeAlias = float | int
+# What users may write for numbers: also scalars of NumPy and of JAX.
+WholeLike: TypeAlias = int | np.integer | Integer[Array, ""] | Integer[np.ndarray, ""]
+RealLike: TypeAlias = float | int | np.generic | Num[Array, ""] | Num[np.ndarray, ""]

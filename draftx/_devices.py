@@ -4,6 +4,9 @@ import os
 
 import jax
 
+from ._checks import check_whole
+from ._custom_types import WholeLike
+
 
 # Buffers of small networks that are not needed at once share their memory. Only
 # versions known to have this flag are given it: an unknown one ends the process.
@@ -12,7 +15,7 @@ _HAVE_SCHEDULER = ("0.10.", "0.11.")
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
-def split_cpu(batch_size: int) -> None:
+def split_cpu(batch_size: WholeLike) -> None:
     """Makes a device of each core of a CPU, as far as a batch can be split over them.
 
     Small networks are faster on two devices of one core each than on one of two, and
@@ -26,6 +29,7 @@ def split_cpu(batch_size: int) -> None:
 
     - `batch_size`: Will be divisible by the number of devices.
     """
+    batch_size = check_whole("batch_size", batch_size)
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     count = max(n for n in range(1, cores + 1) if batch_size % n == 0)

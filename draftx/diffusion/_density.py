@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._custom_types import Latents, Real
+from .._checks import finite
+from .._custom_types import Latents, Real, RealLike
 from ._sampler import AbstractSampler, AbstractSteps
 
 
@@ -74,7 +75,8 @@ def log_ratio(
 
     **Arguments:**
 
-    - `latents`, `following`, `step`, `memory`, `reduction`: As for `log_prob`.
+    - `sampler`, `latents`, `following`, `step`, `memory`, `reduction`: As for
+        `log_prob`.
     - `predictions`: The outputs at $x_t$ of the new model, whose density is $p_1$, and
         of the old one, $p_0$; no gradient passes through the latter.
     """
@@ -135,9 +137,7 @@ def check_density_reduction(reduction: str) -> None:
         raise ValueError(f"`reduction` must be 'mean' or 'sum'; got {reduction!r}.")
 
 
-def check_noise(eta: Real) -> None:
+def check_noise(eta: RealLike) -> None:
     r"""Raises unless a chain with `eta`, $\eta$, has a density."""
-    if not 0 < eta <= 1:
-        raise ValueError(
-            f"`eta` must lie in (0, 1]: without noise there is no density; got {eta}."
-        )
+    rule = "lie in (0, 1]: without noise there is no density"
+    finite("eta", eta, rule, lambda x: 0 < x <= 1)

@@ -1,14 +1,13 @@
 """When in a chain the adapter is on: tuned and base model by turns, or mixed."""
 
 import abc
-import math
 
 import equinox as eqx
 import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._checks import is_whole
+from .._checks import is_whole, not_negative, plain
 from .._custom_types import Latents, Real
 from ._denoiser import AbstractDenoiser
 
@@ -51,8 +50,12 @@ class LoRAWindow(AbstractLoRASchedule):
         [DRaFT](https://arxiv.org/abs/2309.17400), appendix B.7.
     """
 
-    first: int | None = eqx.field(static=True, default=None, kw_only=True)
-    last: int | None = eqx.field(static=True, default=None, kw_only=True)
+    first: int | None = eqx.field(
+        static=True, converter=plain, default=None, kw_only=True
+    )
+    last: int | None = eqx.field(
+        static=True, converter=plain, default=None, kw_only=True
+    )
 
     def __check_init__(self):
         given = [n for n in (self.first, self.last) if n is not None]
@@ -112,13 +115,10 @@ class AnnealedGuidance(AbstractLoRASchedule):
         [NeMo-Aligner](https://github.com/NVIDIA/NeMo-Aligner).
     """
 
-    power: Real = eqx.field(static=True, default=1.0)
+    power: Real = eqx.field(static=True, converter=plain, default=1.0)
 
     def __check_init__(self):
-        if not (math.isfinite(self.power) and self.power >= 0):
-            raise ValueError(
-                f"`power` must be finite and at least 0; got {self.power}."
-            )
+        not_negative("power", self.power)
 
     def check(self, num_inference_steps: int) -> None:
         del num_inference_steps  # Any will do.

@@ -1,7 +1,7 @@
 import dataclasses
-import math
 
-from .._custom_types import Real
+from .._checks import not_negative, plain
+from .._custom_types import Real, RealLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,19 +21,17 @@ class Budget:
     - `seconds`: Of wall time; compilation is in it.
     """
 
-    images: Real = 0
-    reward_queries: Real = 0
-    unet_forwards: Real = 0
-    unet_backwards: Real = 0
-    seconds: Real = 0
+    images: RealLike = 0
+    reward_queries: RealLike = 0
+    unet_forwards: RealLike = 0
+    unet_backwards: RealLike = 0
+    seconds: RealLike = 0
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(
-                    f"`{field.name}` must be finite and not negative; got {value!r}."
-                )
+            not_negative(field.name, value)
+            object.__setattr__(self, field.name, plain(value))
 
     def __add__(self, other: "Budget") -> "Budget":
         values = zip(self.as_dict().values(), other.as_dict().values(), strict=True)

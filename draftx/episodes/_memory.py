@@ -1,6 +1,7 @@
 import equinox as eqx
 
-from .._checks import is_whole
+from .._checks import is_whole, plain
+from .._custom_types import WholeLike
 from ..layers import Remat
 
 
@@ -10,7 +11,9 @@ class Memory(eqx.Module):
     remat: Remat = eqx.field(static=True)
     images_at_once: int | None = eqx.field(static=True)
 
-    def __init__(self, remat: Remat | str = "step", images_at_once: int | None = None):
+    def __init__(
+        self, remat: Remat | str = "step", images_at_once: WholeLike | None = None
+    ):
         """**Arguments:**
 
         - `remat`: What the backward pass computes again instead of keeping it.
@@ -26,13 +29,14 @@ class Memory(eqx.Module):
 
         Raises a `ValueError` that names the argument for anything else.
         """
-        if images_at_once is not None and not is_whole(images_at_once):
+        size = plain(images_at_once)
+        if size is not None and not is_whole(size):
             raise ValueError(
                 "`images_at_once` must be None or a whole number of at least 1; got "
                 f"{images_at_once!r}."
             )
         self.remat = Remat(remat)
-        self.images_at_once = images_at_once
+        self.images_at_once = size
 
     def check(self, batch_size: int) -> None:
         """Raises unless a batch of `batch_size` can be split as the options say."""

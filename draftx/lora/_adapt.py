@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from .._checks import check_whole
-from .._custom_types import Real
+from .._checks import check_whole, positive
+from .._custom_types import RealLike, WholeLike
+from .._keys import check_key
 from ..layers import AbstractAffine
 from ..models import iter_layers, map_layers
 from ._targets import DEFAULT_TARGETS, find_targets
@@ -20,8 +21,8 @@ _Tree = TypeVar("_Tree")
 def add_lora(
     pipeline: _Tree,
     *,
-    rank: int,
-    alpha: Real | None = None,
+    rank: WholeLike,
+    alpha: RealLike | None = None,
     targets: Sequence[str] | str = DEFAULT_TARGETS,
     key: PRNGKeyArray,
 ) -> _Tree:
@@ -53,11 +54,10 @@ def add_lora(
 
         [LoRA](https://arxiv.org/abs/2106.09685), section 4.1.
     """
-    check_whole("rank", rank)
-    if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"`alpha` must be finite and positive; got {alpha}.")
+    rank = check_whole("rank", rank)
+    alpha = None if alpha is None else positive("alpha", alpha)
     chosen = find_targets(targets, [name for name, _ in iter_layers(pipeline)])
-    keys = dict(zip(sorted(chosen), jr.split(key, len(chosen)), strict=True))
+    keys = dict(zip(sorted(chosen), jr.split(check_key(key), len(chosen)), strict=True))
 
     def adapt(name: str, layer: AbstractAffine) -> AbstractAffine:
         if name not in keys:

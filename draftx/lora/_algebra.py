@@ -1,10 +1,10 @@
-import math
 from collections.abc import Sequence
 from typing import TypeVar
 
 import jax.numpy as jnp
 
-from .._custom_types import Real
+from .._checks import finite
+from .._custom_types import RealLike
 from ..layers import AbstractAffine
 from ..models import iter_layers, map_layers
 from ._interface import AbstractLoRA
@@ -14,7 +14,7 @@ from ._tree import has_lora, iter_lora, with_lora
 _Tree = TypeVar("_Tree")
 
 
-def scale_lora(pipeline: _Tree, scale: Real) -> _Tree:
+def scale_lora(pipeline: _Tree, scale: RealLike) -> _Tree:
     r"""Multiplies the adapter's update by a number: 0 is the base model, 1 the tuned.
 
     Scales between interpolate between the two models, scales above 1 extrapolate
@@ -26,7 +26,7 @@ def scale_lora(pipeline: _Tree, scale: Real) -> _Tree:
     - `scale`: Any finite number.
     """
     _require_lora(pipeline)
-    _require_finite("scale", scale)
+    scale = finite("scale", scale)
 
     def one(_: str, layer: AbstractAffine) -> AbstractAffine:
         if not isinstance(layer, AbstractLoRA):
@@ -54,7 +54,7 @@ def merge_lora(pipeline: _Tree) -> _Tree:
     )
 
 
-def mix_lora(pipelines: Sequence[_Tree], weights: Sequence[Real]) -> _Tree:
+def mix_lora(pipelines: Sequence[_Tree], weights: Sequence[RealLike]) -> _Tree:
     r"""Mixes adapters into one whose update is the weighted sum of theirs.
 
     $$\Delta W = \sum_i w_i \frac{\alpha_i}{r_i} U_i D_i$$
@@ -76,9 +76,9 @@ def mix_lora(pipelines: Sequence[_Tree], weights: Sequence[Real]) -> _Tree:
             "`weights` must hold one number for each of `pipelines`, and there must be "
             f"at least one; got {len(weights)} weights for {len(pipelines)} pipelines."
         )
-    for pipeline, weight in zip(pipelines, weights, strict=True):
+    for pipeline in pipelines:
         _require_lora(pipeline)
-        _require_finite("weights", weight)
+    weights = [finite("weights", weight) for weight in weights]
     factors: dict[str, list] = {}
     axes: dict[str, int] = {}
     for pipeline, weight in zip(pipelines, weights, strict=True):
@@ -111,8 +111,3 @@ def _require_lora(pipeline) -> None:
             "`pipeline` must carry a LoRA adapter; it has none. Add one with "
             "`draftx.add_lora` or `draftx.load_lora`."
         )
-
-
-def _require_finite(name: str, value: Real) -> None:
-    if not math.isfinite(value):
-        raise ValueError(f"`{name}` must be finite; got {value}.")

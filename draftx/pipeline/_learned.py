@@ -6,8 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import check_is
-from .._custom_types import Real, TextEmbeddings
+from .._checks import check_is, positive
+from .._custom_types import Real, RealLike, TextEmbeddings
 from ..kernels import at_least_float32
 from ._sampling import Sampling
 
@@ -76,7 +76,7 @@ def add_learned_inputs(
     *,
     guidance: bool = True,
     negative_embedding: bool = True,
-    guidance_rate: Real = LearnedInputs.guidance_rate,
+    guidance_rate: RealLike = LearnedInputs.guidance_rate,
 ) -> _Pipeline:
     """Makes inputs of the sampler trainable, in place of any learned before.
 
@@ -109,6 +109,7 @@ def add_learned_inputs(
             "`sampling` must have a `guidance_scale` above 1: without guidance the "
             f"learned inputs have no effect; got {sampling.guidance_scale}."
         )
+    guidance_rate = positive("guidance_rate", guidance_rate)
     features = pipeline.unet.config.cross_attention_dim  # pyright: ignore
     n, scale = sampling.num_inference_steps, sampling.guidance_scale
     learned = LearnedInputs(

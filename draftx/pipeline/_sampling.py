@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import equinox as eqx
 
-from .._checks import check_is, check_whole, finite
-from .._custom_types import Real
+from .._checks import check_is, check_whole, finite, within
+from .._custom_types import Real, RealLike, WholeLike
 from ..diffusion import AbstractLoRASchedule, AbstractSampler, SchedulerConfig
 
 
@@ -33,14 +33,14 @@ class Sampling(eqx.Module):
 
     def __init__(
         self,
-        num_inference_steps: int = 50,
-        guidance_scale: Real = 7.5,
-        eta: Real = 0.0,
+        num_inference_steps: WholeLike = 50,
+        guidance_scale: RealLike = 7.5,
+        eta: RealLike = 0.0,
         negative_prompt: str | None = None,
         lora_schedule: AbstractLoRASchedule | None = None,
         sampler: SamplerLike | None = None,
-        height: int | None = None,
-        width: int | None = None,
+        height: WholeLike | None = None,
+        width: WholeLike | None = None,
     ):
         r"""**Arguments:**
 
@@ -64,7 +64,7 @@ class Sampling(eqx.Module):
 
         Raises a `ValueError` that names the argument for anything out of range.
         """
-        check_whole("num_inference_steps", num_inference_steps)
+        num_inference_steps = check_whole("num_inference_steps", num_inference_steps)
         guidance_scale = finite("guidance_scale", guidance_scale)
         if guidance_scale < 0:
             raise ValueError(
@@ -72,8 +72,7 @@ class Sampling(eqx.Module):
                 f"got {guidance_scale}. To lead away from something, name it in "
                 "`negative_prompt`, with a `guidance_scale` above 1."
             )
-        if not 0 <= finite("eta", eta) <= 1:
-            raise ValueError(f"`eta` must lie in [0, 1]; got {eta}.")
+        eta = within("eta", eta)
         if not isinstance(negative_prompt, str | None):
             raise ValueError(
                 "`negative_prompt` must be one text for all images or None; got "
@@ -98,12 +97,13 @@ class Sampling(eqx.Module):
                 "`sampler` must be a sampler, a class of one such as `draftx.Euler`, "
                 f"or None; got {sampler!r}."
             )
-        for name, value in (("height", height), ("width", width)):
-            if value is not None:
-                check_whole(name, value)
+        if height is not None:
+            height = check_whole("height", height)
+        if width is not None:
+            width = check_whole("width", width)
         self.num_inference_steps = num_inference_steps
         self.guidance_scale = guidance_scale
-        self.eta = float(eta)
+        self.eta = eta
         self.negative_prompt = negative_prompt
         self.lora_schedule = lora_schedule
         self.sampler = sampler

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._custom_types import Images, Real
+from .._checks import finite, is_traced
+from .._custom_types import Images, Real, RealLike
 from .._table import Rows, Table
 from .contract import AbstractReward, as_reward, Reward
 
@@ -25,14 +26,14 @@ class WeightedSum(AbstractReward):
     weights: Float[Array, " terms"]
     rewards: tuple[AbstractReward, ...]
 
-    def __init__(self, rewards: Sequence[Reward], weights: Sequence[Real]):
+    def __init__(self, rewards: Sequence[Reward], weights: Sequence[RealLike]):
         _check_rewards(rewards)
         if len(weights) != len(rewards):
             raise ValueError(
                 "`weights` must have one number for each reward; got "
                 f"{len(weights)} for {len(rewards)} rewards."
             )
-        self.weights = jnp.asarray(weights, jnp.float32)
+        self.weights = jnp.asarray([_weight(weight) for weight in weights], jnp.float32)
         self.rewards = tuple(as_reward(reward) for reward in rewards)
 
     __init__.__doc__ = """**Arguments:**
@@ -80,13 +81,14 @@ class Normalized(AbstractReward):
     mean: Real = eqx.field(static=True)
     std: Real = eqx.field(static=True)
 
-    def __init__(self, reward: Reward, *, mean: Real = 0.0, std: Real = 1.0):
+    def __init__(self, reward: Reward, *, mean: RealLike = 0.0, std: RealLike = 1.0):
+        std = finite("std", std)
         if not std > 0:
             raise ValueError(
                 f"`std` must be positive; got {std}. `Negated` turns a reward around."
             )
         self.reward = as_reward(reward)
-        self.mean = mean
+        self.mean = finite("mean", mean)
         self.std = std
 
     __init__.__doc__ = r"""**Arguments:**
@@ -113,9 +115,11 @@ class Clipped(AbstractReward):
         self,
         reward: Reward,
         *,
-        minimum: Real | None = None,
-        maximum: Real | None = None,
+        minimum: RealLike | None = None,
+        maximum: RealLike | None = None,
     ):
+        minimum = None if minimum is None else finite("minimum", minimum)
+        maximum = None if maximum is None else finite("maximum", maximum)
         if minimum is None and maximum is None:
             raise ValueError("`minimum` or `maximum` must be a number; got neither.")
         if minimum is not None and maximum is not None and not minimum < maximum:
@@ -156,9 +160,9 @@ class Thresholded(AbstractReward):
     reward: AbstractReward
     threshold: Real = eqx.field(static=True)
 
-    def __init__(self, reward: Reward, threshold: Real):
+    def __init__(self, reward: Reward, threshold: RealLike):
         self.reward = as_reward(reward)
-        self.threshold = threshold
+        self.threshold = finite("threshold", threshold)
 
     __init__.__doc__ = """**Arguments:**
 
@@ -216,6 +220,11 @@ class PerPrompt(AbstractReward):
                 f"{index!r} for {prompt!r}."
             )
         return index
+
+
+def _weight(value: Any) -> Any:
+    # An array of the reward, and one that may be learned.
+    return value if is_traced(value) else finite("weights", value)
 
 
 def _check_rewards(rewards: Sequence[Reward]) -> None:

@@ -1,5 +1,6 @@
 """Images unlike themselves turned around."""
 
+from collections.abc import Sequence
 from typing import Any, get_args, Literal, TypeAlias
 
 import equinox as eqx
@@ -7,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._custom_types import Images
+from .._checks import finite, plain
+from .._custom_types import Images, RealLike, WholeLike
 from ..kernels import at_least_float32
 from ._numerics import safe_sqrt
 from ._preprocess import check_images
@@ -64,10 +66,10 @@ class RotationAntiCorrelation(AbstractReward):
     def __init__(
         self,
         *,
-        angles: tuple[int, ...] = _ANGLES,
+        angles: Sequence[WholeLike] = _ANGLES,
         form: Form = "distance",
         reduction: Reduction = "mean",
-        epsilon: float = 1e-5,
+        epsilon: RealLike = 1e-5,
     ):
         """**Arguments:**
 
@@ -80,7 +82,7 @@ class RotationAntiCorrelation(AbstractReward):
             `"correlation"`, and to its mean square in `"cosine"`, so that flat and
             black images have a gradient.
         """
-        angles = tuple(angles)
+        angles = tuple(plain(angle) for angle in angles)
         is_subset = set(angles) <= set(_ANGLES) and len(set(angles)) == len(angles)
         if not angles or not is_subset:
             raise ValueError(
@@ -96,6 +98,7 @@ class RotationAntiCorrelation(AbstractReward):
             raise ValueError(
                 f"`reduction` must be one of {get_args(Reduction)}; got {reduction!r}."
             )
+        epsilon = finite("epsilon", epsilon)
         if epsilon <= 0:
             raise ValueError(
                 f"`epsilon` must be positive; got {epsilon}. A flat image has variance "

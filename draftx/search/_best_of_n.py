@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from .._checks import check_whole
+from .._custom_types import WholeLike
 from .._table import Rows, Table
 from ..episodes import count
 from ..pipeline import check_drawn, Pipeline, Sampling
@@ -22,7 +23,7 @@ def best_of_n(
     prompts: Rows,
     sampling: Sampling = Sampling(),
     *,
-    n: int = 16,
+    n: WholeLike = 16,
     key: PRNGKeyArray | None = None,
 ) -> SearchResult:
     """Draws `n` images for each prompt, and keeps the one with the largest reward.
@@ -43,7 +44,7 @@ def best_of_n(
 
         [DRaFT](https://arxiv.org/abs/2309.17400), appendix A.3.
     """
-    check_whole("n", n)
+    n = check_whole("n", n)
     start = time.perf_counter()
     key = jr.key(0) if key is None else key
     table = Table.of(prompts)

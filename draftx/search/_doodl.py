@@ -10,8 +10,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._autodiff import stop_gradient
-from .._checks import check_is, check_whole
-from .._custom_types import Latents, Real
+from .._checks import check_is, check_whole, not_negative, positive
+from .._custom_types import Latents, RealLike, WholeLike
 from .._table import Rows, Table
 from ..episodes import count, image_spec
 from ..layers import Remat
@@ -27,10 +27,10 @@ def doodl(
     prompts: Rows,
     sampling: Sampling = Sampling(),
     *,
-    num_steps: int = 20,
-    learning_rate: Real = 0.05,
+    num_steps: WholeLike = 20,
+    learning_rate: RealLike = 0.05,
     renormalize: bool = True,
-    noise_weight: Real = 0.0,
+    noise_weight: RealLike = 0.0,
     key: PRNGKeyArray | None = None,
     latents: Any = None,
 ) -> SearchResult:
@@ -64,15 +64,9 @@ def doodl(
         [DRaFT](https://arxiv.org/abs/2309.17400), appendix A.3, by checkpoints instead
         of an invertible sampler; [ReNO](https://arxiv.org/abs/2406.04312), section 3.3.
     """
-    check_whole("num_steps", num_steps)
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(
-            f"`learning_rate` must be finite and positive; got {learning_rate}."
-        )
-    if not (math.isfinite(noise_weight) and noise_weight >= 0):
-        raise ValueError(
-            f"`noise_weight` must be finite and not negative; got {noise_weight}."
-        )
+    num_steps = check_whole("num_steps", num_steps)
+    learning_rate = positive("learning_rate", learning_rate)
+    noise_weight = not_negative("noise_weight", noise_weight)
     start = time.perf_counter()
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     table, total = Table.of(prompts), sampling.num_inference_steps
@@ -87,7 +81,7 @@ def doodl(
     at = lambda latents: eqx.tree_at(lambda q: q.batch.latents, question, latents)
     for _ in range(num_steps):
         following, state, rewards = _ascend(
-            at(latents), state, optimizer, float(noise_weight), renormalize
+            at(latents), state, optimizer, noise_weight, renormalize
         )
         best_rewards, best_latents = _better(
             best_rewards, best_latents, rewards, latents

@@ -1,5 +1,4 @@
 import dataclasses
-import math
 import time
 from typing import Any
 
@@ -11,8 +10,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._checks import check_is, check_whole
-from .._custom_types import Images, Latents, Real
+from .._checks import check_is, check_whole, not_negative
+from .._custom_types import Images, Latents, RealLike, WholeLike
 from .._table import Rows, Table
 from ..diffusion import Prediction, random_steps, State
 from ..episodes import count
@@ -28,8 +27,8 @@ def svdd(
     prompts: Rows,
     sampling: Sampling = Sampling(eta=1.0),
     *,
-    num_candidates: int = 8,
-    temperature: Real = 0.0,
+    num_candidates: WholeLike = 8,
+    temperature: RealLike = 0.0,
     key: PRNGKeyArray | None = None,
     latents: Any = None,
 ) -> SearchResult:
@@ -57,11 +56,8 @@ def svdd(
 
         [SVDD](https://arxiv.org/abs/2408.08252), algorithm 1, as SVDD-PM.
     """
-    check_whole("num_candidates", num_candidates)
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(
-            f"`temperature` must be finite and not negative; got {temperature}."
-        )
+    num_candidates = check_whole("num_candidates", num_candidates)
+    temperature = not_negative("temperature", temperature)
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     table, total = Table.of(prompts), sampling.num_inference_steps
     start = time.perf_counter()
@@ -69,7 +65,7 @@ def svdd(
     random = random_steps(question.batch.plan.sampler, total, sampling.eta)
     # Candidates of a step without noise would all be the same.
     last = num_candidates if total - 1 in random else 1
-    images, clean, history = _decode(question, num_candidates, last, float(temperature))
+    images, clean, history = _decode(question, num_candidates, last, temperature)
     budget = count(
         len(table),
         guided=question.is_guided,

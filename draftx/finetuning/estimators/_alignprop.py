@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._checks import finite, plain, positive
 from ..._custom_types import Real
 from ...episodes import Budget, count, Episode
 from ._interface import AbstractGradientEstimator, check_steps, TrainedSteps
@@ -41,10 +42,10 @@ class AlignProp(AbstractGradientEstimator):
     """
 
     distribution: Distribution = eqx.field(static=True, default="uniform")
-    min_steps: int = eqx.field(static=True, default=1)
-    max_steps: int | None = eqx.field(static=True, default=None)
-    mean: Real = eqx.field(static=True, default=8)
-    std: Real = eqx.field(static=True, default=5)
+    min_steps: int = eqx.field(static=True, converter=plain, default=1)
+    max_steps: int | None = eqx.field(static=True, converter=plain, default=None)
+    mean: Real = eqx.field(static=True, converter=plain, default=8)
+    std: Real = eqx.field(static=True, converter=plain, default=5)
 
     def __check_init__(self):
         if self.distribution not in get_args(Distribution):
@@ -55,8 +56,8 @@ class AlignProp(AbstractGradientEstimator):
         check_steps("min_steps", self.min_steps)
         if self.max_steps is not None:
             check_steps("max_steps", self.max_steps, least=self.min_steps)
-        if not self.std > 0:
-            raise ValueError(f"`std` must be positive; got {self.std}.")
+        finite("mean", self.mean)
+        positive("std", self.std)
 
     def check(self, num_inference_steps: int) -> None:
         most = self.min_steps if self.max_steps is None else self.max_steps

@@ -13,7 +13,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
-from ..._checks import check_whole, is_whole
+from ..._checks import check_whole, is_whole, plain
 from ..._custom_types import Latents
 from ...diffusion import Chain, State
 from ...episodes import Budget, count, Episode
@@ -38,7 +38,7 @@ class DRaFT(AbstractGradientEstimator):
         [DRaFT](https://arxiv.org/abs/2309.17400), section 4 and Algorithm 1.
     """
 
-    truncation_steps: int | None = eqx.field(static=True, default=None)
+    truncation_steps: int | None = eqx.field(static=True, converter=plain, default=None)
 
     def __check_init__(self):
         k = self.truncation_steps
@@ -103,7 +103,7 @@ class DRaFTLV(AbstractGradientEstimator):
         [DRaFT](https://arxiv.org/abs/2309.17400), section 4.2 and Algorithm 1.
     """
 
-    num_samples: int = eqx.field(static=True, default=2)
+    num_samples: int = eqx.field(static=True, converter=plain, default=2)
     include_original: bool = eqx.field(static=True, default=True)
     reduction: Literal["mean", "sum"] = eqx.field(static=True, default="mean")
 

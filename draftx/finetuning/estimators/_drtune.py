@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..._checks import plain
 from ...diffusion import Chain, record, State
 from ...episodes import Budget, count, Episode
 from ...layers import checkpoint_if
@@ -31,7 +32,7 @@ class DRTune(AbstractGradientEstimator):
         https://arxiv.org/abs/2405.00760), section 3.2. Its early stopping is not here.
     """
 
-    num_trained_steps: int = eqx.field(static=True, default=5)
+    num_trained_steps: int = eqx.field(static=True, converter=plain, default=5)
 
     def __check_init__(self):
         check_steps("num_trained_steps", self.num_trained_steps)

@@ -1,7 +1,6 @@
 """DRaFT+: any estimator, less a penalty for leaving the base model."""
 
 import abc
-import math
 
 import equinox as eqx
 import jax.lax as lax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._autodiff import stop_gradient
-from ..._checks import check_is
+from ..._checks import check_is, not_negative, plain
 from ..._custom_types import Latents, Real
 from ...diffusion import (
     AbstractDenoiser,
@@ -96,17 +95,14 @@ class Penalized(AbstractGradientEstimator):
     """
 
     method: AbstractGradientEstimator
-    weight: Real = eqx.field(static=True, default=1.0)
+    weight: Real = eqx.field(static=True, converter=plain, default=1.0)
     stop_latents: bool = eqx.field(static=True, default=False)
     penalty: AbstractPenalty = NoiseDifference()
 
     def __check_init__(self):
         example = "draftx.DRaFT(1)"
         check_is("method", self.method, AbstractGradientEstimator, example)
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(
-                f"`weight` must be finite and at least 0; got {self.weight}."
-            )
+        not_negative("weight", self.weight)
 
     def check(self, num_inference_steps: int) -> None:
         self.method.check(num_inference_steps)

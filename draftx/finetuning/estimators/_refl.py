@@ -2,6 +2,7 @@ import equinox as eqx
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._checks import plain
 from ...diffusion import AbstractSampler, AbstractSteps, find_idle_steps
 from ...episodes import Budget, count, Episode
 from ._interface import AbstractGradientEstimator, check_steps, TrainedSteps
@@ -34,8 +35,8 @@ class ReFL(AbstractGradientEstimator):
         [DRaFT](https://arxiv.org/abs/2309.17400), Algorithm 1, where $t_{\max}$ is $m$.
     """
 
-    max_steps: int = eqx.field(static=True, default=20)
-    min_steps: int = eqx.field(static=True, default=1)
+    max_steps: int = eqx.field(static=True, converter=plain, default=20)
+    min_steps: int = eqx.field(static=True, converter=plain, default=1)
 
     def __check_init__(self):
         check_steps("min_steps", self.min_steps)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
+from ..._checks import plain
 from ..._custom_types import Real
 from ...diffusion import (
     AbstractSampler,
@@ -49,7 +50,7 @@ class ScoreFunction(AbstractGradientEstimator):
         [DDPO](https://arxiv.org/abs/2305.13301), equation 3 (DDPO-SF).
     """
 
-    eta: Real = eqx.field(static=True, default=1.0)
+    eta: Real = eqx.field(static=True, converter=plain, default=1.0)
     reduction: DensityReduction = eqx.field(static=True, default="sum")
     normalize: bool = eqx.field(static=True, default=False)
 

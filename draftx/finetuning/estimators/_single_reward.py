@@ -8,6 +8,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
+from ..._checks import plain
 from ..._custom_types import Latents
 from ...diffusion import State
 from ...episodes import Budget, count, Episode
@@ -37,7 +38,7 @@ class SingleRewardLV(AbstractGradientEstimator):
         [DRaFT](https://arxiv.org/abs/2309.17400), appendix C.1.
     """
 
-    num_samples: int = eqx.field(static=True, default=2)
+    num_samples: int = eqx.field(static=True, converter=plain, default=2)
     include_original: bool = eqx.field(static=True, default=True)
     reduction: Literal["mean", "sum"] = eqx.field(static=True, default="mean")
 

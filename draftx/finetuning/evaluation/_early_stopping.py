@@ -6,7 +6,7 @@ from typing import Any
 
 import equinox as eqx
 
-from ..._checks import check_whole
+from ..._checks import check_whole, not_negative, plain, within
 from ..._custom_types import Real
 
 
@@ -35,18 +35,15 @@ class EarlyStopping(eqx.Module):
     - `require_rising`: Whether the training reward must have risen meanwhile.
     """
 
-    patience: int = eqx.field(static=True, default=3)
-    min_delta: Real = eqx.field(static=True, default=0.0)
-    min_diversity: Real = eqx.field(static=True, default=0.0)
+    patience: int = eqx.field(static=True, converter=plain, default=3)
+    min_delta: Real = eqx.field(static=True, converter=plain, default=0.0)
+    min_diversity: Real = eqx.field(static=True, converter=plain, default=0.0)
     require_rising: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
         check_whole("patience", self.patience)
-        if not (math.isfinite(self.min_delta) and self.min_delta >= 0):
-            raise ValueError(
-                f"`min_delta` must be finite and not negative; got {self.min_delta}."
-            )
-        check_min_diversity(self.min_diversity)
+        not_negative("min_delta", self.min_delta)
+        within("min_diversity", self.min_diversity)
 
     def best(self, evaluations: Sequence[dict[str, Any]]) -> int:
         """Finds the index of the best evaluation; the first is that before training."""
@@ -75,14 +72,14 @@ class EarlyStopping(eqx.Module):
         )
 
 
-def check_min_diversity(value: Real) -> None:
-    """Raises unless it is a fraction."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"`min_diversity` must lie in [0, 1]; got {value}.")
-
-
 def check_diversity(min_diversity: Real, is_measured: bool) -> None:
-    """Raises if a diversity is asked for that an evaluation does not measure."""
+    """Raises if a diversity is asked for that an evaluation does not measure.
+
+    **Arguments:**
+
+    - `min_diversity`: What is asked for; 0 for none.
+    - `is_measured`: Whether the evaluation has two images to compare.
+    """
     if min_diversity > 0 and not is_measured:
         raise ValueError(
             "`min_diversity` must be 0 for an evaluation of one image, which differs "

@@ -1,19 +1,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..._custom_types import Real
+from ..._checks import finite, within
+from ..._custom_types import RealLike
 from ...lora import scale_lora
 from ...pipeline import Pipeline
-from ._early_stopping import check_diversity, check_min_diversity, keeps_diversity
+from ._early_stopping import check_diversity, keeps_diversity
 from ._evaluation import Evaluation
 
 
 def sweep_lora_scale(
     pipeline: Pipeline,
-    scales: Sequence[Real],
+    scales: Sequence[RealLike],
     evaluation: Evaluation,
     *,
-    min_diversity: Real = 0.0,
+    min_diversity: RealLike = 0.0,
 ) -> tuple[float, list[dict[str, Any]]]:
     """Picks the scale of an adapter by the held-out score.
 
@@ -35,12 +36,13 @@ def sweep_lora_scale(
     """
     if not len(scales):
         raise ValueError("`scales` must hold at least one number; got none.")
-    check_min_diversity(min_diversity)
+    min_diversity = within("min_diversity", min_diversity)
     check_diversity(min_diversity, evaluation.measures_diversity())
+    scales = [finite("scales", scale) for scale in scales]
     evaluation.check(pipeline)
     scaled = [scale_lora(pipeline, scale) for scale in scales]  # Raises at once.
     rows: list[dict[str, Any]] = [
-        {"lora_scale": float(scale)} | evaluation(one)
+        {"lora_scale": scale} | evaluation(one)
         for scale, one in zip(scales, scaled, strict=True)
     ]
     allowed = rows

@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..._checks import check_whole
 from ...pipeline import Pipeline
 from ...rewards import AbstractReward
 from ._round_method import AbstractRoundMethod, Rollout, Weigh
@@ -104,6 +105,8 @@ def check_normalization(normalization: str, buffer_size: int, min_count: int) ->
         raise ValueError(
             f"`normalization` must be 'per_prompt' or 'batch'; got {normalization!r}."
         )
+    check_whole("buffer_size", buffer_size)
+    check_whole("min_count", min_count)
     if normalization == "per_prompt" and buffer_size < 2:
         raise ValueError(
             "`buffer_size` must be at least 2 with 'per_prompt': a reward alone is its "

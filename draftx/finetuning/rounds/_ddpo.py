@@ -3,7 +3,6 @@
 [DDPO](https://arxiv.org/abs/2305.13301).
 """
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
+from ..._checks import plain, positive
 from ..._custom_types import Real
 from ...diffusion import (
     AbstractSampler,
@@ -60,19 +60,17 @@ class DDPO(AbstractAdvantageMethod):
         that of [PPO](https://arxiv.org/abs/1707.06347), equation 7.
     """
 
-    clip_range: Real = eqx.field(static=True, default=1e-4)
-    max_advantage: Real = eqx.field(static=True, default=5.0)
+    clip_range: Real = eqx.field(static=True, converter=plain, default=1e-4)
+    max_advantage: Real = eqx.field(static=True, converter=plain, default=5.0)
     normalization: Normalization = eqx.field(static=True, default="per_prompt")
-    buffer_size: int = eqx.field(static=True, default=16)
-    min_count: int = eqx.field(static=True, default=16)
+    buffer_size: int = eqx.field(static=True, converter=plain, default=16)
+    min_count: int = eqx.field(static=True, converter=plain, default=16)
     reduction: DensityReduction = eqx.field(static=True, default="mean")
-    eta: Real = eqx.field(static=True, default=1.0)
+    eta: Real = eqx.field(static=True, converter=plain, default=1.0)
 
     def __check_init__(self):
-        for name in ("clip_range", "max_advantage"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"`{name}` must be finite and positive; got {value}.")
+        positive("clip_range", self.clip_range)
+        positive("max_advantage", self.max_advantage)
         check_normalization(self.normalization, self.buffer_size, self.min_count)
         check_density_reduction(self.reduction)
         check_noise(self.eta)

@@ -1,4 +1,3 @@
-import math
 from typing import Any, get_args, Literal, TypeAlias
 
 import equinox as eqx
@@ -10,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
+from ..._checks import check_whole, finite, plain, positive
 from ..._custom_types import Images, Latents, Real
 from ...diffusion import AbstractSampler, Chain, State
 from ...episodes import Budget, count
@@ -62,9 +62,9 @@ class DPG(AbstractRoundMethod):
     """
 
     critic: Critic = eqx.field(static=True, default="auto")
-    critic_rank: int = eqx.field(static=True, default=8)
-    critic_learning_rate: Real = eqx.field(static=True, default=1e-3)
-    eta: Real = eqx.field(static=True, default=0.0)
+    critic_rank: int = eqx.field(static=True, converter=plain, default=8)
+    critic_learning_rate: Real = eqx.field(static=True, converter=plain, default=1e-3)
+    eta: Real = eqx.field(static=True, converter=plain, default=0.0)
 
     def __check_init__(self):
         if self.critic not in get_args(Critic):
@@ -72,16 +72,9 @@ class DPG(AbstractRoundMethod):
                 "`critic` must be 'auto', 'adapted' or 'corrected'; got "
                 f"{self.critic!r}."
             )
-        if self.critic_rank < 1:
-            raise ValueError(
-                f"`critic_rank` must be at least 1; got {self.critic_rank}."
-            )
-        rate = self.critic_learning_rate
-        if not (math.isfinite(rate) and rate > 0):
-            raise ValueError(
-                f"`critic_learning_rate` must be finite and positive; got {rate}."
-            )
-        if self.eta != 0:
+        check_whole("critic_rank", self.critic_rank)
+        positive("critic_learning_rate", self.critic_learning_rate)
+        if finite("eta", self.eta) != 0:
             raise ValueError(
                 f"`eta` must be 0: the policy is deterministic; got {self.eta}. With "
                 "noise, use `draftx.DDPO`."

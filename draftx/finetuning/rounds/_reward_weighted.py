@@ -1,4 +1,3 @@
-import math
 from typing import Any
 
 import equinox as eqx
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
+from ..._checks import plain, positive, within
 from ..._custom_types import Latents, Real, TextEmbeddings
 from ...diffusion import AbstractSampler, mix, training_target
 from ...episodes import Budget, count
@@ -44,19 +44,15 @@ class RewardWeighted(AbstractAdvantageMethod):
         [DDPO](https://arxiv.org/abs/2305.13301), section 4.2 (RWR).
     """
 
-    temperature: Real = eqx.field(static=True, default=1.0)
+    temperature: Real = eqx.field(static=True, converter=plain, default=1.0)
     normalization: Normalization = eqx.field(static=True, default="batch")
-    buffer_size: int = eqx.field(static=True, default=16)
-    min_count: int = eqx.field(static=True, default=16)
-    eta: Real = eqx.field(static=True, default=1.0)
+    buffer_size: int = eqx.field(static=True, converter=plain, default=16)
+    min_count: int = eqx.field(static=True, converter=plain, default=16)
+    eta: Real = eqx.field(static=True, converter=plain, default=1.0)
 
     def __check_init__(self):
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(
-                f"`temperature` must be finite and positive; got {self.temperature}."
-            )
-        if not (math.isfinite(self.eta) and 0 <= self.eta <= 1):
-            raise ValueError(f"`eta` must lie in [0, 1]; got {self.eta}.")
+        positive("temperature", self.temperature)
+        within("eta", self.eta)
         check_normalization(self.normalization, self.buffer_size, self.min_count)
 
     def trained_steps(

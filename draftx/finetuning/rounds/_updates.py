@@ -2,8 +2,8 @@ from typing import NamedTuple
 
 import equinox as eqx
 
-from ..._checks import check_whole
-from ..._custom_types import Real
+from ..._checks import check_whole, within
+from ..._custom_types import Real, RealLike, WholeLike
 
 
 class Schedule(NamedTuple):
@@ -32,10 +32,10 @@ class Updates(eqx.Module):
 
     def __init__(
         self,
-        num_inner_epochs: int = 1,
-        minibatch_size: int | None = None,
-        steps_per_update: int | None = None,
-        step_fraction: Real = 1.0,
+        num_inner_epochs: WholeLike = 1,
+        minibatch_size: WholeLike | None = None,
+        steps_per_update: WholeLike | None = None,
+        step_fraction: RealLike = 1.0,
     ):
         """**Arguments:**
 
@@ -46,19 +46,14 @@ class Updates(eqx.Module):
         - `step_fraction`: The part of the steps that each epoch trains, drawn at
             random; above 0 and at most 1.
         """
-        check_whole("num_inner_epochs", num_inner_epochs)
         if minibatch_size is not None:
-            check_whole("minibatch_size", minibatch_size)
+            minibatch_size = check_whole("minibatch_size", minibatch_size)
         if steps_per_update is not None:
-            check_whole("steps_per_update", steps_per_update)
-        if not 0 < step_fraction <= 1:
-            raise ValueError(
-                f"`step_fraction` must lie in (0, 1]; got {step_fraction}."
-            )
-        self.num_inner_epochs = num_inner_epochs
+            steps_per_update = check_whole("steps_per_update", steps_per_update)
+        self.num_inner_epochs = check_whole("num_inner_epochs", num_inner_epochs)
         self.minibatch_size = minibatch_size
         self.steps_per_update = steps_per_update
-        self.step_fraction = step_fraction
+        self.step_fraction = within("step_fraction", step_fraction, "(0, 1]")
 
     def schedule(self, batch_size: int, num_steps: int) -> Schedule:
         """Divides a round, or raises a `ValueError` that says why it cannot be.

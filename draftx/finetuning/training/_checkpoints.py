@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ..._checks import check_whole, is_whole
+from ..._checks import check_whole, is_whole, plain
 from ..._table import Table
 from ...io.checkpoints import Checkpoint, CheckpointStore, to_arrays
 
@@ -46,6 +46,8 @@ class Checkpoints:
     allow_changes: bool = False
 
     def __post_init__(self):
+        for name in ("every", "total_limit", "permanent_every", "resume"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         check_whole("every", self.every)
         for name in ("total_limit", "permanent_every"):
             if getattr(self, name) is not None:

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from ..._checks import finite
-from ..._custom_types import Real
+from ..._checks import not_negative, positive
+from ..._custom_types import Real, RealLike
 
 
 def adamw(
-    learning_rate: Real | optax.Schedule = 4e-4,
-    weight_decay: Real = 0.1,
-    max_gradient_norm: Real | None = None,
+    learning_rate: RealLike | optax.Schedule = 4e-4,
+    weight_decay: RealLike = 0.1,
+    max_gradient_norm: RealLike | None = None,
 ) -> optax.GradientTransformation:
     """Makes AdamW with the paper's other parameters, 0.9 and 0.999, after clipping.
 
@@ -38,15 +38,11 @@ def adamw(
     """
     rate = learning_rate
     if not callable(rate):
-        rate = _above_zero("learning_rate", rate)
+        rate = positive("learning_rate", rate)
     norm = max_gradient_norm
     if norm is not None:
-        norm = _above_zero("max_gradient_norm", norm)
-    decay = finite("weight_decay", weight_decay)
-    if decay < 0:
-        raise ValueError(
-            f"`weight_decay` must be finite and at least 0; got {weight_decay}."
-        )
+        norm = positive("max_gradient_norm", norm)
+    decay = not_negative("weight_decay", weight_decay)
     return _cached_adamw(rate, decay, norm)
 
 
@@ -61,13 +57,6 @@ def _cached_adamw(
     if max_gradient_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(max_gradient_norm), optimizer)
-
-
-def _above_zero(name: str, value: Any) -> float:
-    number = finite(name, value)
-    if number <= 0:
-        raise ValueError(f"`{name}` must be finite and positive; got {value}.")
-    return number
 
 
 def _adamw(learning_rate: Any, weight_decay: Real) -> optax.GradientTransformation:

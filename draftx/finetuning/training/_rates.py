@@ -1,12 +1,11 @@
-import math
-
 import jax.numpy as jnp
 import optax
 
-from ..._custom_types import Real
+from ..._checks import finite, positive
+from ..._custom_types import RealLike
 
 
-def square_root_decay(learning_rate: Real, *, s0: Real) -> optax.Schedule:
+def square_root_decay(learning_rate: RealLike, *, s0: RealLike) -> optax.Schedule:
     r"""Makes a learning rate that falls with the square root of the step.
 
     $$\eta_s = \eta \min(1, s_0 / \sqrt{s}), \qquad s = 1, 2, \ldots$$
@@ -24,15 +23,11 @@ def square_root_decay(learning_rate: Real, *, s0: Real) -> optax.Schedule:
     - `learning_rate`: $\eta$.
     - `s0`: $s_0$, at least 1.
     """
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(
-            f"`learning_rate` must be finite and positive; got {learning_rate}."
-        )
-    if not (math.isfinite(s0) and s0 >= 1):
-        raise ValueError(f"`s0` must be finite and at least 1; got {s0}.")
+    rate = positive("learning_rate", learning_rate)
+    first = finite("s0", s0, "be finite and at least 1", lambda x: x >= 1)
 
     def schedule(count):
         step = jnp.asarray(count, jnp.float32) + 1.0
-        return learning_rate * jnp.minimum(1.0, s0 / jnp.sqrt(step))
+        return rate * jnp.minimum(1.0, first / jnp.sqrt(step))
 
     return schedule

@@ -192,7 +192,7 @@ class Run:
             **{name: _shortest(value) for name, value in figures.items()},
             "skipped": self.skipped,
             **spent,
-            "seconds": round(self.spent.seconds, 3),
+            "seconds": round(float(self.spent.seconds), 3),
             "prompts": prompts,
         }
         if not self.history and self.evaluations:

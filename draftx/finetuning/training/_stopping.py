@@ -1,6 +1,7 @@
 import equinox as eqx
 
 from ..._checks import check_is, check_whole
+from ..._custom_types import WholeLike
 from ...episodes import Budget
 from ..evaluation import check_diversity, EarlyStopping, Evaluation
 
@@ -16,7 +17,7 @@ class Stopping(eqx.Module):
         self,
         early_stopping: EarlyStopping | None = None,
         max_budget: Budget | None = None,
-        max_skipped_steps: int = 10,
+        max_skipped_steps: WholeLike = 10,
     ):
         """**Arguments:**
 
@@ -38,7 +39,7 @@ class Stopping(eqx.Module):
                 "`max_budget` must limit something; got zeros alone. `None` is no "
                 "limit."
             )
-        check_whole("max_skipped_steps", max_skipped_steps)
+        max_skipped_steps = check_whole("max_skipped_steps", max_skipped_steps)
         self.early_stopping = early_stopping
         self.max_budget = max_budget
         self.max_skipped_steps = max_skipped_steps

@@ -1,4 +1,3 @@
-import math
 import os
 import pathlib
 from collections.abc import Iterable
@@ -7,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..._checks import finite
+from ..._custom_types import RealLike
 from ...layers import AbstractAffine
 from ...lora import iter_lora, with_lora
 from ...models import iter_layers, map_layers, Parameter
@@ -65,7 +66,7 @@ def save_lora(pipeline: Pipeline, path: str | os.PathLike) -> None:
 
 
 def load_lora(
-    pipeline: Pipeline, path: str | os.PathLike, *, scale: float | int = 1.0
+    pipeline: Pipeline, path: str | os.PathLike, *, scale: RealLike = 1.0
 ) -> Pipeline:
     r"""Puts the adapter of a file on a pipeline, in place of the one it has.
 
@@ -84,8 +85,7 @@ def load_lora(
     $r$, with a warning if the header has another number that may be meant. All tensors
     of the file are used, or a [`draftx.io.ModelFileError`][] says which could not be.
     """
-    if not math.isfinite(scale):
-        raise ValueError(f"`scale` must be finite; got {scale}.")
+    scale = finite("scale", scale)
     file, path = _open(pathlib.Path(path))
     named = iter_layers(pipeline)
     layers = {name: layer for name, layer in named if name.startswith(_MODELS)}
@@ -97,8 +97,7 @@ def load_lora(
     file.check_dtypes([key for pair in pairs.values() for key in pair[:2]])
     _check_shapes(file, pairs, layers)
     arrays = {
-        name: _read(file, pair, layers[name], float(scale))
-        for name, pair in pairs.items()
+        name: _read(file, pair, layers[name], scale) for name, pair in pairs.items()
     }
     return map_layers(
         lambda name, layer: with_lora(layer, *arrays.get(name, (None, None))), pipeline

@@ -8,9 +8,10 @@ from typing import get_args
 
 import jax.lax as lax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
 
+from ..._checks import is_traced, is_whole, plain
+from ..._custom_types import WholeLike
 from ...kernels import at_least_float32
 from ._stages import (
     code,
@@ -29,7 +30,7 @@ from ._tables import quantization_tables, Rounding, Subsampling
 
 def jpeg_roundtrip(
     images: Shaped[Array, "*shape"],
-    quality: int | Int[Array, ""],
+    quality: WholeLike,
     subsampling: Subsampling = "4:2:0",
     *,
     rounding: Rounding = "hard",
@@ -87,7 +88,7 @@ def jpeg_roundtrip(
     else:
         divide = exact_divide
         to_steps = cubic_round if rounding == "cubic" else hard_cubic_round
-    steps = quantization_tables(quality) if tables is None else tables
+    steps = quantization_tables(plain(quality)) if tables is None else tables
     luma_steps, chroma_steps = steps.astype(dtype)
 
     luma, chroma = to_ycbcr(pixels, divide)
@@ -103,14 +104,13 @@ def jpeg_roundtrip(
     return jnp.clip(to_rgb(luma, chroma, divide), 0, 255) / 255
 
 
-def check_codec_arguments(
-    quality: int | Int[Array, ""], subsampling: str, rounding: str
-) -> None:
+def check_codec_arguments(quality: WholeLike, subsampling: str, rounding: str) -> None:
     """Raises `ValueError` for what `jpeg_roundtrip` cannot take."""
-    if isinstance(quality, int | np.integer) and not 1 <= quality <= 100:
+    known = plain(quality)
+    if not is_traced(quality) and not (is_whole(known) and known <= 100):
         raise ValueError(
-            f"`quality` must lie in [1, 100]; got {quality}. 1 is the coarsest "
-            "quantization and 100 the finest."
+            f"`quality` must lie in [1, 100]; got {quality!r}. 1 is "
+            "the coarsest quantization and 100 the finest."
         )
     if subsampling not in get_args(Subsampling):
         raise ValueError(

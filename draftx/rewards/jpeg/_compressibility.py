@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._custom_types import Images, Real
+from ..._checks import check_whole, finite
+from ..._custom_types import Images, Real, RealLike, WholeLike
 from .._numerics import safe_sqrt
 from .._preprocess import check_images
 from ..contract import AbstractReward
@@ -53,11 +54,11 @@ class JPEGCompressibility(AbstractReward):
     def __init__(
         self,
         *,
-        quality: int = 10,
+        quality: WholeLike = 10,
         subsampling: Subsampling = "4:2:0",
         rounding: Rounding = "cubic",
         norm: Norm = "squared_l2",
-        factor: Real | None = None,
+        factor: RealLike | None = None,
     ):
         """**Arguments:**
 
@@ -75,6 +76,7 @@ class JPEGCompressibility(AbstractReward):
             of `quality`: 1 is the standard's own tables, 2 twice as coarse.
         """
         check_codec_arguments(quality, subsampling, rounding)
+        factor = None if factor is None else finite("factor", factor)
         if factor is not None and not factor > 0:
             raise ValueError(
                 f"`factor` must be positive; got {factor}. 1 is quality 50."
@@ -84,7 +86,7 @@ class JPEGCompressibility(AbstractReward):
                 f"`norm` must be one of {get_args(Norm)}; got {norm!r}. Use "
                 "'squared_l2' if in doubt."
             )
-        self.quality = quality
+        self.quality = check_whole("quality", quality)
         self.subsampling = subsampling
         self.rounding = rounding
         self.norm = norm
@@ -127,11 +129,11 @@ class JPEGIncompressibility(AbstractReward):
     def __init__(
         self,
         *,
-        quality: int = 10,
+        quality: WholeLike = 10,
         subsampling: Subsampling = "4:2:0",
         rounding: Rounding = "cubic",
         norm: Norm = "squared_l2",
-        factor: Real | None = None,
+        factor: RealLike | None = None,
     ):
         """**Arguments:**
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._custom_types import Images
+from ..._checks import plain
+from ..._custom_types import Images, WholeLike
 from ...judges.classifiers import EfficientNetLite, ResNet
 from ...kernels import at_least_float32
 from .._preprocess import check_images
@@ -53,7 +54,7 @@ class ClassifierReward(AbstractReward):
     def __init__(
         self,
         classifier: Callable[..., Float[Array, "batch classes"]],
-        target: int | str | Sequence[int | str],
+        target: WholeLike | str | Sequence[WholeLike | str],
         *,
         class_names: Sequence[str] | None = None,
         preprocess: Preprocess | Literal["auto"] = "auto",
@@ -74,7 +75,10 @@ class ClassifierReward(AbstractReward):
             names = imagenet_classes()
             num_classes = classifier.num_classes
             class_names = names if num_classes == len(names) else None
-        targets = [target] if isinstance(target, int | str) else list(target)
+        given: list[Any] = [target]
+        if isinstance(target, Sequence) and not isinstance(target, str):
+            given = [*target]
+        targets = [plain(target) for target in given]
         if not targets:
             raise ValueError("`target` must be a class, or several; got none.")
         self.classifier = classifier

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..._custom_types import Images, Real
+from ..._checks import finite
+from ..._custom_types import Images, Real, RealLike
 from ..._table import check_prompts, Rows, Table
 from ...judges import Detections, OwlViTForObjectDetection
 from ...layers import Remat
@@ -95,10 +96,10 @@ class DetectionReward(AbstractReward):
         *,
         kind: str = "scores",
         exclude: bool = False,
-        threshold: Real = 0.0,
+        threshold: RealLike = 0.0,
         labels: str = "all",
         areas: str = "weighted",
-        area_weight: Real = 1.0,
+        area_weight: RealLike = 1.0,
         remat: Remat | str = Remat.BLOCK,
     ):
         r"""**Arguments:**
@@ -129,10 +130,9 @@ class DetectionReward(AbstractReward):
                     f"`{name}` must be one of {', '.join(map(repr, _CHOICES[name]))}; "
                     f"got {value!r}."
                 )
-        if not 0 <= threshold < 1:
-            raise ValueError(
-                f"`threshold` must be at least 0 and less than 1; got {threshold}."
-            )
+        rule = "be at least 0 and less than 1"
+        threshold = finite("threshold", threshold, rule, lambda x: 0 <= x < 1)
+        area_weight = finite("area_weight", area_weight)
         if kind != "scores" and areas == "plain" and threshold == 0:
             raise ValueError(
                 '`threshold` must be positive with `areas="plain"`: without one every '

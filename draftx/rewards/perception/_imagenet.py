@@ -9,7 +9,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from ..._custom_types import Images
+from ..._checks import check_whole, is_whole
+from ..._custom_types import Images, WholeLike
 from ...kernels import at_least_float32
 from .._preprocess import center_crop, check_images, normalize
 
@@ -33,8 +34,8 @@ class ResizeAndCrop(eqx.Module):
     def __init__(
         self,
         *,
-        resize: int = 256,
-        crop: int = 224,
+        resize: WholeLike = 256,
+        crop: WholeLike = 224,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
     ):
@@ -44,6 +45,7 @@ class ResizeAndCrop(eqx.Module):
         - `crop`: Edge of the middle square, at most `resize`.
         - `mean`, `std`: Of each channel, for images in $[0, 1]$.
         """
+        resize, crop = check_whole("resize", resize), check_whole("crop", crop, least=0)
         if not 1 <= crop <= resize:
             raise ValueError(
                 "`crop` must be positive and at most `resize`; got "
@@ -100,10 +102,11 @@ def class_index(target: int | str, class_names: Sequence[str] | None) -> int:
     - `class_names`: Of the classifier; `None` if they are not known.
     """
     if not isinstance(target, str):
-        if target < 0 or (class_names is not None and target >= len(class_names)):
+        is_index = is_whole(target, least=0)
+        if not is_index or (class_names is not None and target >= len(class_names)):
             most = "" if class_names is None else f" below {len(class_names)}"
             raise ValueError(
-                f"`target` must be a name or an index{most}, from 0 on; got {target}."
+                f"`target` must be a name or an index{most}, from 0 on; got {target!r}."
             )
         return target
     if class_names is None:

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._custom_types import Images, Real
+from ..._checks import finite
+from ..._custom_types import Images, Real, RealLike
 from ..._table import Rows, Table
-from ...judges import CLIPModel
+from ...judges import CLIPModel, OpenCLIPTokenizer
 from ...layers import Remat
 from ...models import CLIPTokenizer
 from .._preprocess import clip_preprocess, hps_preprocess, Pixels
@@ -72,12 +73,12 @@ class CLIPScore(AbstractCLIPReward):
         model: CLIPModel,
         tokenizer: CLIPTokenizer,
         *,
-        scale: Real = 1.0,
+        scale: RealLike = 1.0,
         remat: Remat | str = Remat.BLOCK,
     ):
         self.model = model
         self.tokenizer = tokenizer
-        self.scale = scale
+        self.scale = finite("scale", scale)
         self.remat = Remat(remat)
 
     __init__.__doc__ = """**Arguments:**
@@ -127,12 +128,12 @@ class PickScore(AbstractCLIPReward):
         model: CLIPModel,
         tokenizer: CLIPTokenizer,
         *,
-        scale: Real | None = None,
+        scale: RealLike | None = None,
         remat: Remat | str = Remat.BLOCK,
     ):
         self.model = model
         self.tokenizer = tokenizer
-        self.scale = scale
+        self.scale = None if scale is None else finite("scale", scale)
         self.remat = Remat(remat)
 
     __init__.__doc__ = """**Arguments:**
@@ -161,7 +162,9 @@ class HPSv2(AbstractCLIPReward):
     are not comparable.
 
     Images are resized, bicubic, to 224 pixels along the longest edge, padded with black
-    to a square, and normalized by CLIP's mean and deviation.
+    to a square, and normalized by CLIP's mean and deviation. Prompts are read as by
+    open_clip, see [`draftx.judges.OpenCLIPTokenizer`][]: `cats &amp; dogs` is
+    `cats & dogs`, and a curly apostrophe a straight one.
 
     !!! info
 
@@ -180,6 +183,7 @@ class HPSv2(AbstractCLIPReward):
 
     model: CLIPModel
     tokenizer: CLIPTokenizer = eqx.field(static=True)
+    reader: OpenCLIPTokenizer = eqx.field(static=True)
     remat: Remat = eqx.field(static=True)
 
     def __init__(
@@ -191,14 +195,19 @@ class HPSv2(AbstractCLIPReward):
     ):
         self.model = model
         self.tokenizer = tokenizer
+        self.reader = OpenCLIPTokenizer(tokenizer)
         self.remat = Remat(remat)
 
     __init__.__doc__ = """**Arguments:**
 
-    - `model`, `tokenizer`: Of one CLIP.
+    - `model`, `tokenizer`: Of one CLIP. Of the tokenizer it is the vocabulary that
+        counts.
     - `remat`: The tier of rematerialisation, a [`draftx.layers.Remat`][] or its name:
         whether the backward pass computes the layers of CLIP again.
     """
+
+    def prepare(self, rows: Rows) -> Float[Array, "rows embedding"]:
+        return text_embeddings(self.model, self.reader, Table.of(rows).prompts)
 
     @jax.named_scope("draftx.rewards.HPSv2")
     def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:

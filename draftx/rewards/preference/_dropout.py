@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._custom_types import Images, Real
+from ..._checks import finite
+from ..._custom_types import Images, Real, RealLike
+from ..._keys import check_key
 from ..contract import AbstractRandomReward
 from ._aesthetic import AestheticScore
 
@@ -43,7 +45,7 @@ class AestheticDropout(AbstractRandomReward):
         self,
         reward: AestheticScore,
         *,
-        rate: Real | Sequence[Real] = (0.2, 0.2, 0.1),
+        rate: RealLike | Sequence[RealLike] = (0.2, 0.2, 0.1),
         key: PRNGKeyArray,
     ):
         """**Arguments:**
@@ -53,7 +55,8 @@ class AestheticDropout(AbstractRandomReward):
             default is what the predictor was trained with.
         - `key`: The first to draw with.
         """
-        rates = tuple(rate) if isinstance(rate, Sequence) else (rate,) * 3
+        given = rate if isinstance(rate, Sequence) else [rate] * 3
+        rates = tuple(finite("rate", p) for p in given)
         most = len(reward.head.linears) - 1
         if not 1 <= len(rates) <= most or not all(0 <= p < 1 for p in rates):
             raise ValueError(
@@ -61,7 +64,7 @@ class AestheticDropout(AbstractRandomReward):
                 f"{rate}. At 1 nothing would be left."
             )
         self.reward = reward
-        self.key = key
+        self.key = check_key(key)
         self.rates = rates
 
     @jax.named_scope("draftx.rewards.AestheticDropout")

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
-from ..._custom_types import Images
+from ..._checks import check_whole
+from ..._custom_types import Images, WholeLike
 from ...io import fetch, HubFiles, ModelFileError
 from ..contract import as_reward, Reward
 
@@ -60,7 +61,7 @@ def hps_benchmark(
     draw: Callable[[list[str]], Images],
     prompts: Mapping[str, Sequence[str]] | None = None,
     *,
-    batch_size: int = 8,
+    batch_size: WholeLike = 8,
 ) -> dict[str, HPSResult]:
     """Scores a model as the HPSv2 benchmark does: one image for each prompt.
 
@@ -88,7 +89,8 @@ def hps_benchmark(
     """
     prompts = hps_prompts() if prompts is None else prompts
     _check_prompts(prompts)
-    if batch_size < 1 or _PROMPTS % batch_size:
+    batch_size = check_whole("batch_size", batch_size)
+    if _PROMPTS % batch_size:
         raise ValueError(
             f"`batch_size` must divide {_PROMPTS}, the prompts of a style; got "
             f"{batch_size}."
