@@ -12,8 +12,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import check_is, check_whole
-from ..._custom_types import Images, Latents, Real
+from ..._checks import check_is, check_whole, finite
+from ..._custom_types import Images, Latents, RealLike, WholeLike
+from ..._keys import check_key
 from ..._table import Rows, Table
 from ...episodes import image_spec
 from ...pipeline import (
@@ -69,12 +70,12 @@ class Evaluation(eqx.Module):
         rewards: Mapping[str, Reward],
         sampling: Sampling = Sampling(),
         *,
-        every: int = 50,
-        num_samples: int = 2,
-        weights: Mapping[str, Real] | None = None,
+        every: WholeLike = 50,
+        num_samples: WholeLike = 2,
+        weights: Mapping[str, RealLike] | None = None,
         features: Features = coarse_pixels,
         key: PRNGKeyArray | None = None,
-        batch_size: int = 8,
+        batch_size: WholeLike = 8,
     ):
         """**Arguments:**
 
@@ -103,12 +104,9 @@ class Evaluation(eqx.Module):
                 raise ValueError(
                     f"`rewards` must not be named {name!r}; that is another figure."
                 )
-        for name, value in (
-            ("every", every),
-            ("num_samples", num_samples),
-            ("batch_size", batch_size),
-        ):
-            check_whole(name, value)
+        every = check_whole("every", every)
+        num_samples = check_whole("num_samples", num_samples)
+        batch_size = check_whole("batch_size", batch_size)
         if weights is None:
             weights = dict.fromkeys(rewards, 1 / len(rewards))
         known = list(rewards)
@@ -120,10 +118,13 @@ class Evaluation(eqx.Module):
             )
         self.rewards = {name: as_reward(reward) for name, reward in rewards.items()}
         self.features = features
-        self.key = jr.key(0) if key is None else key
+        self.key = jr.key(0) if key is None else check_key(key)
         self.sampling = sampling
         self.table = table
-        self.weights = {name: float(weight) for name, weight in weights.items()}
+        self.weights = {
+            name: finite(f"weights[{name!r}]", weight)
+            for name, weight in weights.items()
+        }
         self.every = every
         self.num_samples = num_samples
         self.batch_size = batch_size

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from ..._checks import check_is, check_whole
+from ..._custom_types import WholeLike
+from ..._keys import check_key
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_task, Memory
 from ...lora import lora_filter
@@ -43,8 +45,8 @@ def finetune_in_rounds(
     *,
     method: AbstractRoundMethod,
     key: PRNGKeyArray,
-    num_train_steps: int,
-    batch_size: int,
+    num_train_steps: WholeLike,
+    batch_size: WholeLike,
     updates: Updates = Updates(),
     optimizer: Optimizer = adamw(3e-4, 1e-4, 1.0),
     memory: Memory = Memory(),
@@ -95,13 +97,14 @@ def finetune_in_rounds(
     check_is("method", method, AbstractRoundMethod, "draftx.DDPO()")
     check_is("memory", memory, Memory, 'draftx.Memory("block")')
     check_is("stopping", stopping, Stopping, "draftx.Stopping(max_skipped_steps=3)")
+    check_key(key)
     check_is("updates", updates, Updates, "draftx.Updates(minibatch_size=2)")
     optimizer = as_optimizer(optimizer)
     check_callbacks(callbacks)
     table = Table.of(prompts)
     check_trainable(pipeline)
-    check_whole("num_train_steps", num_train_steps)
-    check_whole("batch_size", batch_size)
+    num_train_steps = check_whole("num_train_steps", num_train_steps)
+    batch_size = check_whole("batch_size", batch_size)
     method.check_batch(batch_size)
     shape = (batch_size, *latent_shape(pipeline, sampling))
     task = make_task(
