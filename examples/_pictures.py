@@ -3,7 +3,6 @@
 import io
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
 
 import matplotlib
 
@@ -15,12 +14,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-
-def to_uint8(images) -> np.ndarray:
-    """Images in [0, 1] as bytes."""
-    return np.round(255 * np.clip(np.asarray(images, np.float32), 0, 1)).astype(
-        np.uint8
-    )
+from draftx.runs import captioned_grid as captioned_grid, to_uint8 as to_uint8
 
 
 def jpeg_bytes(images, quality: int) -> np.ndarray:
@@ -31,37 +25,6 @@ def jpeg_bytes(images, quality: int) -> np.ndarray:
         Image.fromarray(image).save(file, "JPEG", quality=quality)
         sizes.append(file.tell())
     return np.asarray(sizes)
-
-
-def captioned_grid(
-    path: pathlib.Path,
-    rows: Mapping[str, np.ndarray],
-    captions: Sequence[str],
-    below: Mapping[str, Sequence[str]] | None = None,
-) -> None:
-    """One row of images for each name, captions on top, and what `below` says below."""
-    columns = len(captions)
-    figure, axes = plt.subplots(
-        len(rows), columns, figsize=(1.35 * columns, 1.75 * len(rows)), squeeze=False
-    )
-    for axis_row, (name, images) in zip(axes, rows.items(), strict=True):
-        texts = [""] * columns if below is None else below[name]
-        for axis, image, text in zip(axis_row, to_uint8(images), texts, strict=True):
-            axis.imshow(image, interpolation="lanczos")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_xlabel(text, fontsize=7)
-        axis_row[0].set_ylabel(name, fontsize=9)
-    for axis, caption in zip(axes[0], captions, strict=True):
-        axis.set_title(_wrapped(caption), fontsize=6)
-    figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-def _wrapped(caption: str) -> str:
-    lines = caption.replace(", on ", "\non ").replace(", ", "\n", 1)
-    return lines.replace(" background", "\nbackground")
 
 
 def curve(path: pathlib.Path, log: pathlib.Path, *, title: str) -> None:

@@ -88,7 +88,8 @@ def _absolute(files):
 
 def _upward(files):
     for file, tree in files.items():
-        if file == ("__init__.py",):
+        # The package and its command stand on all floors.
+        if file in (("__init__.py",), ("__main__.py",)):
             continue
         # A file of the root imports other files of the root alone.
         height = -1 if len(file) == 1 else _FLOORS.index(file[0])

@@ -25,7 +25,11 @@ _PLAIN: Final[Mapping[str, Callable[[], AbstractReward]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class RewardSpec:
-    """Holds what `pickscore=10` says: which reward, and how much it counts."""
+    """Holds what `pickscore=10` says: which reward, and how much it counts.
+
+    - `source`: A name, or a place, `file.py:function`.
+    - `weight`: What it is multiplied by.
+    """
 
     source: str
     weight: Real

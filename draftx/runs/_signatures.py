@@ -7,7 +7,7 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin, Literal, Union
 
 import tyro
@@ -23,6 +23,8 @@ def section(
     *,
     optional: bool = False,
     more: Mapping[str, tuple[Any, Any, str]] | None = None,
+    aliases: Mapping[str, str] | None = None,
+    leave_out: Sequence[str] = (),
 ) -> type:
     """Makes a dataclass with a field for each plain parameter of some functions.
 
@@ -37,12 +39,16 @@ def section(
     - `optional`: Whether every field is `None` by default, which stands for the default
         of the function that is called.
     - `more`: Other fields, which come first: type, default and help by name.
+    - `leave_out`: Parameters that get no field.
+    - `aliases`: Flags that some of the fields go by besides.
     """
     fields = dict(more or {})
     helps: dict[str, list[str]] = {}
     for label, function in functions.items():
         described = describe(function)
         for parameter, kind, default in plain_parameters(function):
+            if parameter in leave_out:
+                continue
             if optional:
                 kind, default = kind | None, None
             text = described.get(parameter, "")
@@ -55,12 +61,16 @@ def section(
     made = [
         (
             parameter,
-            Annotated[kind, tyro.conf.arg(help=text)],
+            Annotated[kind, _flag(text, (aliases or {}).get(parameter))],
             dataclasses.field(default=default),
         )
         for parameter, (kind, default, text) in fields.items()
     ]
     return dataclasses.make_dataclass(name, made, frozen=True, kw_only=True)
+
+
+def _flag(text: str, alias: str | None) -> Any:
+    return tyro.conf.arg(help=text, aliases=None if alias is None else (alias,))
 
 
 def plain_parameters(function: Callable) -> list[tuple[str, Any, Any]]:
@@ -75,12 +85,13 @@ def plain_parameters(function: Callable) -> list[tuple[str, Any, Any]]:
 
     Name, type and default of each.
     """
-    target = function
     if inspect.isclass(function):
-        # A class of fields alone has its annotations on itself.
-        generated = "__init__" not in vars(function)
-        target = function if generated else function.__init__
-    hints = typing.get_type_hints(target)
+        # A converter takes anything: the field then says what it is.
+        given = typing.get_type_hints(function.__init__)
+        given = {name: kind for name, kind in given.items() if kind is not Any}
+        hints = typing.get_type_hints(function) | given
+    else:
+        hints = typing.get_type_hints(function)
     found = []
     for parameter in inspect.signature(function).parameters.values():
         kind = _plain(hints.get(parameter.name))

@@ -142,8 +142,10 @@ class CheckpointStore:
         return Checkpoint(step, arrays, notes, folder)
 
     def newest(self) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole, with a warning for those that are
-        not; `None` if there is none."""
+        """Reads the newest checkpoint that is whole; `None` if there is none.
+
+        A warning names those that are not.
+        """
         for step in reversed(self.steps()):
             try:
                 return self.read(step)

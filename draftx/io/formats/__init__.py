@@ -5,6 +5,7 @@ from ._atomic import (
     new_folder as new_folder,
     remove_folder as remove_folder,
     sweep as sweep,
+    write_bytes as write_bytes,
     write_json as write_json,
     write_text as write_text,
 )

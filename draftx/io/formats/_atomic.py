@@ -25,7 +25,7 @@ def _sibling(path: pathlib.Path, kind: str) -> pathlib.Path:
     return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
-def write_file(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+def write_file(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
     """Calls `write` with a temporary name, then gives the file its own name.
 
     **Arguments:**
@@ -51,13 +51,14 @@ def write_file(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> Non
     _fsync(path.parent)
 
 
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Writes `data` to `path`."""
+    write_file(path, lambda temporary: temporary.write_bytes(data))
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes `text` to `path`: UTF-8, lines ending in `\\n` on every system."""
-
-    def write(temporary: pathlib.Path) -> None:
-        temporary.write_bytes(text.encode("utf-8"))
-
-    write_file(path, write)
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

@@ -1,0 +1,62 @@
+"""The command `draftx`."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from .._devices import split_cpu
+from .._signals import EXIT_CODES
+from ..io import ModelFileError
+from ..rewards import RewardError
+from ._config_files import read_config, write_config
+from ._lock import RunInUseError
+from ._train import summary, train
+
+
+_USAGE = """\
+draftx: fine-tuning text-to-image models on differentiable rewards
+
+  draftx train [config.toml] [--options]   train an adapter; `draftx train --help`
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; gives its exit code.
+
+    **Arguments:**
+
+    - `arguments`: Without the program's name; `None` is those of the process.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0
+    name, *rest = arguments
+    if name not in _COMMANDS:
+        print(f"draftx: there is no command {name!r}.\n\n{_USAGE}", file=sys.stderr)
+        return 2
+    try:
+        return _COMMANDS[name](rest)
+    except (ValueError, ModelFileError, RewardError, RunInUseError) as error:
+        # They say what to do; a traceback would hide it.
+        print(f"draftx {name}: {error}", file=sys.stderr)
+        return 1
+
+
+def _train(arguments: list[str]) -> int:
+    path = None
+    if arguments and not arguments[0].startswith("-"):
+        path, *arguments = arguments
+    config = read_config(path, arguments)
+    split_cpu(config.train_batch_size)
+    print(write_config(config))
+    result = train(config)
+    print(summary(result))
+    if result.stopped is not None:
+        print(f"ended early: {result.stopped}", file=sys.stderr)
+    print(f"everything is in {config.output_dir}")
+    return _CODES.get(result.stopped or "", 0)
+
+
+_CODES: Final = {number.name: code for number, code in EXIT_CODES.items()}
+_COMMANDS: Final[dict[str, Callable[[list[str]], int]]] = {"train": _train}

@@ -1,0 +1,172 @@
+"""A whole run: from a configuration to a folder with an adapter in it."""
+
+import pathlib
+import platform
+import shlex
+import sys
+from importlib import metadata
+from typing import Any
+
+import jax
+
+from ..finetuning import finetune, FinetuneResult, ProgressBar
+from ..io import save_lora
+from ..io.formats import write_json, write_text
+from ._busy import Busy
+from ._callbacks import MetricsFile, Samples
+from ._card import write_card
+from ._config import RunConfig
+from ._config_files import config_table, differences, read_config, write_config
+from ._folder import RunFolder, write_lines
+from ._lock import FolderLock
+from ._make import (
+    keys,
+    make_checkpoints,
+    make_estimator,
+    make_evaluation,
+    make_memory,
+    make_optimizer,
+    make_pipeline,
+    make_prompts,
+    make_rewards,
+    make_sampling,
+    make_stopping,
+)
+from ._pictures import curves
+from ._rewards import parse_rewards
+
+
+# A run may go on with others of these.
+_FREE = (
+    "output_dir",
+    "max_train_steps",
+    "num_validation_images",
+    "validation_prompt",
+    "validation_steps",
+    "checkpoints",
+)
+
+
+def train(config: RunConfig) -> FinetuneResult:
+    """Trains an adapter as a configuration says, and leaves it all in a folder.
+
+    A run that is there already goes on where it was saved.
+
+    **Arguments:**
+
+    - `config`: Of the run.
+
+    Raises a `ValueError` that names what is wrong before any long work, and a
+    `RunInUseError` if another process works in the folder.
+    """
+    folder = RunFolder(pathlib.Path(config.output_dir))
+    # All that can be wrong without loading anything.
+    options = dict(
+        sampling=make_sampling(config),
+        method=make_estimator(config),
+        memory=make_memory(config),
+        optimizer=make_optimizer(config),
+        stopping=make_stopping(config),
+        checkpoints=make_checkpoints(config, folder.checkpoints),
+    )
+    parse_rewards(config.reward, "reward")
+    parse_rewards(config.eval_reward, "eval_reward")
+    prompts, held_out = make_prompts(config)
+    with FolderLock(folder.path):
+        _check_unchanged(config, folder)
+        return _train(config, folder, prompts, held_out, options)
+
+
+def _train(
+    config: RunConfig,
+    folder: RunFolder,
+    prompts: Any,
+    held_out: Any,
+    options: dict[str, Any],
+) -> FinetuneResult:
+    with Busy(f"loading {config.model}"):
+        reward, measured, weights = make_rewards(config)
+        pipeline = make_pipeline(config)
+    write_text(folder.config, write_config(config))
+    write_json(folder.versions, _versions())
+    drawn = list(config.validation_prompt)
+    drawn = drawn or held_out.prompts[: config.num_validation_images]
+    of_keys = keys(config)
+    samples = Samples(
+        folder,
+        drawn,
+        options["sampling"],
+        of_keys["drawing"],
+        every=config.validation_steps,
+    )
+    if not folder.samples(0).is_file():
+        with Busy(f"drawing {len(drawn)} images before training"):
+            samples.draw(pipeline, 0)
+    print("measuring, and compiling the training step ...", file=sys.stderr)
+    metrics = MetricsFile(folder, config.train_batch_size)
+    result = finetune(
+        pipeline,
+        reward,
+        prompts,
+        key=of_keys["training"],
+        num_train_steps=config.max_train_steps,
+        batch_size=config.train_batch_size,
+        evaluation=make_evaluation(config, held_out, measured, weights),
+        callbacks=(ProgressBar(), metrics, samples),
+        **options,
+    )
+    _write_results(config, folder, result)
+    return result
+
+
+def _write_results(
+    config: RunConfig, folder: RunFolder, result: FinetuneResult
+) -> None:
+    write_lines(folder.evaluations, list(result.evaluations))
+    save_lora(result.pipeline, folder.lora)
+    title = f"{config.method.name}, {' '.join(config.reward)}"
+    curves(folder.curves, result.history, result.evaluations, title=title)
+    write_card(config, folder, result)
+
+
+def _check_unchanged(config: RunConfig, folder: RunFolder) -> None:
+    if not folder.config.is_file() or config.checkpoints.allow_changes:
+        return
+    before, after = (
+        {k: v for k, v in config_table(c).items() if k not in _FREE}
+        for c in (read_config(folder.config), config)
+    )
+    changed = differences(before, after)
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise ValueError(
+            f"The run in {str(folder.path)!r} must be gone on with as it was begun; "
+            f"changed since:\n{lines}\nChange it back, choose another `output_dir`, or "
+            "say `--checkpoints.allow-changes`."
+        )
+
+
+def _versions() -> dict[str, Any]:
+    packages = ("draftx", "jax", "jaxlib", "equinox", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        "devices": [str(device) for device in jax.devices()],
+        "command": shlex.join(["draftx", *sys.argv[1:]]),
+    }
+
+
+def summary(result: FinetuneResult) -> str:
+    """Says in a few lines what a run has come to.
+
+    **Arguments:**
+
+    - `result`: Of the run.
+    """
+    if not result.evaluations:
+        return ""
+    first, last = result.evaluations[0], result.evaluations[-1]
+    names = [n for n in last if n in first and n not in ("step", "train_reward")]
+    lines = [f"held-out figures, before and after {last['step']} steps:"]
+    lines += [f"  {n:>24}: {first[n]:10.4g} -> {last[n]:10.4g}" for n in names]
+    return "\n".join(lines)

@@ -1,0 +1,136 @@
+"""A whole run by the command: its folder, killed and gone on with, bit for bit."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import draftx
+from draftx.io.checkpoints import CheckpointStore
+from draftx.io.formats import TensorFile
+from draftx.runs import main, open_run
+from draftx.runs._folder import RunFolder
+
+
+_REWARD = """
+def redness(images):
+    return images[..., 0].mean((1, 2)) - images[..., 1:].mean((1, 2, 3))
+"""
+_FLAGS = (
+    *("--max-train-steps", "4", "--train-batch-size", "2", "--rank", "2"),
+    *("--sampling.num-inference-steps", "2", "--sampling.guidance-scale", "1"),
+    *("--method.name", "draft", "--method.truncation-steps", "1"),
+    *("--evaluation.every", "2", "--evaluation.batch-size", "2"),
+    *("--checkpoints.every", "2", "--validation-steps", "2"),
+    *("--num-validation-images", "2"),
+)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """Flags of a short run on a reward of one's own."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "mine.py").write_text(_REWARD)
+    (folder / "prompts.txt").write_text("a fox, flat style\na cow, 3d style\n")
+    reward, prompts = f"{folder}/mine.py:redness", f"{folder}/prompts.txt"
+    return [*_FLAGS, "--reward", reward, "--prompts", prompts, "--held-out", "0.5"]
+
+
+def _start(flags, out):
+    # As many devices as the command has by itself.
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "draftx", "train", "--output-dir", str(out), *flags],
+        cwd=pathlib.Path(__file__).parents[2],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _untimed(rows):
+    timed = ("seconds", "images_per_second")
+    return [{k: v for k, v in row.items() if k not in timed} for row in rows]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_stopped_ends_as_one_that_was_not(given, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    process = _start(given, whole)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert 'name = "draft"' in out
+    assert "held-out figures, before and after 4 steps" in out
+    run = open_run(whole)
+    assert [row["step"] for row in run.history] == [0, 1, 2, 3]
+    assert [row["step"] for row in run.evaluations] == [0, 2, 4]
+    assert run.checkpoints == [2, 4]
+    assert run.config.method.truncation_steps == 1
+    names = ("curves", "lora", "card", "versions")
+    files = [getattr(run.folder, name) for name in names]
+    files += [run.folder.samples(step) for step in (0, 2, 4)]
+    assert all(file.stat().st_size > 100 for file in files)
+    assert "| 4 | " in run.folder.card.read_text()
+    versions = json.loads(run.folder.versions.read_text())
+    assert versions["draftx"] == draftx.__version__
+
+    # Killed at the first checkpoint, then left alone, then asked to stop.
+    process = _start(given, parts)
+    checkpoint = RunFolder(parts).checkpoints / "step-00000002"
+    end = time.monotonic() + 300
+    while not checkpoint.is_dir() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    process = _start(given, parts)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    resumed = open_run(parts)
+    assert _untimed(resumed.history) == _untimed(run.history)
+    assert resumed.evaluations == run.evaluations
+    one, other = (TensorFile(r.folder.lora) for r in (run, resumed))
+    for name in one.shapes:
+        np.testing.assert_array_equal(one.read_exactly(name), other.read_exactly(name))
+    process = _start([*given, "--max-train-steps", "400"], parts)
+    assert process.stderr is not None
+    while "fine-tuning" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    last = CheckpointStore(resumed.folder.checkpoints).steps()[-1]
+    assert 4 < last < 400
+    assert len(open_run(parts).history) == last
+
+
+def test_bad_input_is_named_before_anything_is_loaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for flags, message in (
+        (["--sampling.num-inference-steps", "0"], "`num_inference_steps` must be"),
+        (["--reward", "clp"], "Did you mean 'clip'?"),
+        (["--prompts", "none.txt"], "none.txt': No such file"),
+        (["--checkpoints.resume", "x"], "`checkpoints.resume` must be 'latest'"),
+        (["--method.max-steps", "3"], "`method.max_steps` must be left out"),
+        (["none.toml"], "none.toml"),
+    ):
+        assert main(["train", *flags]) == 1
+        assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_without_a_command(capsys):
+    assert main([]) == 0
+    assert "draftx train" in capsys.readouterr().out
+    assert main(["trian"]) == 2
+    assert "no command 'trian'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as error:
+        main(["train", "--help"])
+    assert error.value.code == 0
+    assert "--sampling.guidance-scale" in capsys.readouterr().out
