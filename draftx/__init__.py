@@ -17,6 +17,7 @@ from . import (
 from ._compilation import enable_compilation_cache as enable_compilation_cache
 from ._devices import split_cpu as split_cpu
 from ._table import Table as Table
+from ._version import __version__ as __version__
 from .diffusion import (
     AbstractSampler as AbstractSampler,
     Ancestral as Ancestral,
@@ -83,6 +84,3 @@ from .rewards import (
     Reward as Reward,
     RewardError as RewardError,
 )
-
-
-__version__ = "0.2.0"

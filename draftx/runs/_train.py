@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from .._version import __version__
 from ..finetuning import finetune, FinetuneResult, ProgressBar
 from ..io import save_lora
 from ..io.formats import write_json, write_text
@@ -147,8 +148,9 @@ def _check_unchanged(config: RunConfig, folder: RunFolder) -> None:
 
 
 def _versions() -> dict[str, Any]:
-    packages = ("draftx", "jax", "jaxlib", "equinox", "optax", "numpy")
+    packages = ("jax", "jaxlib", "equinox", "optax", "numpy")
     return {
+        "draftx": __version__,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
         "devices": [str(device) for device in jax.devices()],
