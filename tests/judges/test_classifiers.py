@@ -268,3 +268,54 @@ def test_matches_efficientnet_lite():
         golden = {"in/images": images.astype(np.float64)}
         golden |= {"out/score": scores, "grad/images": gradient}
         check(jax.tree.map(lambda x: x.astype(jnp.float64), reward), golden)
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_gradients_in_float32_are_as_far_from_float64_as_those_of_pytorch(
+    saved,
+):
+    """An activation just beside a kink is on its other side after rounding.
+
+    So deep networks of ReLU and max-pooling differ by thousandths, in any library; the
+    same computed in float64 does not.
+    """
+    pytest.importorskip("torch")
+    config = make_classifiers.CASES["resnet_bottleneck"] | dict(
+        depths=[3, 4, 6, 3], width=16, num_classes=10, resize=128, crop=112
+    )
+    errors = {"draftx": [], "torch": [], "float64": []}
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        model = make_classifiers.ResNet(config)
+        make_classifiers.randomize(model, rng)
+        arrays = saved(model)
+        model.double()
+        reward = ClassifierReward(
+            ResNet.from_arrays(arrays),
+            config["target"],
+            preprocess=ResizeAndCrop(
+                resize=128,
+                crop=112,
+                mean=tuple(config["mean"]),
+                std=tuple(config["std"]),
+            ),
+        )
+        images = rng.uniform(size=(2, 112, 112, 3)).astype(np.float32)
+        gradient = lambda x, model=model: make_classifiers.score_and_gradient(
+            lambda y: make_classifiers.log_probability(
+                model, config, y.to(next(model.parameters()).dtype)
+            ),
+            x,
+        )[1]
+        expected = gradient(images)
+        model.float()
+        errors["torch"].append(relative_error(gradient(images), expected))
+        _, ours = score_and_gradient(reward, jnp.asarray(images))
+        errors["draftx"].append(relative_error(ours, expected))
+        with jax.enable_x64(True):
+            reward = jax.tree.map(lambda x: x.astype(jnp.float64), reward)
+            _, ours = score_and_gradient(reward, jnp.asarray(images, jnp.float64))
+        errors["float64"].append(relative_error(ours, expected))
+    assert max(errors["float64"]) < 1e-4, errors
+    assert max(errors["draftx"]) < max(1e-2, 3 * max(errors["torch"])), errors

@@ -30,7 +30,7 @@ def _entry(name: str, file: str, sha256: Mapping[str, str]) -> PublishedReward:
             "longest edge 224, bicubic, antialiased; padded black; CLIP mean and std"
         ),
         range="[-1, 1], 0.2 to 0.35",
-        compared_with="open_clip-shaped reference",
+        compared_with="open_clip-shaped reference, open_clip's tokenizer",
         build=_build,
         from_files=("model", "tokenizer"),
         tokenizer=CLIP_TOKENIZER,
