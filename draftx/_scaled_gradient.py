@@ -2,7 +2,7 @@
 
 import functools as ft
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, cast, TypeVar
 
 import equinox as eqx
 import jax
@@ -62,7 +62,7 @@ def scaled_gradient(fn: _Call) -> _Call:
             return fn(*args, **kwargs)
         return _call(fn, (args, kwargs))
 
-    return wrapped  # pyright: ignore[reportReturnType]
+    return cast(_Call, wrapped)
 
 
 @scaled_gradient

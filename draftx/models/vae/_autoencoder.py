@@ -90,6 +90,11 @@ class AutoencoderKL(eqx.Module):
     Latents on the outside are *scaled*: multiplied by `config.scaling_factor`, which
     gives them about unit variance, the space in which diffusion happens.
 
+    Weights in float16 are computed with in float32 if `config.force_upcast` says so,
+    and it does unless a file says otherwise: the default of diffusers, which does as
+    much for SDXL. Activations of large autoencoders exceed what float16 holds, and
+    where they do not this is more exact, at a cost of memory that bfloat16 has not.
+
     ??? cite
 
         [High-Resolution Image Synthesis with Latent Diffusion Models](
@@ -203,10 +208,7 @@ class AutoencoderKL(eqx.Module):
         return self.decoder(x, remat=remat)
 
     def _upcast(self) -> "AutoencoderKL":
-        """The network as it computes, which is not always as it is stored.
-
-        That of SDXL, for one, has activations that float16 cannot hold.
-        """
+        """The network as it computes, which is not always as it is stored."""
         if not (self.config.force_upcast and self.dtype == jnp.float16):
             return self
         is_half = lambda x: eqx.is_array(x) and x.dtype == jnp.float16
