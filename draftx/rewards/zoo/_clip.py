@@ -58,6 +58,5 @@ CLIP = PublishedReward(
     compared_with="transformers",
     build=_build,
     from_files=("model", "tokenizer"),
-    is_folder=True,
     tokenizer=CLIP_TOKENIZER,
 )

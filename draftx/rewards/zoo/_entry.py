@@ -75,7 +75,6 @@ class PublishedReward:
     - `compared_with`: What its scores and gradients are tested against.
     - `build`: Makes the reward of what was found and of the options.
     - `from_files`: Parameters of the class that `build` reads: they are no options.
-    - `is_folder`: Whether `source` is a folder; else it is one file.
     - `tokenizer`: For a reward that reads prompts.
     - `encoder`: The files of an encoder that comes apart from the weights.
     - `any_dtype`: Whether the weights may be other than float32.
@@ -92,8 +91,14 @@ class PublishedReward:
     compared_with: str
     build: Callable[[Found, Mapping[str, Any]], AbstractReward]
     from_files: tuple[str, ...]
-    is_folder: bool = False
     tokenizer: TokenizerFiles | None = None
     encoder: HubFiles | None = None
     any_dtype: bool = True
     config: type[Config] | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the weights are a folder with their config; else they are a file."""
+        if isinstance(self.files, EmbeddedFolder):
+            return True
+        return isinstance(self.files, HubFiles) and "config.json" in self.files.names

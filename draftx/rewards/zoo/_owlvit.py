@@ -31,6 +31,5 @@ OWLVIT = PublishedReward(
     compared_with="transformers",
     build=_build,
     from_files=("model", "tokenizer"),
-    is_folder=True,
     tokenizer=CLIP_TOKENIZER,
 )

@@ -32,6 +32,5 @@ PICKSCORE = PublishedReward(
     compared_with="transformers",
     build=_build,
     from_files=("model", "tokenizer"),
-    is_folder=True,
     tokenizer=CLIP_TOKENIZER,
 )

@@ -53,7 +53,6 @@ TINY_CLIP = PublishedReward(
     compared_with="`weights/evaluate_rewards.py`",
     build=CLIP.build,
     from_files=CLIP.from_files,
-    is_folder=True,
     tokenizer=CLIP.tokenizer,
 )
 TINY_CLASSIFIER = PublishedReward(
@@ -69,6 +68,5 @@ TINY_CLASSIFIER = PublishedReward(
     compared_with="`weights/evaluate_rewards.py`",
     build=_build_classifier,
     from_files=("classifier",),
-    is_folder=True,
     any_dtype=False,
 )
