@@ -1,5 +1,4 @@
 import abc
-import collections
 from typing import Any, Literal, TypeAlias
 
 import equinox as eqx
@@ -9,54 +8,51 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..._checks import check_whole
 from ...pipeline import Pipeline
 from ...rewards import AbstractReward
-from ._round_method import AbstractRoundMethod, Rollout, Weigh
+from ._round_method import AbstractRoundMethod, Rollout
 
 
 Normalization: TypeAlias = Literal["per_prompt", "batch"]
 
 
-class AdvantageNormalizer:
-    r"""Turns rewards into advantages, $(r - \mu) / \sigma$, on the host.
+class LatestRewards(eqx.Module):
+    """Holds the latest rewards of each row of a table, on the host.
+
+    **Arguments:**
+
+    - `rewards`: A ring for each row, `[rows, size]`.
+    - `counts`: How many rewards each row has ever had.
+    """
+
+    rewards: Float[np.ndarray, "rows size"]
+    counts: Int[np.ndarray, " rows"]
+
+    def with_more(
+        self, rows: Int[np.ndarray, " batch"], rewards: Float[np.ndarray, " batch"]
+    ) -> "LatestRewards":
+        """Adds a reward for each of some `rows`, in their order, over the oldest."""
+        latest, counts = self.rewards.copy(), self.counts.copy()
+        for row, reward in zip(rows, rewards, strict=True):
+            latest[row, counts[row] % latest.shape[1]] = reward
+            counts[row] += 1
+        return LatestRewards(latest, counts)
+
+    def of(self, row: int) -> Float[np.ndarray, " known"]:
+        """Lists those of a `row`, in no order."""
+        return self.rewards[row, : self.counts[row]]
+
+
+class AbstractAdvantageMethod(AbstractRoundMethod):
+    r"""Weighs images by their advantages, $(r - \mu) / \sigma$.
 
     $\mu$ and $\sigma$ are those of the batch or, with `"per_prompt"`, of the latest
-    rewards of the same prompt: prompts that are hard then teach as much as others. A
-    prompt that has been seen less than `min_count` times uses those of the batch.
+    rewards of the same row: prompts that are hard then teach as much as others. A row
+    that has been seen less than `min_count` times uses those of the batch.
+
+    It asks nothing of the reward but numbers, and learns nothing but the model.
 
     ??? cite
 
         [DDPO](https://arxiv.org/abs/2305.13301), section 4.3 and appendix.
-    """
-
-    def __init__(self, normalization: Normalization, buffer_size: int, min_count: int):
-        self.normalization = normalization
-        self.min_count = min_count
-        new = lambda: collections.deque(maxlen=buffer_size)
-        self.latest: dict[int, collections.deque[float]] = collections.defaultdict(new)
-
-    def __call__(
-        self, rows: Int[np.ndarray, " batch"], rewards: Float[np.ndarray, " batch"]
-    ) -> Float[np.ndarray, " batch"]:
-        """**Arguments:**
-
-        - `rows`: Which prompt each image is of: equal numbers for equal prompts.
-        - `rewards`: Of the images.
-        """
-        mean = np.full(rewards.shape, rewards.mean())
-        std = np.full(rewards.shape, rewards.std())
-        if self.normalization == "per_prompt":
-            for row, reward in zip(rows.tolist(), rewards.tolist(), strict=True):
-                self.latest[row].append(reward)
-            for i, row in enumerate(rows.tolist()):
-                if len(self.latest[row]) >= self.min_count:
-                    mean[i] = np.mean(self.latest[row])
-                    std[i] = np.std(self.latest[row])
-        return (rewards - mean) / (std + 1e-6)
-
-
-class AbstractAdvantageMethod(AbstractRoundMethod):
-    """Weighs images by their advantages.
-
-    It asks nothing of the reward but numbers, and learns nothing but the model.
     """
 
     normalization: eqx.AbstractVar[Normalization]
@@ -79,14 +75,31 @@ class AbstractAdvantageMethod(AbstractRoundMethod):
             f"`batch_size` must be at least 2 for {type(self).__name__}, which "
             "compares the images of a round: alone, an image has an advantage of 0, "
             f"and its reward no say; got {batch_size}. Updates of one image each are "
-            "`updates=draftx.Updates(minibatch_size=1)`."
+            "`updates=draftx.Updates(minibatch_size=1)` of the method."
         )
 
-    def weigh(self) -> Weigh:
-        normalize = AdvantageNormalizer(
-            self.normalization, self.buffer_size, self.min_count
-        )
-        return lambda rows, rewards: self.weigh_advantages(normalize(rows, rewards))
+    def remember(self, num_rows: int) -> LatestRewards | None:
+        if self.normalization == "batch":
+            return None
+        shape = (num_rows, self.buffer_size)
+        return LatestRewards(np.zeros(shape), np.zeros(num_rows, np.int64))
+
+    def weigh(
+        self,
+        remembered: LatestRewards | None,
+        rows: Int[np.ndarray, " batch"],
+        rewards: Float[np.ndarray, " batch"],
+    ) -> tuple[Float[np.ndarray, " batch"], LatestRewards | None]:
+        mean = np.full(rewards.shape, rewards.mean())
+        std = np.full(rewards.shape, rewards.std())
+        if remembered is not None:
+            remembered = remembered.with_more(rows, rewards)
+            for i, row in enumerate(rows.tolist()):
+                latest = remembered.of(row)
+                if len(latest) >= self.min_count:
+                    mean[i], std[i] = np.mean(latest), np.std(latest)
+        advantages = (rewards - mean) / (std + 1e-6)
+        return self.weigh_advantages(advantages), remembered
 
     def start(self, reward: AbstractReward, key: PRNGKeyArray) -> tuple[None, None]:
         del reward, key
@@ -100,7 +113,7 @@ class AbstractAdvantageMethod(AbstractRoundMethod):
 
 
 def check_normalization(normalization: str, buffer_size: int, min_count: int) -> None:
-    """Raises unless an `AdvantageNormalizer` can be made of these."""
+    """Raises unless advantages can be made with these."""
     if normalization not in ("per_prompt", "batch"):
         raise ValueError(
             f"`normalization` must be 'per_prompt' or 'batch'; got {normalization!r}."

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
-from ..._checks import plain, positive
+from ..._checks import check_is, plain, positive
 from ..._custom_types import Real
 from ...diffusion import (
     AbstractSampler,
@@ -28,6 +28,7 @@ from ...episodes import Budget, count
 from ...pipeline import Pipeline
 from ._advantages import AbstractAdvantageMethod, check_normalization, Normalization
 from ._round_method import Rollout
+from ._updates import Updates
 
 
 class DDPO(AbstractAdvantageMethod):
@@ -58,6 +59,7 @@ class DDPO(AbstractAdvantageMethod):
         log-density, which divides it by the number of dimensions, and what the
         default of `clip_range` is for. `"sum"` is the log-density.
     - `eta`: The noise of the chain, above 0 and at most 1.
+    - `updates`: How a round is divided into updates.
 
     ??? cite
 
@@ -72,8 +74,10 @@ class DDPO(AbstractAdvantageMethod):
     min_count: int = eqx.field(static=True, converter=plain, default=16)
     reduction: DensityReduction = eqx.field(static=True, default="mean")
     eta: Real = eqx.field(static=True, converter=plain, default=1.0)
+    updates: Updates = Updates()
 
     def __check_init__(self):
+        check_is("updates", self.updates, Updates, "draftx.Updates(minibatch_size=2)")
         positive("clip_range", self.clip_range)
         positive("max_advantage", self.max_advantage)
         check_normalization(self.normalization, self.buffer_size, self.min_count)

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
-from ..._checks import check_whole, finite, plain, positive
+from ..._checks import check_is, check_whole, finite, plain, positive
 from ..._custom_types import Images, Latents, Real
 from ...diffusion import AbstractSampler, Chain, State
 from ...episodes import Budget, count
@@ -23,7 +23,8 @@ from ._critic import (
     CorrectedReward,
     count_linears,
 )
-from ._round_method import AbstractRoundMethod, Rollout, Weigh
+from ._round_method import AbstractRoundMethod, Rollout
+from ._updates import Updates
 
 
 Critic: TypeAlias = Literal["auto", "adapted", "corrected"]
@@ -53,6 +54,7 @@ class DPG(AbstractRoundMethod):
     - `critic_learning_rate`: Of the critic's Adam. One critic step comes before every
         update of the model.
     - `eta`: Must be 0: the policy is deterministic.
+    - `updates`: How a round is divided into updates.
 
     ??? cite
 
@@ -65,8 +67,10 @@ class DPG(AbstractRoundMethod):
     critic_rank: int = eqx.field(static=True, converter=plain, default=8)
     critic_learning_rate: Real = eqx.field(static=True, converter=plain, default=1e-3)
     eta: Real = eqx.field(static=True, converter=plain, default=0.0)
+    updates: Updates = Updates()
 
     def __check_init__(self):
+        check_is("updates", self.updates, Updates, "draftx.Updates(minibatch_size=2)")
         if self.critic not in get_args(Critic):
             raise ValueError(
                 "`critic` must be 'auto', 'adapted' or 'corrected'; got "
@@ -93,8 +97,14 @@ class DPG(AbstractRoundMethod):
             )
         return np.arange(num_inference_steps, dtype=np.int32)
 
-    def weigh(self) -> Weigh:
-        return lambda rows, rewards: rewards  # Returns are what the critic learns.
+    def weigh(
+        self,
+        remembered: Any,
+        rows: Int[np.ndarray, " batch"],
+        rewards: Float[np.ndarray, " batch"],
+    ) -> tuple[Float[np.ndarray, " batch"], Any]:
+        del rows
+        return rewards, remembered  # Returns are what the critic learns.
 
     def start(self, reward: AbstractReward, key: PRNGKeyArray) -> tuple[Any, Any]:
         adaptable = count_linears(reward) > 0

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
-from ..._checks import plain, positive, within
+from ..._checks import check_is, plain, positive, within
 from ..._custom_types import Latents, Real, TextEmbeddings
 from ...diffusion import AbstractSampler, mix, training_target
 from ...episodes import Budget, count
@@ -16,6 +16,7 @@ from ...models import UNet2DConditionModel
 from ...pipeline import Pipeline
 from ._advantages import AbstractAdvantageMethod, check_normalization, Normalization
 from ._round_method import Rollout
+from ._updates import Updates
 
 
 class RewardWeighted(AbstractAdvantageMethod):
@@ -38,6 +39,7 @@ class RewardWeighted(AbstractAdvantageMethod):
     - `temperature`: $\beta$, in standard deviations of the reward.
     - `normalization`, `buffer_size`, `min_count`: Of $A$: see `draftx.DDPO`.
     - `eta`: The noise of the chain, from 0 to 1, for samplers that take it.
+    - `updates`: How a round is divided into updates.
 
     ??? cite
 
@@ -49,8 +51,10 @@ class RewardWeighted(AbstractAdvantageMethod):
     buffer_size: int = eqx.field(static=True, converter=plain, default=16)
     min_count: int = eqx.field(static=True, converter=plain, default=16)
     eta: Real = eqx.field(static=True, converter=plain, default=1.0)
+    updates: Updates = Updates()
 
     def __check_init__(self):
+        check_is("updates", self.updates, Updates, "draftx.Updates(minibatch_size=2)")
         positive("temperature", self.temperature)
         within("eta", self.eta)
         check_normalization(self.normalization, self.buffer_size, self.min_count)

@@ -1,6 +1,5 @@
 import abc
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,12 +12,7 @@ from ...episodes import Budget
 from ...layers import Remat
 from ...pipeline import Batch, Pipeline, take_rows
 from ...rewards import AbstractReward
-
-
-Weigh: TypeAlias = Callable[
-    [Int[np.ndarray, " batch"], Float[np.ndarray, " batch"]],
-    Float[np.ndarray, " batch"],
-]
+from ._updates import Updates
 
 
 class Rollout(eqx.Module):
@@ -84,10 +78,12 @@ class Rollout(eqx.Module):
 class AbstractRoundMethod(eqx.Module):
     """Says how a model learns from a round of its own samples by several updates.
 
-    `eta` is the noise of the chain that draws the samples, for samplers that take it.
+    `eta` is the noise of the chain that draws the samples, for samplers that take it,
+    and `updates` says how a round is divided.
     """
 
     eta: eqx.AbstractVar[Real]
+    updates: eqx.AbstractVar[Updates]
 
     @abc.abstractmethod
     def needs_reward_gradient(self) -> bool:
@@ -113,12 +109,32 @@ class AbstractRoundMethod(eqx.Module):
         - `sampler`, `num_inference_steps`: Of the chain.
         """
 
-    @abc.abstractmethod
-    def weigh(self) -> Weigh:
-        """Makes a new function from prompts and rewards to weights; it may remember.
+    def remember(self, num_rows: int) -> Any:
+        """Makes what is remembered of earlier rounds, before the first: arrays of
+        NumPy, which are saved with a training.
 
-        It is given one number for each image, the index of its row; of equal rows, that
-        of the first of them.
+        Unless a method says otherwise, nothing.
+
+        **Arguments:**
+
+        - `num_rows`: Of the table of prompts.
+        """
+        del num_rows
+
+    @abc.abstractmethod
+    def weigh(
+        self,
+        remembered: Any,
+        rows: Int[np.ndarray, " batch"],
+        rewards: Float[np.ndarray, " batch"],
+    ) -> tuple[Float[np.ndarray, " batch"], Any]:
+        """Weighs the images of a round; the weights, and what is remembered then.
+
+        **Arguments:**
+
+        - `remembered`: From `remember`, or the round before; it stays as it is.
+        - `rows`: The row of each image; of equal rows, the first of them.
+        - `rewards`: Of the images.
         """
 
     @abc.abstractmethod

@@ -28,6 +28,24 @@ class RoundState(eqx.Module):
     learned: Any
 
 
+class Progress(eqx.Module):
+    """What is saved between rounds: their state, and what a method remembers, which is
+    on the host."""
+
+    state: RoundState
+    remembered: Any
+
+    @property
+    def trainable(self) -> Pipeline:
+        """The adapter."""
+        return self.state.trainable
+
+    @property
+    def opt_state(self) -> Any:
+        """Of the optimizer."""
+        return self.state.opt_state
+
+
 class Rounds(eqx.Module):
     """Holds what the rounds do not change: the task without what is trained, how it is
     learned from, and what is constant of what the method learns."""

@@ -24,7 +24,10 @@ from ..training import (
     as_optimizer,
     Callback,
     check_callbacks,
+    check_checkpoints,
     check_trainable,
+    Checkpoints,
+    describe_training,
     FinetuneResult,
     Optimizer,
     ProgressBar,
@@ -33,8 +36,7 @@ from ..training import (
     to_default_device,
 )
 from ._round_method import AbstractRoundMethod
-from ._round_programs import collect, improve, Rounds, RoundState
-from ._updates import Updates
+from ._round_programs import collect, improve, Progress, Rounds, RoundState
 
 
 def finetune_in_rounds(
@@ -47,12 +49,12 @@ def finetune_in_rounds(
     key: PRNGKeyArray,
     num_train_steps: WholeLike,
     batch_size: WholeLike,
-    updates: Updates = Updates(),
     optimizer: Optimizer = adamw(3e-4, 1e-4, 1.0),
     memory: Memory = Memory(),
     evaluation: Evaluation | None = None,
     stopping: Stopping = Stopping(),
     callbacks: Sequence[Callback] = (ProgressBar(),),
+    checkpoints: Checkpoints | None = None,
 ) -> FinetuneResult:
     r"""Trains the adapter of a pipeline on its own samples, several updates for each.
 
@@ -64,15 +66,14 @@ def finetune_in_rounds(
     **Arguments:**
 
     - `pipeline`, `prompts`, `sampling`, `key`, `memory`, `evaluation`, `stopping`,
-        `callbacks`: As for `draftx.finetune`, a round for a step. The images of an
-        update must fit at one step, no matter how many steps it has. The noise of the
-        chain is `method.eta`, for a sampler that takes it.
+        `callbacks`, `checkpoints`: As for `draftx.finetune`, a round for a step. The
+        images of an update must fit at one step, no matter how many steps it has. The
+        noise of the chain is `method.eta`, for a sampler that takes it.
     - `reward`: Images to scores. Need not be differentiable, unless the method says so:
         `draftx.rewards.HostReward` makes one of any NumPy function.
     - `method`: `draftx.DDPO()`, `draftx.RewardWeighted()` or `draftx.DPG()`.
     - `num_train_steps`: The rounds, at least 1.
     - `batch_size`: The images of a round; at least 2 for a method that compares them.
-    - `updates`: How a round is divided into updates.
     - `optimizer`: Any of optax; the default has the numbers of DDPO's authors. A
         schedule is given the number of updates, of which a round has several.
         `optax.MultiSteps` joins the gradients of several of them to one.
@@ -98,9 +99,9 @@ def finetune_in_rounds(
     check_is("memory", memory, Memory, 'draftx.Memory("block")')
     check_is("stopping", stopping, Stopping, "draftx.Stopping(max_skipped_steps=3)")
     check_key(key)
-    check_is("updates", updates, Updates, "draftx.Updates(minibatch_size=2)")
     optimizer = as_optimizer(optimizer)
     check_callbacks(callbacks)
+    check_checkpoints(checkpoints)
     table = Table.of(prompts)
     check_trainable(pipeline)
     num_train_steps = check_whole("num_train_steps", num_train_steps)
@@ -112,7 +113,7 @@ def finetune_in_rounds(
     )
     total = sampling.num_inference_steps
     trained = method.trained_steps(task.plan.sampler, total)
-    schedule = updates.schedule(batch_size, len(trained))
+    schedule = method.updates.schedule(batch_size, len(trained))
     cost = method.budget(
         total,
         batch_size,
@@ -127,6 +128,16 @@ def finetune_in_rounds(
         images = image_spec(pipeline, (size, *shape[1:]))
         check_differentiable(task.reward, images, task.features)
 
+    facts = None
+    if checkpoints is not None:
+        options = dict(
+            reward=task.reward,
+            sampling=sampling,
+            method=method,
+            batch_size=batch_size,
+            memory=memory,
+        )
+        facts = describe_training(pipeline, table, key, options)
     key, start_key = jr.split(key)
     trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
     learned, constant = method.start(task.reward, start_key)
@@ -142,20 +153,22 @@ def finetune_in_rounds(
     )
     times = jnp.asarray(trained)
     rounds = Rounds(task, method, constant, times, optimizer, schedule, shape)
-    weigh, first_equal = method.weigh(), table.first_equal()
+    first_equal = table.first_equal()
 
-    def take_step(state: RoundState, step: int):
+    def take_step(progress: Progress, step: int):
         round_key = jr.fold_in(key, step)
+        state, remembered = progress.state, progress.remembered
         rollout, rows = collect(rounds, state.trainable, round_key)
         rows, rewards = np.asarray(rows), np.asarray(rollout.rewards, np.float64)
         figures: dict[str, Any] = {}
         fine = bool(np.all(np.isfinite(rewards)))
         if fine:
-            weights = jnp.asarray(weigh(first_equal[rows], rewards), jnp.float32)
+            weights, remembered = method.weigh(remembered, first_equal[rows], rewards)
+            weights = jnp.asarray(weights, jnp.float32)
             rollout = eqx.tree_at(lambda r: r.weights, rollout, weights)
             state, figures = improve((rounds, rollout), state, round_key)
         metrics = {"rewards": rewards, "prompts": rows, "is_finite": fine, **figures}
-        return state, jax.device_get(metrics)
+        return Progress(state, remembered), jax.device_get(metrics)
 
     run = Run(
         whole=lambda trainable: eqx.combine(to_default_device(trainable), pipeline),
@@ -164,5 +177,7 @@ def finetune_in_rounds(
         stopping=stopping,
         cost=cost,
         callbacks=callbacks,
+        checkpoints=checkpoints,
+        facts=facts,
     )
-    return run.train(take_step, state)
+    return run.train(take_step, Progress(state, method.remember(len(table))))

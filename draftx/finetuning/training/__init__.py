@@ -7,6 +7,7 @@ from ._callbacks import (
     ProgressBar as ProgressBar,
 )
 from ._checkpoints import (
+    check_checkpoints as check_checkpoints,
     Checkpoints as Checkpoints,
     describe_training as describe_training,
 )

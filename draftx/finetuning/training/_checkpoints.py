@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ..._checks import check_whole, is_whole, plain
+from ..._checks import check_is, check_whole, is_whole, plain
 from ..._table import Table
 from ...io.checkpoints import Checkpoint, CheckpointStore, to_arrays
 
@@ -95,6 +95,13 @@ class Checkpoints:
                 f"{str(found.folder)!r} has taken; got {num_train_steps}."
             )
         return found
+
+
+def check_checkpoints(checkpoints: Any) -> None:
+    """Raises unless `checkpoints` is a `Checkpoints` or `None`."""
+    if checkpoints is not None:
+        example = 'draftx.Checkpoints("run/checkpoints")'
+        check_is("checkpoints", checkpoints, Checkpoints, example)
 
 
 def describe_training(

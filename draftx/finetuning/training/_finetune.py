@@ -17,7 +17,7 @@ from ...rewards import Reward, RewardError
 from ..estimators import AbstractGradientEstimator
 from ..evaluation import Evaluation
 from ._callbacks import Callback, check_callbacks, ProgressBar
-from ._checkpoints import Checkpoints, describe_training
+from ._checkpoints import check_checkpoints, Checkpoints, describe_training
 from ._optimizer import adamw, as_optimizer, Optimizer
 from ._result import FinetuneResult
 from ._reward_gradient import check_task, split
@@ -107,9 +107,7 @@ def finetune(
     check_key(key)
     optimizer = as_optimizer(optimizer)
     check_callbacks(callbacks)
-    if checkpoints is not None:
-        example = 'draftx.Checkpoints("run/checkpoints")'
-        check_is("checkpoints", checkpoints, Checkpoints, example)
+    check_checkpoints(checkpoints)
     table, total = Table.of(prompts), sampling.num_inference_steps
     method.check(total)
     check_trained(pipeline, method, sampling)

@@ -1,5 +1,6 @@
 """A short training in rounds on a random pipeline, and rewards of files."""
 
+import dataclasses
 import io
 
 import jax.numpy as jnp
@@ -37,14 +38,18 @@ JPEG = draftx.rewards.HostReward(jpeg_size)
 
 
 def train(pipeline, method, reward=darkness, prompts=("cat", "do"), **options):
-    """Two rounds of four images, unless the options say otherwise."""
+    """Two rounds of four images, unless the options say otherwise.
+
+    `updates` are those of the method.
+    """
+    updates = options.pop("updates", UPDATES)
+    method = dataclasses.replace(method, updates=updates)
     defaults = dict(
         sampling=SAMPLING,
         method=method,
         key=jr.key(0),
         num_train_steps=2,
         batch_size=4,
-        updates=UPDATES,
         optimizer=OPTIMIZER,
         callbacks=(),
     )

@@ -136,11 +136,10 @@ def test_ddpo_makes_jpeg_files_smaller():
         JPEG,
         ["a fox, 3d style, on a plain blue background"],
         draftx.Sampling(num_inference_steps=10, guidance_scale=4.0),
-        method=draftx.DDPO(),
+        method=draftx.DDPO(updates=draftx.Updates(minibatch_size=8)),
         key=jr.key(0),
         num_train_steps=12,
         batch_size=16,
-        updates=draftx.Updates(minibatch_size=8),
         optimizer=draftx.adamw(1e-3, 1e-4, 1.0),
         callbacks=(),
     )

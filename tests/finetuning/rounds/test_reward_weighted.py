@@ -13,7 +13,7 @@ def test_reward_weighted_regression_descends_its_loss(pipeline):
     losses = [row["denoising_loss"] for row in result.history]
     assert losses[-1] < losses[0]
     rewards = np.asarray([0.0, 1.0, 2.0])
-    weights = method.weigh()(np.zeros(3, int), rewards)
+    weights, _ = method.weigh(method.remember(1), np.zeros(3, int), rewards)
     logits = (rewards - 1) / rewards.std() / 0.5
     np.testing.assert_allclose(
         weights, 3 * np.exp(logits) / np.exp(logits).sum(), rtol=1e-4

@@ -8,7 +8,7 @@ import pytest
 
 import draftx
 from draftx.finetuning import EarlyStopping, Evaluation, Stopping
-from draftx.finetuning.rounds import _advantages
+from draftx.io.checkpoints import CheckpointStore
 
 from ..short import FROM_PARAMS
 from .short import BROKEN, darkness, JPEG, train
@@ -151,16 +151,55 @@ def test_accumulated_updates_are_one_of_all_the_images(short_pipeline):
     assert [row["learning_rate"] for row in twice.history] == [0.01, 0.01]
 
 
-def test_equal_rows_share_their_statistics(pipeline, monkeypatch):
+def test_equal_rows_share_their_statistics(pipeline):
     seen = []
 
-    class Seen(_advantages.AdvantageNormalizer):
-        def __call__(self, rows, rewards):
+    class Seen(draftx.DDPO):
+        def weigh(self, remembered, rows, rewards):
             seen.append(rows.tolist())
-            return super().__call__(rows, rewards)
+            return super().weigh(remembered, rows, rewards)
 
-    monkeypatch.setattr(_advantages, "AdvantageNormalizer", Seen)
-    result = train(pipeline, draftx.DDPO(), prompts=("do", "do"), num_train_steps=3)
+    result = train(pipeline, Seen(), prompts=("do", "do"), num_train_steps=3)
     drawn = [i for row in result.history for i in row["prompts"]]
     assert set(drawn) == {0, 1}
     assert {i for rows in seen for i in rows} == {0}
+
+
+class Stop(Exception):
+    pass
+
+
+def _stop(row, pipeline):
+    if row["step"] == 2:
+        raise Stop
+
+
+def test_rounds_go_on_where_they_were_saved(short_pipeline, tmp_path):
+    pipeline = draftx.add_lora(
+        short_pipeline, rank=2, targets=["attn2.to_v"], key=jr.key(0)
+    )
+    # What is remembered of each prompt counts from the second reward on.
+    method = draftx.DDPO(buffer_size=3, min_count=2)
+
+    def result(folder, callbacks=()):
+        return train(
+            pipeline,
+            method,
+            num_train_steps=4,
+            callbacks=callbacks,
+            checkpoints=draftx.Checkpoints(tmp_path / folder, every=2),
+        )
+
+    whole = result("whole")
+    with pytest.raises(Stop):
+        result("parts", [_stop])
+    parts = result("parts")
+    untimed = lambda rows: [
+        {k: v for k, v in r.items() if k != "seconds"} for r in rows
+    ]
+    assert untimed(parts.history) == untimed(whole.history)
+    one, other = (CheckpointStore(tmp_path / n).read(4) for n in ("whole", "parts"))
+    assert any("counts" in name for name in one.arrays)
+    assert one.arrays.keys() == other.arrays.keys()
+    for name, array in one.arrays.items():
+        assert array.tobytes() == other.arrays[name].tobytes()
