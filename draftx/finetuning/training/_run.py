@@ -84,17 +84,17 @@ class Run:
             if saved is not None:
                 state = self._restore(saved, state)
         told = [c for c in self.callbacks if isinstance(c, AbstractCallback)]
-        for callback in told:
-            callback.begin(self.num_train_steps)
-            if saved is not None:
-                callback.resume(list(self.history))
         hears = contextlib.nullcontext if self.checkpoints is None else StopSignals
-        try:
-            with hears() as signals:
+        with hears() as signals:
+            try:
+                for callback in told:
+                    callback.begin(self.num_train_steps)
+                    if saved is not None:
+                        callback.resume(list(self.history))
                 return self._train(take_step, state, signals)
-        finally:
-            for callback in told:
-                callback.end()
+            finally:
+                for callback in told:
+                    callback.end()
 
     def _train(self, take_step, state, signals: StopSignals | None) -> FinetuneResult:
         if not self.history:
