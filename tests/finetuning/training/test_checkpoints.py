@@ -1,6 +1,7 @@
 """A training that is interrupted and called again gives what it would have given."""
 
 import dataclasses
+import functools as ft
 import os
 import signal
 import time
@@ -51,25 +52,34 @@ _FACTS = {"key": "5"}
 
 
 def _train(
-    folder=None, *, steps=5, callbacks=(), facts=_FACTS, stopping=None, **kwargs
+    pipeline,
+    folder=None,
+    *,
+    steps=5,
+    callbacks=(),
+    facts=_FACTS,
+    stopping=None,
+    **kwargs,
 ):
-    """A training without a pipeline: its numbers go down, and are its rewards."""
+    """A training of one bias: its numbers go down, and are its rewards."""
     checkpoints = None
     if folder is not None:
         checkpoints = draftx.Checkpoints(folder, **({"every": 2} | kwargs))
     optimizer = optax.sgd(0.1, momentum=0.9)
 
     def take_step(state, step):
-        noise = jr.normal(jr.fold_in(jr.key(5), step), (3,))
+        noise = jr.normal(jr.fold_in(jr.key(5), step), (8,))
         gradient = state.trainable + noise
         updates, opt_state = optimizer.update(gradient, state.opt_state)
         weights = optax.apply_updates(state.trainable, updates)
-        metrics = dict(rewards=weights, prompts=jnp.zeros(3, int), is_finite=True)
+        metrics = dict(rewards=weights, prompts=jnp.zeros(8, int), is_finite=True)
         return Weights(weights, opt_state), jax.device_get(metrics)
 
-    weights = jnp.ones(3)
+    weights = jnp.ones(8)
     run = Run(
-        whole=to_default_device,
+        whole=lambda weights: eqx.tree_at(
+            lambda p: p.unet.conv_in.bias, pipeline, to_default_device(weights)
+        ),
         num_train_steps=steps,
         evaluation=None,
         stopping=draftx.Stopping() if stopping is None else stopping,
@@ -79,6 +89,11 @@ def _train(
         facts=facts,
     )
     return run.train(take_step, Weights(weights, optimizer.init(weights)))
+
+
+@pytest.fixture
+def train(short_pipeline):
+    return ft.partial(_train, short_pipeline)
 
 
 def _assert_same(one, other):
@@ -91,20 +106,20 @@ def _assert_same(one, other):
     )
 
 
-def test_it_gives_the_same_bits_however_often_it_is_interrupted(tmp_path):
-    whole = _train()
+def test_it_gives_the_same_bits_however_often_it_is_interrupted(train, tmp_path):
+    whole = train()
     for steps in (1, 3, 4):  # Before any, after the first and the second checkpoint.
         with pytest.raises(Stop):
-            _train(tmp_path, callbacks=[_stop_after(steps)])
-    _assert_same(_train(tmp_path), whole)
+            train(tmp_path, callbacks=[_stop_after(steps)])
+    _assert_same(train(tmp_path), whole)
     assert CheckpointStore(tmp_path).steps() == [2, 4, 5]
     # With more steps it goes on, the state of the optimizer too.
-    _assert_same(_train(tmp_path, steps=7), _train(steps=7))
+    _assert_same(train(tmp_path, steps=7), train(steps=7))
     # What is done is not done again.
-    _assert_same(_train(tmp_path, steps=7, callbacks=[_stop_after(7)]), _train(steps=7))
+    _assert_same(train(tmp_path, steps=7, callbacks=[_stop_after(7)]), train(steps=7))
 
 
-def test_callbacks_hear_what_was_before(tmp_path):
+def test_callbacks_hear_what_was_before(train, tmp_path):
     class Heard(draftx.AbstractCallback):
         def __init__(self):
             self.before, self.rows = [], []
@@ -120,51 +135,51 @@ def test_callbacks_hear_what_was_before(tmp_path):
 
     first, second = Heard(), Heard()
     with pytest.raises(Stop):
-        _train(tmp_path, callbacks=[first, _stop_after(3)])
-    _train(tmp_path, callbacks=[second, draftx.ProgressBar()])
+        train(tmp_path, callbacks=[first, _stop_after(3)])
+    train(tmp_path, callbacks=[second, draftx.ProgressBar()])
     assert (first.before, first.rows) == ([], [0, 1, 2])
     assert (second.before, second.rows) == ([0, 1], [2, 3, 4])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_ends(tmp_path, number, capfd):
+def test_a_signal_saves_and_ends(train, tmp_path, number, capfd):
     def callback(row, pipeline):
         if row["step"] == 0:
             os.kill(os.getpid(), number)
             time.sleep(0.3)  # It is heard by another thread.
 
-    ended = _train(tmp_path, callbacks=[callback])
+    ended = train(tmp_path, callbacks=[callback])
     assert (ended.stopped, len(ended.history)) == (number.name, 1)
     assert CheckpointStore(tmp_path).steps() == [1]
     assert "saved, then this ends" in capfd.readouterr().err
-    _assert_same(_train(tmp_path), _train())
+    _assert_same(train(tmp_path), train())
 
 
-def test_what_stopped_a_training_stays(tmp_path):
+def test_what_stopped_a_training_stays(train, tmp_path):
     stopping = draftx.Stopping(max_budget=draftx.Budget(images=6))
-    ended = _train(tmp_path, stopping=stopping)
+    ended = train(tmp_path, stopping=stopping)
     assert len(ended.history) == 3
-    _assert_same(_train(tmp_path, stopping=stopping), ended)
+    _assert_same(train(tmp_path, stopping=stopping), ended)
 
 
-def test_changed_facts_are_shown_and_refused(tmp_path):
-    _train(tmp_path, steps=2)
+def test_changed_facts_are_shown_and_refused(train, tmp_path):
+    train(tmp_path, steps=2)
     changed = {"key": "6", "new": "x"}
     message = "begun; changed since:\n  key: was 5, is 6\n  new: was None, is x\nChange"
     with pytest.raises(ValueError, match=message):
-        _train(tmp_path, facts=changed)
-    assert len(_train(tmp_path, facts=changed, allow_changes=True).history) == 5
+        train(tmp_path, facts=changed)
+    assert len(train(tmp_path, facts=changed, allow_changes=True).history) == 5
 
 
-def test_where_it_goes_on_from_can_be_said(tmp_path):
-    whole = _train(tmp_path)
-    _assert_same(_train(tmp_path, resume=2), whole)
+def test_where_it_goes_on_from_can_be_said(train, tmp_path):
+    whole = train(tmp_path)
+    _assert_same(train(tmp_path, resume=2), whole)
     with pytest.raises(ModelFileError, match="must have a checkpoint of step 3"):
-        _train(tmp_path, resume=3)
+        train(tmp_path, resume=3)
     with pytest.raises(ValueError, match=r"has those of steps \[2, 4, 5\]"):
-        _train(tmp_path, resume=False)
+        train(tmp_path, resume=False)
     with pytest.raises(ValueError, match="`num_train_steps` must be at least 5"):
-        _train(tmp_path, steps=3)
+        train(tmp_path, steps=3)
 
 
 @pytest.mark.parametrize(
