@@ -98,7 +98,9 @@ def positive(name: str, value: Any) -> float:
 
 def not_negative(name: str, value: Any) -> float:
     """Makes a plain float of the argument `name`, which must be at least 0."""
-    return finite(name, value, "be finite and not negative: at least 0", lambda x: x >= 0)
+    return finite(
+        name, value, "be finite and not negative: at least 0", lambda x: x >= 0
+    )
 
 
 def within(name: str, value: Any, interval: Interval = "[0, 1]") -> float:

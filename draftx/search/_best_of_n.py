@@ -69,7 +69,6 @@ def best_of_n(
             jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
             for new, old in zip(drawn, best, strict=True)
         ]
-    images, _, _, clean_latents = best
     budget = count(
         len(table),
         guided=question.is_guided,
@@ -78,5 +77,6 @@ def best_of_n(
         queries=n,
         seconds=time.perf_counter() - start,
     )
-    check_drawn(pipeline, clean_latents, images)
-    return SearchResult(*best, history=np.stack(history), budget=budget)
+    result = SearchResult(*best, history=np.stack(history), budget=budget)
+    check_drawn(pipeline, result.clean_latents, result.images)
+    return result

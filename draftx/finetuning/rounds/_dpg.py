@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..._autodiff import eager_gradient
 from ..._checks import check_is, check_whole, finite, plain, positive
 from ..._custom_types import Images, Latents, Real
-from ...diffusion import AbstractSampler, Chain, State
+from ...diffusion import AbstractSampler, Chain, find_idle_steps, State
 from ...episodes import Budget, count
 from ...layers import checkpoint_if
 from ...pipeline import Pipeline
@@ -95,7 +95,18 @@ class DPG(AbstractRoundMethod):
                 "`sampler` must add no noise for a deterministic policy; got "
                 f"{type(sampler).__name__}."
             )
-        return np.arange(num_inference_steps, dtype=np.int32)
+        steps = sampler.steps(num_inference_steps, eta=self.eta)
+        # Whatever is predicted there, the critic sees the same.
+        idle = find_idle_steps(sampler, steps)
+        trained = [i for i in range(num_inference_steps) if i not in idle]
+        if not trained:
+            raise ValueError(
+                "`sampling` must leave a step at which the prediction moves the "
+                f"latents; none of {num_inference_steps} steps of "
+                f"{type(sampler).__name__} does. Use more steps, or a config with "
+                "`set_alpha_to_one=True`."
+            )
+        return np.asarray(trained, np.int32)
 
     def weigh(
         self,

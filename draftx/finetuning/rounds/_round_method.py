@@ -110,10 +110,10 @@ class AbstractRoundMethod(eqx.Module):
         """
 
     def remember(self, num_rows: int) -> Any:
-        """Makes what is remembered of earlier rounds, before the first: arrays of
-        NumPy, which are saved with a training.
+        """Makes what is remembered before the first round.
 
-        Unless a method says otherwise, nothing.
+        Arrays of NumPy, which are saved with a training. Unless a method says
+        otherwise, nothing.
 
         **Arguments:**
 

@@ -8,7 +8,7 @@ from ..formats import first_five, ModelFileError, write_json, write_text
 
 
 def load_tokenizer(folder: pathlib.Path) -> CLIPTokenizer:
-    """Reads a tokenizer; a file that is wrong is a `ModelFileError`."""
+    """Reads a tokenizer from its `folder`; a wrong file is a `ModelFileError`."""
     try:
         return CLIPTokenizer.from_folder(folder)
     # The library behind it raises bare `Exception`s.

@@ -45,7 +45,8 @@ class BertConfig:
         the image encoder.
         """
         for name, value in _FIXED.items():
-            if config.get(name, value) != value:
+            # `null` says the default in other words.
+            if config.get(name) not in (None, value):
                 raise ConfigError(
                     f"`{name}` of BLIP's text encoder must be {value!r}; got "
                     f"{config[name]!r}, which is not implemented."

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import draftx
+from draftx.diffusion import DDIM, SchedulerConfig
 from draftx.layers import Linear
 from draftx.rewards import as_reward
 
@@ -55,3 +56,12 @@ def test_dpg_adapts_a_reward_with_linear_layers():
 def test_impossible_numbers_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_dpg_leaves_out_steps_that_move_nothing():
+    sampler = DDIM(SchedulerConfig(steps_offset=0))
+    assert draftx.DPG().trained_steps(sampler, 3).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="a step at which the prediction moves"):
+        draftx.DPG().trained_steps(sampler, 1)
+    sampler = DDIM(SchedulerConfig())
+    assert draftx.DPG().trained_steps(sampler, 3).tolist() == [0, 1, 2]
