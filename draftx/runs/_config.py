@@ -9,7 +9,14 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TYPE_CHECKING
 import tyro
 
 from ..episodes import Memory
-from ..finetuning import adamw, Checkpoints, EarlyStopping, Evaluation, Stopping
+from ..finetuning import (
+    adamw,
+    Checkpoints,
+    EarlyStopping,
+    Evaluation,
+    Stopping,
+    Updates,
+)
 from ..lora import DEFAULT_TARGETS
 from ..pipeline import Sampling
 from ._methods import METHODS
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
     SamplingSection = _Section
     MemorySection = _Section
     MethodSection = _Section
+    UpdatesSection = _Section
     OptimizerSection = _Section
     EvaluationSection = _Section
     StoppingSection = _Section
@@ -44,11 +52,13 @@ else:
             "name": (
                 Literal[tuple(METHODS)],
                 "draft-lv",
-                "How the gradient is estimated. The options below are of those named "
-                "in front of them.",
+                "How the adapter learns: by an estimate of the gradient, or in rounds "
+                "(ddpo, reward-weighted, dpg). The options below are of those named in "
+                "front of them.",
             )
         },
     )
+    UpdatesSection = section("UpdatesSection", {"updates": Updates})
     OptimizerSection = section(
         "OptimizerSection",
         {"adamw": adamw},
@@ -199,6 +209,7 @@ class RunConfig:
 
     sampling: SamplingSection = SamplingSection()
     method: MethodSection = MethodSection()
+    updates: UpdatesSection = UpdatesSection()
     optimizer: OptimizerSection = OptimizerSection()
     memory: MemorySection = MemorySection()
     evaluation: EvaluationSection = EvaluationSection()

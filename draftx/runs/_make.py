@@ -11,13 +11,13 @@ import optax
 from .._table import Table
 from ..episodes import Budget, Memory
 from ..finetuning import (
-    AbstractGradientEstimator,
     adamw,
     Checkpoints,
     EarlyStopping,
     Evaluation,
     square_root_decay,
     Stopping,
+    Updates,
 )
 from ..io import load, load_lora
 from ..lora import add_lora
@@ -120,10 +120,11 @@ def make_memory(config: RunConfig) -> Memory:
     return Memory(**config_fields(config.memory))
 
 
-def make_estimator(config: RunConfig) -> AbstractGradientEstimator:
-    """Makes the gradient estimator of a `config`."""
+def make_training_method(config: RunConfig) -> Any:
+    """Makes the method of a `config`: a gradient estimator, or one with rounds."""
     options = config_fields(config.method)
-    return make_method(options.pop("name"), options)
+    updates = Updates(**config_fields(config.updates))
+    return make_method(options.pop("name"), options, updates)
 
 
 def make_optimizer(config: RunConfig) -> Any:

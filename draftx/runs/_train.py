@@ -10,7 +10,12 @@ from typing import Any
 import jax
 
 from .._version import __version__
-from ..finetuning import finetune, FinetuneResult, ProgressBar
+from ..finetuning import (
+    finetune,
+    finetune_in_rounds,
+    FinetuneResult,
+    ProgressBar,
+)
 from ..io import save_lora
 from ..io.formats import write_json, write_text
 from ._busy import Busy
@@ -23,7 +28,6 @@ from ._lock import FolderLock
 from ._make import (
     keys,
     make_checkpoints,
-    make_estimator,
     make_evaluation,
     make_memory,
     make_optimizer,
@@ -32,7 +36,9 @@ from ._make import (
     make_rewards,
     make_sampling,
     make_stopping,
+    make_training_method,
 )
+from ._methods import ROUND_METHODS
 from ._pictures import curves
 from ._rewards import parse_rewards
 
@@ -64,7 +70,7 @@ def train(config: RunConfig) -> FinetuneResult:
     # All that can be wrong without loading anything.
     options = dict(
         sampling=make_sampling(config),
-        method=make_estimator(config),
+        method=make_training_method(config),
         memory=make_memory(config),
         optimizer=make_optimizer(config),
         stopping=make_stopping(config),
@@ -105,7 +111,9 @@ def _train(
             samples.draw(pipeline, 0)
     print("measuring, and compiling the training step ...", file=sys.stderr)
     metrics = MetricsFile(folder, config.train_batch_size)
-    result = finetune(
+    in_rounds = config.method.name in ROUND_METHODS
+    run = finetune_in_rounds if in_rounds else finetune
+    result = run(
         pipeline,
         reward,
         prompts,

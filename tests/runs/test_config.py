@@ -16,13 +16,13 @@ from draftx.runs._config import config_fields, default_config
 from draftx.runs._config_files import config_table
 from draftx.runs._make import (
     make_checkpoints,
-    make_estimator,
     make_memory,
     make_optimizer,
     make_prompts,
     make_rewards,
     make_sampling,
     make_stopping,
+    make_training_method,
 )
 from draftx.runs._methods import METHODS
 from draftx.runs._signatures import describe, plain_parameters
@@ -160,6 +160,7 @@ def test_every_option_of_every_object_has_a_field_with_help():
         "evaluation": draftx.Evaluation,
         "stopping": draftx.EarlyStopping,
         "checkpoints": draftx.Checkpoints,
+        "updates": draftx.Updates,
     }
     config = RunConfig()
     for name, function in sections.items():
@@ -197,14 +198,21 @@ def test_objects_are_those_that_the_configuration_says(tmp_path):
     )
     assert make_sampling(config) == draftx.Sampling(7, 4.0, height=128)
     assert make_memory(config) == draftx.Memory("block")
-    assert make_estimator(config) == draftx.AlignProp(max_steps=3)
+    assert make_training_method(config) == draftx.AlignProp(max_steps=3)
+    flags = ["--method.name", "ddpo", "--method.clip-range", "0.5"]
+    config_of_rounds = read_config(None, [*flags, "--updates.minibatch-size", "2"])
+    assert make_training_method(config_of_rounds) == draftx.DDPO(
+        clip_range=0.5, updates=draftx.Updates(minibatch_size=2)
+    )
+    with pytest.raises(ValueError, match="`updates` must be left out for 'draft-lv'"):
+        make_training_method(read_config(None, ["--updates.minibatch-size", "2"]))
     stopping = make_stopping(config)
     assert stopping.early_stopping == draftx.EarlyStopping(patience=9)
     assert stopping.max_budget == draftx.Budget(images=40)
     checkpoints = make_checkpoints(config, tmp_path)
     assert (checkpoints.resume, checkpoints.permanent_every) == (12, 5)
     with pytest.raises(ValueError, match="`method.truncation_steps` must be left out"):
-        make_estimator(read_config(None, ["--method.truncation-steps", "2"]))
+        make_training_method(read_config(None, ["--method.truncation-steps", "2"]))
     with pytest.raises(ValueError, match="`checkpoints.resume` must be 'latest'"):
         make_checkpoints(read_config(None, ["--checkpoints.resume", "x"]), tmp_path)
 
