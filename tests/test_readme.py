@@ -16,6 +16,7 @@ _READMES = [
     *(_ROOT / folder / "README.md" for folder in ("", "examples", "tests", "weights")),
     *sorted((_ROOT / "draftx").rglob("README.md")),
     *sorted((_ROOT / "benchmarks").rglob("README.md")),
+    *sorted((_ROOT / "examples").glob("*_*.md")),
 ]
 # Numbers that say how long something takes, and nothing about whether it works.
 _SMALLER = {
