@@ -1,23 +1,28 @@
-"""The command `draftx`."""
+"""The command `draftx`: the table of its subcommands."""
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from .._devices import split_cpu
 from .._signals import EXIT_CODES
 from ..io import ModelFileError
 from ..rewards import RewardError
+from ._config import RunConfig
 from ._config_files import read_config, write_config
 from ._lock import RunInUseError
 from ._train import summary, train
 
 
-_USAGE = """\
-draftx: fine-tuning text-to-image models on differentiable rewards
+class Command(NamedTuple):
+    """Holds a subcommand: what runs it, what it does, and its options.
 
-  draftx train [config.toml] [--options]   train an adapter; `draftx train --help`
-"""
+    `options` is the dataclass of them, or a dictionary of those of subcommands.
+    """
+
+    run: Callable[[list[str]], int]
+    description: str
+    options: Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,18 +34,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE, end="")
+        print(_usage(), end="")
         return 0
     name, *rest = arguments
     if name not in _COMMANDS:
-        print(f"draftx: there is no command {name!r}.\n\n{_USAGE}", file=sys.stderr)
+        print(f"draftx: there is no command {name!r}.\n\n{_usage()}", file=sys.stderr)
         return 2
     try:
-        return _COMMANDS[name](rest)
+        return _COMMANDS[name].run(rest)
     except (ValueError, ModelFileError, RewardError, RunInUseError) as error:
         # They say what to do; a traceback would hide it.
         print(f"draftx {name}: {error}", file=sys.stderr)
         return 1
+
+
+def _usage() -> str:
+    width = max(map(len, _COMMANDS))
+    lines = [f"  {name:<{width}}  {c.description}" for name, c in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "draftx: fine-tuning text-to-image models on differentiable rewards",
+            "",
+            *lines,
+            "",
+            "`draftx train --help` has the options of `train`, and so on.",
+            "",
+        ]
+    )
 
 
 def _train(arguments: list[str]) -> int:
@@ -59,4 +79,6 @@ def _train(arguments: list[str]) -> int:
 
 
 _CODES: Final = {number.name: code for number, code in EXIT_CODES.items()}
-_COMMANDS: Final[dict[str, Callable[[list[str]], int]]] = {"train": _train}
+_COMMANDS: Final[dict[str, Command]] = {
+    "train": Command(_train, "trains an adapter: `train [run.toml]`", RunConfig),
+}

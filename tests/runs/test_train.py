@@ -127,7 +127,7 @@ def test_bad_input_is_named_before_anything_is_loaded(tmp_path, capsys, monkeypa
 
 def test_the_command_without_a_command(capsys):
     assert main([]) == 0
-    assert "draftx train" in capsys.readouterr().out
+    assert "draftx train --help" in capsys.readouterr().out
     assert main(["trian"]) == 2
     assert "no command 'trian'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as error:
