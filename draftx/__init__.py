@@ -54,6 +54,7 @@ from .finetuning import (
     Stopping as Stopping,
     sweep_lora_scale as sweep_lora_scale,
     Updates as Updates,
+    with_ema as with_ema,
 )
 from .io import (
     load as load,

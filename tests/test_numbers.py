@@ -144,6 +144,7 @@ _TABLE: dict[Callable, tuple[Callable, dict[str, float | int]]] = {
         _made(draftx.adamw),
         dict(learning_rate=0.5, weight_decay=0.25, max_gradient_norm=2.0),
     ),
+    draftx.with_ema: (_made(draftx.with_ema, draftx.adamw()), dict(decay=0.5)),
     finetuning.square_root_decay: (
         lambda _, **options: finetuning.square_root_decay(
             **(dict(learning_rate=1.0, s0=1) | options)

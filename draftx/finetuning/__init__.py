@@ -45,4 +45,5 @@ from .training import (
     Stopping as Stopping,
     trainable_filter as trainable_filter,
     value_and_grad as value_and_grad,
+    with_ema as with_ema,
 )

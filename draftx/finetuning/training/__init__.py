@@ -1,5 +1,6 @@
 """Gradients of rewards with respect to adapters, and training on them."""
 
+from ._average import averaged as averaged, with_ema as with_ema
 from ._callbacks import (
     AbstractCallback as AbstractCallback,
     Callback as Callback,

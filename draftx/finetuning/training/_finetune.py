@@ -71,7 +71,9 @@ def finetune(
     - `optimizer`: Any of optax; `draftx.adamw()` is the paper's.
         `optax.MultiSteps(draftx.adamw(), k)` follows the mean of the gradients of `k`
         steps, which is the gradient of a batch `k` times the size: decay, clipping and
-        schedules count such updates, not steps.
+        schedules count such updates, not steps. With `draftx.with_ema(optimizer)` the
+        average of the adapter over the updates is what is measured, given to callbacks
+        and returned.
     - `memory`: What is computed again, and how many images at once.
     - `evaluation`: Measures the pipeline on held-out prompts before training, now and
         then, and at the end.

@@ -16,6 +16,7 @@ from ...io.checkpoints import Checkpoint, from_arrays, to_arrays
 from ...pipeline import Pipeline
 from ...rewards import check_finite, RewardError
 from ..evaluation import Evaluation
+from ._average import averaged
 from ._callbacks import AbstractCallback, Callback
 from ._checkpoints import Checkpoints
 from ._optimizer import warn_of_unused_gradients
@@ -98,7 +99,7 @@ class Run:
 
     def _train(self, take_step, state, signals: StopSignals | None) -> FinetuneResult:
         if not self.history:
-            self.evaluate_if_due(state.trainable)
+            self.evaluate_if_due(_shown(state))
         for step in range(len(self.history), self.num_train_steps):
             if self.stopped is not None:
                 break
@@ -107,11 +108,11 @@ class Run:
             row = self.record(metrics, time.perf_counter() - start)
             if self.skipped_in_a_row == self.stopping.max_skipped_steps:
                 error = self.error(metrics["rewards"])
-                whole = self.whole(state.trainable)
+                whole = self.whole(_shown(state))
                 error.result = FinetuneResult(whole, self.history, self.evaluations)
                 raise error
-            self.evaluate_if_due(state.trainable)
-            whole = self.whole(state.trainable) if self._needs_pipeline() else None
+            self.evaluate_if_due(_shown(state))
+            whole = self.whole(_shown(state)) if self._needs_pipeline() else None
             for callback in self.callbacks:
                 callback(row, whole)
             received = None if signals is None else signals.received
@@ -119,7 +120,7 @@ class Run:
             if received is not None and self.stopped is None:
                 self.stopped = received.name
         warn_of_unused_gradients(state.opt_state)
-        kept, kept_step = self.kept(state.trainable)
+        kept, kept_step = self.kept(_shown(state))
         return FinetuneResult(
             kept, self.history, self.evaluations, kept_step, self.stopped
         )
@@ -248,6 +249,11 @@ class Run:
             f"{np.asarray(rewards).tolist()} are finite. Look for a square root or a "
             "division at zero."
         )
+
+
+def _shown(state: Any) -> Any:
+    """What is measured, shown and returned: what is trained, or its average."""
+    return averaged(state.opt_state, state.trainable)
 
 
 def to_default_device(tree: Any) -> Any:
