@@ -6,11 +6,11 @@ from typing import Any, Final, NamedTuple
 
 from .._devices import split_cpu
 from .._signals import EXIT_CODES
-from ..io import ModelFileError
-from ..rewards import RewardError
 from ._config import RunConfig
 from ._config_files import read_config, write_config
-from ._lock import RunInUseError
+from ._evaluate import evaluate_command, EvaluateOptions
+from ._faults import explain
+from ._sample import sample_command, SampleOptions
 from ._train import summary, train
 
 
@@ -42,9 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         return _COMMANDS[name].run(rest)
-    except (ValueError, ModelFileError, RewardError, RunInUseError) as error:
-        # They say what to do; a traceback would hide it.
-        print(f"draftx {name}: {error}", file=sys.stderr)
+    except Exception as error:
+        text = explain(error)
+        if text is None:
+            raise
+        # A traceback would hide it.
+        print(f"draftx {name}: {text}", file=sys.stderr)
         return 1
 
 
@@ -81,4 +84,10 @@ def _train(arguments: list[str]) -> int:
 _CODES: Final = {number.name: code for number, code in EXIT_CODES.items()}
 _COMMANDS: Final[dict[str, Command]] = {
     "train": Command(_train, "trains an adapter: `train [run.toml]`", RunConfig),
+    "sample": Command(sample_command, "draws images of prompts", SampleOptions),
+    "evaluate": Command(
+        evaluate_command,
+        "measures a model and its adapter on held-out prompts",
+        EvaluateOptions,
+    ),
 }
