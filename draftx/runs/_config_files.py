@@ -41,7 +41,7 @@ def read_config(
     config = tyro.cli(
         RunConfig, default=config, args=list(arguments), prog="draftx train"
     )
-    _check_finite(config, "")
+    check_finite(config, "")
     return config
 
 
@@ -183,10 +183,17 @@ def _describe(kind: Any) -> str:
     return names[kind]
 
 
-def _check_finite(config: Any, prefix: str) -> None:
+def check_finite(config: Any, prefix: str) -> None:
+    """Raises unless every number of a configuration is finite.
+
+    **Arguments:**
+
+    - `config`: A dataclass, sections included.
+    - `prefix`: Of the names in the error text.
+    """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            _check_finite(value, f"{prefix}{field.name}.")
+            check_finite(value, f"{prefix}{field.name}.")
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"`{prefix}{field.name}` must be finite; got {value}.")
