@@ -16,6 +16,8 @@ from ._folder import (
 from ._lock import FolderLock as FolderLock, RunInUseError as RunInUseError
 from ._pictures import captioned_grid as captioned_grid, to_uint8 as to_uint8
 from ._prompts import read_prompts as read_prompts, split_prompts as split_prompts
+from ._push import push as push, PushError as PushError
+from ._report import write_report as write_report
 from ._rewards import (
     load_reward as load_reward,
     parse_rewards as parse_rewards,

@@ -37,7 +37,7 @@ def card(config: RunConfig, folder: RunFolder, result: FinetuneResult) -> str:
     head = {
         "base_model": config.model,
         "library_name": "draftx",
-        "license": _LICENCES.get(config.model, "other"),
+        "license": licence(config.model),
         "tags": ["draftx", "lora", "text-to-image", "reward-fine-tuning"],
     }
     return "\n".join(
@@ -84,6 +84,11 @@ def card(config: RunConfig, folder: RunFolder, result: FinetuneResult) -> str:
             "",
         ]
     )
+
+
+def licence(model: str) -> str:
+    """Finds the licence of a base `model`, as hubs name it; "other" is not known."""
+    return _LICENCES.get(model, "other")
 
 
 def _yaml(name: str, value: Any) -> str:

@@ -10,6 +10,9 @@ from ._config import RunConfig
 from ._config_files import read_config, write_config
 from ._evaluate import evaluate_command, EvaluateOptions
 from ._faults import explain
+from ._lora import lora_command, LORA_COMMANDS
+from ._push import push_command, PushOptions
+from ._report import report_command, ReportOptions
 from ._sample import sample_command, SampleOptions
 from ._train import summary, train
 
@@ -90,4 +93,15 @@ _COMMANDS: Final[dict[str, Command]] = {
         "measures a model and its adapter on held-out prompts",
         EvaluateOptions,
     ),
+    "lora": Command(
+        lora_command,
+        "tells of adapters' files; scales, mixes and merges them",
+        LORA_COMMANDS,
+    ),
+    "report": Command(
+        report_command,
+        "writes a page about runs: `report RUN [RUN ...]`",
+        ReportOptions,
+    ),
+    "push": Command(push_command, "uploads a run to the Hugging Face Hub", PushOptions),
 }

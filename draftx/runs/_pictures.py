@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..io.formats import write_bytes
+from ._panels import describe_panels, KEYWORD
 
 
 def to_uint8(images: Any) -> np.ndarray:
@@ -30,6 +31,8 @@ def captioned_grid(
 ) -> None:
     """Writes a picture with one row of images for each name.
 
+    The file says where each image is, for those who want them singly.
+
     **Arguments:**
 
     - `path`: Of the PNG file; written whole or not at all.
@@ -48,12 +51,17 @@ def captioned_grid(
             axis.imshow(image, interpolation="lanczos")
             axis.set_xticks([])
             axis.set_yticks([])
-            axis.set_xlabel(text, fontsize=7)
+            axis.set_xlabel(text, fontsize=7, parse_math=False)
         axis_row[0].set_ylabel(name, fontsize=9)
     for axis, caption in zip(axes[0], captions, strict=True):
-        axis.set_title(_wrapped(caption), fontsize=6)
+        axis.set_title(_wrapped(caption), fontsize=6, parse_math=False)
     figure.tight_layout(pad=0.4)
-    _save(figure, path)
+    boxes = []
+    for axis in axes.flat:
+        # As drawing does it: an image keeps its shape within its place.
+        axis.apply_aspect()
+        boxes.append(axis.get_position().bounds)
+    _save(figure, path, {KEYWORD: describe_panels(list(rows), captions, boxes)})
 
 
 def curves(
@@ -94,7 +102,8 @@ def curves(
             lw=1,
             label="held-out score",
         )
-    axis.set(xlabel="training steps", ylabel="reward", title=title)
+    axis.set(xlabel="training steps", ylabel="reward")
+    axis.set_title(title, parse_math=False)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize=8)
     figure.tight_layout()
@@ -111,9 +120,11 @@ def _pyplot() -> Any:
     return matplotlib.pyplot
 
 
-def _save(figure: Any, path: pathlib.Path) -> None:
+def _save(
+    figure: Any, path: pathlib.Path, texts: Mapping[str, str] | None = None
+) -> None:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
+    figure.savefig(file, format="png", dpi=150, metadata=texts)
     _pyplot().close(figure)
     write_bytes(path, file.getvalue())
 
