@@ -18,11 +18,13 @@ from .judges import (
 )
 from .pipeline import (
     check_dtype as check_dtype,
+    describe_lora as describe_lora,
     load as load,
     load_component as load_component,
     load_embedding as load_embedding,
     load_learned_inputs as load_learned_inputs,
     load_lora as load_lora,
+    mix_lora_files as mix_lora_files,
     save as save,
     save_component as save_component,
     save_learned_inputs as save_learned_inputs,

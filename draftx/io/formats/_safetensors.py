@@ -165,7 +165,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def write_tensors(
-    path: pathlib.Path, arrays: Mapping[str, Any], *, finite: bool = True
+    path: pathlib.Path,
+    arrays: Mapping[str, Any],
+    *,
+    finite: bool = True,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a safetensors file, whole or not at all.
 
@@ -174,7 +178,9 @@ def write_tensors(
     - `path`: The file.
     - `arrays`: Of any dtype.
     - `finite`: Whether every value must be finite.
+    - `metadata`: Texts for the header.
     """
+    header = {"format": "pt"} | dict(metadata or {})
     # The writer stores the memory of an array with strides as if it had none.
     contiguous = {k: np.asarray(a, order="C") for k, a in arrays.items()}
     wrong = [k for k, a in contiguous.items() if not np.isfinite(a).all()]
@@ -187,7 +193,7 @@ def write_tensors(
 
     def write(temporary: pathlib.Path) -> None:
         try:
-            save_file(contiguous, temporary, metadata={"format": "pt"})
+            save_file(contiguous, temporary, metadata=header)
         except SafetensorError as e:
             raise OSError(f"{str(path)!r} could not be written: {e}") from e
 

@@ -13,7 +13,8 @@ from ...lora import iter_lora, with_lora
 from ...models import iter_layers, map_layers, Parameter
 from ...pipeline import Pipeline
 from ..formats import first_five, ModelFileError, read_json, TensorFile, write_tensors
-from ._lora_keys import find_pairs, Pair
+from ._lora_keys import find_pairs, FindLayer, Pair
+from ._lora_names import LayerNames
 
 
 _DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
@@ -86,15 +87,9 @@ def load_lora(
     of the file are used, or a [`draftx.io.ModelFileError`][] says which could not be.
     """
     scale = finite("scale", scale)
-    file, path = _open(pathlib.Path(path))
     named = iter_layers(pipeline)
     layers = {name: layer for name, layer in named if name.startswith(_MODELS)}
-    config = path.parent / _PEFT_CONFIG
-    config = read_json(config) if config.is_file() else None
-    # PEFT reads it with its own name of a file only.
-    own, beside = (config, None) if path.name == _PEFT_NAME else (None, config)
-    pairs = find_pairs(file, layers, own, beside=beside)
-    file.check_dtypes([key for pair in pairs.values() for key in pair[:2]])
+    file, pairs = open_lora(path, LayerNames(layers).find)
     _check_shapes(file, pairs, layers)
     arrays = {
         name: _read(file, pair, layers[name], scale) for name, pair in pairs.items()
@@ -113,17 +108,42 @@ def _parts(
     return [*map(Parameter, keys, factors, layouts)]
 
 
-def _open(path: pathlib.Path) -> tuple[TensorFile, pathlib.Path]:
+def open_lora(
+    path: str | os.PathLike, find_layer: FindLayer
+) -> tuple[TensorFile, dict[str, Pair]]:
+    """Opens the file of an adapter and finds what its tensors are.
+
+    **Arguments:**
+
+    - `path`: As for `load_lora`.
+    - `find_layer`: Finds the layer that a name means.
+
+    **Returns:**
+
+    The file, and a pair of tensors for each layer.
+    """
+    path = _find_file(pathlib.Path(path))
+    file = TensorFile(path)
+    config = path.parent / _PEFT_CONFIG
+    config = read_json(config) if config.is_file() else None
+    # PEFT reads it with its own name of a file only.
+    own, beside = (config, None) if path.name == _PEFT_NAME else (None, config)
+    pairs = find_pairs(file, find_layer, own, beside=beside)
+    file.check_dtypes([key for pair in pairs.values() for key in pair[:2]])
+    return file, pairs
+
+
+def _find_file(path: pathlib.Path) -> pathlib.Path:
     if path.is_file():
         if path.suffix != ".safetensors":
             raise ModelFileError(
                 f"`path` must be a .safetensors file; got {str(path)!r}. Pickles are "
                 "not read."
             )
-        return TensorFile(path), path
+        return path
     for name in (_DIFFUSERS_NAME, _PEFT_NAME):
         if (path / name).is_file():
-            return TensorFile(path / name), path / name
+            return path / name
     got = "has neither" if path.is_dir() else "does not exist"
     others = sorted(p.name for p in path.glob("*.safetensors"))
     hint = f" Files that are there are passed by name: {others[:5]}." if others else ""

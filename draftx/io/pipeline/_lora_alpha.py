@@ -68,7 +68,7 @@ class PeftConfig:
         `None` where nothing is said.
         """
         model, name = layer.split(".", 1)
-        config = self._by_model[model]
+        config = self._by_model.get(model, {})
         if not config:
             return None
         refuse_other_configs(self._name, config)
@@ -176,7 +176,7 @@ def _warn(name: str, what: str, alpha: float, ranks: set[int]) -> None:
         f"config, but {what}. They are loaded with scale 1, as kohya's scripts and "
         "diffusers read files without alpha. Read as their alpha, that number is a "
         f"scale of {scales}{hint if len(ranks) == 1 else ''}.",
-        stacklevel=5,
+        stacklevel=6,
     )
 
 

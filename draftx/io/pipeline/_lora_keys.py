@@ -1,13 +1,12 @@
 """The names that LoRA files give to their tensors: which are the factors of what."""
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 from ..formats import first_five, ModelFileError, TensorFile
 from ._lora_alpha import Alpha, alpha_tensor, PeftConfig, warn_of_hearsay
 from ._lora_kinds import refuse_other_kinds
-from ._lora_names import LayerNames
 
 
 _PAIR = re.compile(
@@ -25,6 +24,10 @@ _OF_SDXL = re.compile(
 )
 
 
+# Gives the layer that the first known of some names means, or `None`.
+FindLayer: TypeAlias = Callable[..., str | None]
+
+
 class Pair(NamedTuple):
     """Where the two factors of one layer are, and the factor to multiply them by.
 
@@ -38,7 +41,7 @@ class Pair(NamedTuple):
 
 def find_pairs(
     file: TensorFile,
-    layers: Iterable[str],
+    find_layer: FindLayer,
     adapter_config: Mapping[str, Any] | None = None,
     *,
     beside: Mapping[str, Any] | None = None,
@@ -48,8 +51,7 @@ def find_pairs(
     **Arguments:**
 
     - `file`: In any of the formats.
-    - `layers`: All names of layers that may be adapted, `unet.down_blocks.0...` and
-        `text_encoder.text_model.encoder...`.
+    - `find_layer`: Finds a layer that may be adapted.
     - `adapter_config`: PEFT's `adapter_config.json`, if there is one.
     - `beside`: An `adapter_config.json` which PEFT would not read with this file.
 
@@ -58,13 +60,12 @@ def find_pairs(
     A pair for each layer that has one; a tensor that belongs nowhere is an error.
     """
     refuse_other_kinds(file)
-    names = LayerNames(layers)
     found: dict[str, dict[str, str]] = {}
     adapters: set[str] = set()
     unexpected, twice = [], []
     for key in file.shapes:
         side, spellings, adapter = _parse(key)
-        layer = names.find(*spellings)
+        layer = find_layer(*spellings)
         if layer is None:
             unexpected.append(key)
             continue

@@ -1,0 +1,125 @@
+"""What the file of an adapter says of itself, without the model it belongs to."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from ...lora import TARGET_GROUPS
+from ..formats import TensorFile
+from ._lora import open_lora
+from ._lora_keys import Pair
+from ._lora_spelling import SpelledNames
+
+
+# (what the names of the tensors end in, who writes them so)
+_FORMATS: Final = (
+    (r"\.to_(q|k|v|out)_lora\.(down|up)\.weight", "diffusers of 2023, attention"),
+    (r"\.lora_linear_layer\.(down|up)\.weight", "diffusers, text encoder"),
+    (r"\.lora\.(down|up)\.weight", "diffusers' training scripts"),
+    (r"\.lora_[AB](\.[^.]+)?\.weight", "PEFT"),
+    (r"\.lora_(down|up)\.weight", "kohya's scripts"),
+)
+# Fields of headers that name the base model: of kohya's scripts, of ModelSpec, of PEFT.
+BASE_MODEL_FIELDS: Final = (
+    "ss_base_model_version",
+    "ss_sd_model_name",
+    "modelspec.architecture",
+    "base_model_name_or_path",
+)
+# By the width of what cross-attention looks at, which no two families share.
+_FAMILIES: Final = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+
+
+def describe_lora(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads what the file of an adapter is, without its model.
+
+    **Arguments:**
+
+    - `path`: As for [`draftx.load_lora`][].
+
+    **Returns:**
+
+    - `file`: That was read.
+    - `formats`: Who names tensors so.
+    - `ranks`, `scales`, `dtypes`: How many layers, or tensors, have each: `scales` are
+        $\\alpha / r$, which is 1 where the file says nothing.
+    - `alphas`: How many layers have each; `None` where the file says nothing.
+    - `layers`: How many of each group of `draftx.lora.TARGET_GROUPS`.
+    - `parameters`: Numbers in all factors.
+    - `made_for`: What is known of the base model, from the header or by the width of
+        its cross-attention.
+
+    Adapters that are no plain LoRA are a [`draftx.io.ModelFileError`][].
+    """
+    file, pairs = open_lora(path, SpelledNames().find)
+    factors = [key for pair in pairs.values() for key in (pair.down, pair.up)]
+    ranks = {name: file.shapes[pair.down][0] for name, pair in pairs.items()}
+    return {
+        "file": file.name,
+        "formats": _formats(factors),
+        "ranks": _counted(ranks.values()),
+        "alphas": _counted(pair.alpha for pair in pairs.values()),
+        "scales": _counted(
+            1.0 if pair.alpha is None else pair.alpha / ranks[name]
+            for name, pair in pairs.items()
+        ),
+        "layers": _counted(map(_group, pairs)),
+        "parameters": sum(int(np.prod(file.shapes[key])) for key in factors),
+        "dtypes": _counted(file.dtypes[key] for key in factors),
+        "made_for": [*_said(file.metadata), *_family(file, pairs)],
+    }
+
+
+def _counted(items: Any) -> dict[Any, int]:
+    return dict(Counter(items).most_common())
+
+
+def _formats(keys: list[str]) -> list[str]:
+    found = Counter(
+        next((who for pattern, who in _FORMATS if re.search(f"{pattern}$", key)), "")
+        for key in (key.replace(".processor.", ".") for key in keys)
+    )
+    return [who for who, _ in found.most_common()]
+
+
+def _group(layer: str) -> str:
+    # Dots and underscores alike: files of kohya's scripts have no dots.
+    plain = layer.replace(".", "_")
+    for group, pattern in TARGET_GROUPS.items():
+        if re.fullmatch(pattern.replace(r"\.", "_"), plain):
+            return group
+    return "other"
+
+
+def _said(metadata: Mapping[str, str]) -> Iterator[str]:
+    """What a header says of the base model, PEFT's config in it included."""
+    yield from (metadata[key] for key in BASE_MODEL_FIELDS if metadata.get(key))
+    try:
+        config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        return
+    for key, value in config.items():
+        if key.endswith(BASE_MODEL_FIELDS[-1]) and value:
+            yield str(value)
+
+
+def _family(file: TensorFile, pairs: Mapping[str, Pair]) -> Iterator[str]:
+    """What the width of the text's features, in its cross-attention, tells."""
+    if any(name.startswith("text_encoder_2.") for name in pairs):
+        yield "SDXL, which draftx does not support"
+        return
+    widths = {
+        file.shapes[pair.down][1]
+        for name, pair in pairs.items()
+        if re.search(r"attn2[._]to_[kv]$", name)
+    }
+    for width in sorted(widths):
+        family = _FAMILIES.get(width)
+        if width == 2048:
+            family = "SDXL, which draftx does not support"
+        yield f"cross-attention of width {width}" + (f": {family}" if family else "")
