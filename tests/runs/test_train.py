@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -134,3 +135,11 @@ def test_the_command_without_a_command(capsys):
         main(["train", "--help"])
     assert error.value.code == 0
     assert "--sampling.guidance-scale" in capsys.readouterr().out
+
+
+def test_the_promises_name_tests_that_there_are():
+    tests = pathlib.Path(__file__).parents[1]
+    page = pathlib.Path(draftx.runs.__file__).with_name("README.md").read_text("utf-8")
+    named = re.findall(r"`([\w/]*test_\w+\.py)`", page)
+    assert len(named) > 10
+    assert [name for name in named if not (tests / name).is_file()] == []
