@@ -19,12 +19,14 @@ from .judges import (
 from .pipeline import (
     check_dtype as check_dtype,
     describe_lora as describe_lora,
+    fetch_model as fetch_model,
     load as load,
     load_component as load_component,
     load_embedding as load_embedding,
     load_learned_inputs as load_learned_inputs,
     load_lora as load_lora,
     mix_lora_files as mix_lora_files,
+    model_files as model_files,
     save as save,
     save_component as save_component,
     save_learned_inputs as save_learned_inputs,
@@ -33,6 +35,7 @@ from .pipeline import (
 from .sources import (
     EmbeddedFolder as EmbeddedFolder,
     fetch as fetch,
+    hub_sizes as hub_sizes,
     HubFiles as HubFiles,
     is_repo_id as is_repo_id,
     PackageFile as PackageFile,

@@ -7,6 +7,7 @@ from ._components import (
     save_component as save_component,
 )
 from ._embedding import load_embedding as load_embedding
+from ._hub import fetch_model as fetch_model, model_files as model_files
 from ._learned import (
     load_learned_inputs as load_learned_inputs,
     save_learned_inputs as save_learned_inputs,

@@ -1,9 +1,17 @@
 """Downloading exactly the files of a model that are used."""
 
+import fnmatch
 import pathlib
 from collections.abc import Iterable
 
-from ..formats import describe_files, has_weights, ModelFileError, weight_patterns
+from ..formats import (
+    check_sha256,
+    describe_files,
+    has_weights,
+    ModelFileError,
+    weight_patterns,
+)
+from ..sources import hub_sizes, HubFiles, stated_digest
 from ._components import weights_stem
 from ._folder import check_model_index, NETWORKS, read_model_index
 
@@ -51,6 +59,67 @@ def download(
     if lacking:
         raise _nothing(repo_id, revision, lacking, "")
     return folder
+
+
+def fetch_model(
+    repo_id: str, *, revision: str | None = None, variant: str | None = None
+) -> dict[str, int]:
+    """Downloads what [`draftx.load`][] reads of a model, and checks it.
+
+    **Arguments:**
+
+    - `repo_id`: `"owner/name"`.
+    - `revision`, `variant`: As for `draftx.load`.
+
+    **Returns:**
+
+    The files that are used, with their sizes in bytes. One whose digest is not that
+    which the hub states is a [`draftx.io.ModelFileError`][].
+    """
+    folder = download(repo_id, revision, variant)
+    there = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = _chosen([path.as_posix() for path in there], variant)[0]
+    again = f"`{HubFiles(repo_id, revision, tuple(names)).command} --force-download`"
+    for name in names:
+        digest = stated_digest(folder / name)
+        if digest is not None:
+            check_sha256(folder / name, digest, f"{again} gets it again")
+    return {name: (folder / name).stat().st_size for name in names}
+
+
+def model_files(
+    repo_id: str, *, revision: str | None = None, variant: str | None = None
+) -> tuple[HubFiles, dict[str, int]]:
+    """Asks the hub what [`draftx.load`][] would download of a model.
+
+    **Arguments:**
+
+    - `repo_id`, `revision`, `variant`: As for `fetch_model`.
+
+    **Returns:**
+
+    The files, and their sizes in bytes by name.
+    """
+    end = "" if variant is None else f".{variant}"
+    weights = [f"{part}/{stem}{end}.safetensors" for part, stem in _STEMS.items()]
+    sizes = hub_sizes(HubFiles(repo_id, revision, (*_SMALL, *weights)))
+    names, lacking = _chosen(list(sizes), variant)
+    if lacking:
+        raise _nothing(repo_id, revision, lacking, "")
+    files = HubFiles(repo_id, revision, tuple(names))
+    return files, {name: sizes[name] for name in names}
+
+
+def _chosen(names: list[str], variant: str | None) -> tuple[list[str], list[str]]:
+    """Which files of a repository are used, and the parts without weights."""
+    chosen = [n for n in names if n in (*_SMALL, "tokenizer/tokenizer.json")]
+    lacking = [*_STEMS]
+    for kind in (None, "fp16") if variant is None else (variant, None, "fp16"):
+        patterns = _weights(lacking, kind)
+        found = [n for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
+        chosen += found
+        lacking = [p for p in lacking if not any(n.startswith(f"{p}/") for n in found)]
+    return sorted(chosen), lacking
 
 
 def _weights(parts: Iterable[str], variant: str | None) -> list[str]:

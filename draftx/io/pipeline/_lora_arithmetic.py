@@ -65,7 +65,7 @@ def mix_lora_files(
 def _style(opened: Sequence[tuple[TensorFile, Mapping[str, Pair]]]) -> str:
     """How all files spell layers, if they agree."""
     by_file = {
-        file.name: {spelling(layer) for layer in pairs} for file, pairs in opened
+        file.name: {spelling(layer) for layer in pairs} - {""} for file, pairs in opened
     }
     styles = set().union(*by_file.values())
     if len(styles) > 1 or styles == {"original"}:
@@ -75,7 +75,7 @@ def _style(opened: Sequence[tuple[TensorFile, Mapping[str, Pair]]]) -> str:
             f"as kohya's scripts do; got {said}. Give the model, whose names they are "
             "compared with."
         )
-    return styles.pop()
+    return styles.pop() if styles else "diffusers"
 
 
 def _factors(

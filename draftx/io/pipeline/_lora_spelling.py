@@ -4,7 +4,9 @@ import re
 
 
 _WRAPPED = re.compile(r"^((?:unet|text_encoder(?:_2)?)\.)?base_model\.model\.")
-_TEXT = re.compile(r"(?:text_encoder(_2)?\.|lora_te1?_|lora_te(2)_|(?=text_model\.))")
+_TEXT = re.compile(
+    r"text_encoder(_2)?\.|lora_te1?_|lora_te(2)_|(?=text_model\.|encoder\.layers\.)"
+)
 _UNET = re.compile(r"unet\.|lora_unet_|(?:model\.)?diffusion_model\.")
 
 
@@ -38,11 +40,15 @@ class SpelledNames:
 def spelling(layer: str) -> str:
     """Names who spells a layer so: `diffusers`, `kohya`, or the `original` code.
 
+    The layers at the ends of the UNet have names of one word, which tell nothing: "".
+
     **Arguments:**
 
     - `layer`: From `SpelledNames`.
     """
     _, bare = layer.split(".", 1)
+    if bare in ("conv_in", "conv_out"):
+        return ""
     if "." not in bare:
         return "kohya"
     is_original = re.match(r"(input_blocks|output_blocks|middle_block|out)\.", bare)

@@ -2,8 +2,10 @@
 
 from ._hub_files import (
     fetch as fetch,
+    hub_sizes as hub_sizes,
     HubFiles as HubFiles,
     is_repo_id as is_repo_id,
+    stated_digest as stated_digest,
 )
 from ._local_files import (
     EmbeddedFolder as EmbeddedFolder,

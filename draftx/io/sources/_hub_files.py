@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from ..formats import check_sha256, ModelFileError
 
@@ -84,7 +85,7 @@ def fetch(wanted: list[HubFiles], what: str) -> list[pathlib.Path]:
                 f"`{' && '.join(f.command for f in wanted)}` gets them."
             ) from e
         for name, path in zip(files.names, paths, strict=True):
-            digest = files.sha256.get(name) or _stated_digest(path)
+            digest = files.sha256.get(name) or stated_digest(path)
             if digest is not None:
                 again = f"`{files.command} --force-download` gets it again"
                 check_sha256(path, digest, again)
@@ -92,10 +93,44 @@ def fetch(wanted: list[HubFiles], what: str) -> list[pathlib.Path]:
     return folders
 
 
-def _stated_digest(path: pathlib.Path) -> str | None:
-    """The SHA-256 that the hub has for a file, if it has one: for large files.
+def hub_sizes(files: HubFiles) -> dict[str, int]:
+    """Asks the hub how large all files of a repository are, in bytes by name.
+
+    **Arguments:**
+
+    - `files`: Of the repository; those named are in the error text.
+    """
+    import huggingface_hub
+
+    try:
+        info: Any = huggingface_hub.HfApi().repo_info(
+            files.repo_id,
+            revision=files.revision,
+            repo_type=files.repo_type,
+            files_metadata=True,
+        )
+    # As in `fetch`.
+    except Exception as e:
+        cause = " ".join([f"{type(e).__name__}:", *str(e).split("\n")[:1]])
+        raise ModelFileError(
+            f"The Hugging Face Hub did not say what {files.repo_id!r} has ({cause}). "
+            f"With a connection, `{files.command}` gets its files."
+        ) from e
+    return {file.rfilename: file.size or 0 for file in info.siblings or ()}
+
+
+def stated_digest(path: pathlib.Path) -> str | None:
+    """Finds the SHA-256 that the hub has for a file: it has those of large files.
 
     Its cache keeps them under that name, with a link from the revision.
+
+    **Arguments:**
+
+    - `path`: Of the file in the cache.
+
+    **Returns:**
+
+    The digest in hexadecimal, or `None`.
     """
     name = path.resolve().name
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
