@@ -84,6 +84,13 @@ else:
                 "Steps whose gradients are joined to one update: as a batch so many "
                 "times the size, in the memory of one.",
             ),
+            "ema_decay": (
+                float | None,
+                None,
+                "Of an average of the adapter over the updates, at least 0 and below "
+                "1, such as 0.99: it is what is measured, drawn and kept. None: the "
+                "adapter as it is.",
+            ),
         },
     )
     EvaluationSection = section("EvaluationSection", {"evaluation": Evaluation})
@@ -206,6 +213,23 @@ class RunConfig:
         int, _arg(help="How many held-out prompts are drawn, if none is given.")
     ] = 8
     validation_steps: Annotated[int, _arg(help="Draws after every so many steps.")] = 20
+    report_to: Annotated[
+        tuple[str, ...],
+        _arg(
+            help="Trackers that are told of figures and samples besides: tensorboard, "
+            "wandb, trackio. One that fails is left out, and stops nothing."
+        ),
+    ] = ()
+    push_to_hub: Annotated[
+        bool, _arg(help="Uploads adapter and card to the Hugging Face Hub at the end.")
+    ] = False
+    hub_model_id: Annotated[
+        str | None,
+        _arg(help="Where to, account/name. None: the folder's name, in one's account."),
+    ] = None
+    hub_private_repo: Annotated[
+        bool, _arg(help="Whether a repository that is made there is private.")
+    ] = False
 
     sampling: SamplingSection = SamplingSection()
     method: MethodSection = MethodSection()

@@ -18,6 +18,7 @@ from ..finetuning import (
     square_root_decay,
     Stopping,
     Updates,
+    with_ema,
 )
 from ..io import load, load_lora
 from ..lora import add_lora
@@ -128,7 +129,7 @@ def make_training_method(config: RunConfig) -> Any:
 
 
 def make_optimizer(config: RunConfig) -> Any:
-    """Makes the optimizer of a `config`: rate, warm-up and accumulation."""
+    """Makes the optimizer of a `config`: rate, warm-up, accumulation, average."""
     section = config.optimizer
     rate: Any = section.learning_rate
     if section.schedule == "square-root":
@@ -138,6 +139,8 @@ def make_optimizer(config: RunConfig) -> Any:
         rising = optax.linear_schedule(0.0, after(0), section.warmup_steps)
         rate = optax.join_schedules([rising, after], [section.warmup_steps])
     optimizer = adamw(rate, section.weight_decay, section.max_gradient_norm)
+    if section.ema_decay is not None:
+        optimizer = with_ema(optimizer, section.ema_decay)
     if section.accumulation_steps == 1:
         return optimizer
     return optax.MultiSteps(optimizer, section.accumulation_steps)

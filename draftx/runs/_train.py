@@ -40,7 +40,9 @@ from ._make import (
 )
 from ._methods import ROUND_METHODS
 from ._pictures import curves
+from ._push import check_push, push_if_asked
 from ._rewards import parse_rewards
+from ._trackers import check_trackers, Tracker
 
 
 # A run may go on with others of these.
@@ -50,6 +52,10 @@ _FREE = (
     "num_validation_images",
     "validation_prompt",
     "validation_steps",
+    "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
     "checkpoints",
 )
 
@@ -76,12 +82,16 @@ def train(config: RunConfig) -> FinetuneResult:
         stopping=make_stopping(config),
         checkpoints=make_checkpoints(config, folder.checkpoints),
     )
+    check_trackers(config.report_to)
+    check_push(config)
     parse_rewards(config.reward, "reward")
     parse_rewards(config.eval_reward, "eval_reward")
     prompts, held_out = make_prompts(config)
     with FolderLock(folder.path):
         _check_unchanged(config, folder)
-        return _train(config, folder, prompts, held_out, options)
+        result = _train(config, folder, prompts, held_out, options)
+        push_if_asked(config, folder, result)
+        return result
 
 
 def _train(
@@ -111,6 +121,10 @@ def _train(
             samples.draw(pipeline, 0)
     print("measuring, and compiling the training step ...", file=sys.stderr)
     metrics = MetricsFile(folder, config.train_batch_size)
+    table = config_table(config)
+    names = dict.fromkeys(config.report_to)
+    # After the samples, which they look for.
+    trackers = [Tracker(name, folder, table) for name in names]
     in_rounds = config.method.name in ROUND_METHODS
     run = finetune_in_rounds if in_rounds else finetune
     result = run(
@@ -121,7 +135,7 @@ def _train(
         num_train_steps=config.max_train_steps,
         batch_size=config.train_batch_size,
         evaluation=make_evaluation(config, held_out, measured, weights),
-        callbacks=(ProgressBar(), metrics, samples),
+        callbacks=(ProgressBar(), metrics, samples, *trackers),
         **options,
     )
     _write_results(config, folder, result)

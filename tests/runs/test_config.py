@@ -10,7 +10,12 @@ import optax
 import pytest
 
 import draftx
-from draftx.finetuning.training import learning_rate
+from draftx.finetuning.training import (
+    as_optimizer,
+    ascend,
+    averaged,
+    learning_rate,
+)
 from draftx.runs import differences, PRESETS, read_config, RunConfig, write_config
 from draftx.runs._config import config_fields, default_config
 from draftx.runs._config_files import config_table
@@ -86,6 +91,7 @@ def test_names_that_people_type_without_looking(flags):
     flags += ["--validation-prompt", "a", "b", "--resume_from_checkpoint", "latest"]
     flags += ["--gradient_accumulation_steps", "2", "--checkpoints-total-limit", "5"]
     flags += ["--checkpointing_steps", "9", "--lr_warmup_steps", "3"]
+    flags += ["--report_to", "wandb"]
     config = read_config(None, flags)
     assert (config.output_dir, config.max_train_steps) == ("x", 7)
     assert (config.train_batch_size, config.rank, config.seed) == (2, 2, 1)
@@ -94,6 +100,7 @@ def test_names_that_people_type_without_looking(flags):
     assert (optimizer.learning_rate, optimizer.accumulation_steps) == (1e-3, 2)
     assert (checkpoints.every, checkpoints.total_limit) == (9, 5)
     assert (optimizer.warmup_steps, checkpoints.resume) == (3, "latest")
+    assert config.report_to == ("wandb",)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +251,25 @@ def test_gradients_are_accumulated():
         read_config(None, ["--gradient-accumulation-steps", "3"])
     )
     assert isinstance(optimizer, optax.MultiSteps)
+
+
+@pytest.mark.parametrize("flags", [(), ("--gradient-accumulation-steps", "2")])
+def test_the_average_is_asked_for(flags):
+    flags = [*flags, "--optimizer.ema-decay", "0.25", "--learning-rate", "0.1"]
+    optimizer = as_optimizer(make_optimizer(read_config(None, flags)))
+    params = jnp.ones(3)
+    state, seen, step = optimizer.init(params), [], jax.jit(ascend, static_argnums=0)
+    for i in range(4):
+        gradient = jnp.asarray([1.0, -2.0, i])
+        params, state = step(optimizer, gradient, state, params, jnp.asarray(True))
+        if not flags[0].startswith("--gradient") or i % 2:
+            seen.append(np.asarray(params))
+    average = seen[0]
+    for decay, after in zip((2 / 11, 0.25, 0.25), seen[1:], strict=False):
+        average = decay * average + (1 - decay) * after
+    np.testing.assert_allclose(averaged(state, params), average, rtol=1e-6)
+    with pytest.raises(ValueError, match="`decay` must"):
+        make_optimizer(read_config(None, ["--optimizer.ema-decay", "1"]))
 
 
 def test_prompts_and_rewards_of_a_run(tmp_path):

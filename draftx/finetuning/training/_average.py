@@ -18,12 +18,12 @@ class AverageState(NamedTuple):
     """What `with_ema` keeps.
 
     - `average`: Of the arrays, in float32 or better.
-    - `count`: The updates until now.
+    - `num_updates`: Until now.
     - `inner`: The state of the optimizer itself.
     """
 
     average: Any
-    count: Int[Array, ""]
+    num_updates: Int[Array, ""]
     inner: Any
 
 
@@ -65,16 +65,14 @@ def with_ema(
 def _cached(
     optimizer: optax.GradientTransformation, decay: float
 ) -> optax.GradientTransformation:
-    def init(params: Any) -> AverageState:
+    def init(params: Any) -> Any:
         # A copy: a step may give up the arrays that it was handed.
         average = jax.tree.map(
             lambda x: jnp.array(x, at_least_float32(x.dtype), copy=True), params
         )
         return AverageState(average, jnp.zeros((), jnp.int32), optimizer.init(params))
 
-    def update(
-        updates: Any, state: AverageState, params: Any = None
-    ) -> tuple[Any, AverageState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if params is None:
             raise ValueError(
                 "`params` must be given to `update` of an optimizer that averages "
@@ -82,8 +80,8 @@ def _cached(
             )
         updates, inner = optimizer.update(updates, state.inner, params)
         moved = [jnp.any(x != 0) for x in jax.tree.leaves(updates)]
-        count = jnp.where(jnp.any(jnp.asarray(moved)), state.count + 1, state.count)
-        weight = jnp.where(count > state.count, 1 - _decay(count, decay), 0.0)
+        count = jnp.where(jnp.any(jnp.asarray(moved)), state.num_updates + 1, state.num_updates)
+        weight = jnp.where(count > state.num_updates, 1 - _decay(count, decay), 0.0)
         # As the arrays will be, rounded to what they are kept in.
         after = optax.apply_updates(params, updates)
 
