@@ -10,6 +10,7 @@ from ._config import RunConfig
 from ._config_files import read_config, write_config
 from ._evaluate import evaluate_command, EvaluateOptions
 from ._faults import explain
+from ._fetch import fetch_command, FetchOptions
 from ._lora import lora_command, LORA_COMMANDS
 from ._push import push_command, PushOptions
 from ._report import report_command, ReportOptions
@@ -97,6 +98,11 @@ _COMMANDS: Final[dict[str, Command]] = {
         lora_command,
         "tells of adapters' files; scales, mixes and merges them",
         LORA_COMMANDS,
+    ),
+    "fetch": Command(
+        fetch_command,
+        "downloads models and rewards ahead, and checks them",
+        FetchOptions,
     ),
     "report": Command(
         report_command,
