@@ -7,7 +7,7 @@ from ..finetuning import FinetuneResult
 from ..io.formats import write_text
 from ._config import RunConfig
 from ._config_files import write_config
-from ._folder import RunFolder
+from ._folder import RunFolder, SavedRun
 
 
 _LICENCES: Final = {
@@ -16,7 +16,9 @@ _LICENCES: Final = {
 }
 
 
-def write_card(config: RunConfig, folder: RunFolder, result: FinetuneResult) -> None:
+def write_card(
+    config: RunConfig, folder: RunFolder, result: FinetuneResult | SavedRun
+) -> None:
     """Writes the model card of a run, `README.md`.
 
     **Arguments:**
@@ -26,7 +28,9 @@ def write_card(config: RunConfig, folder: RunFolder, result: FinetuneResult) -> 
     write_text(folder.card, card(config, folder, result))
 
 
-def card(config: RunConfig, folder: RunFolder, result: FinetuneResult) -> str:
+def card(
+    config: RunConfig, folder: RunFolder, result: FinetuneResult | SavedRun
+) -> str:
     """Makes the text of a model card, with the header that hubs read.
 
     **Arguments:**
@@ -117,7 +121,7 @@ def _pictures(folder: RunFolder, steps: int) -> list[str]:
     return lines
 
 
-def _figures(result: FinetuneResult) -> list[str]:
+def _figures(result: FinetuneResult | SavedRun) -> list[str]:
     if not result.evaluations:
         return []
     names = [name for name in result.evaluations[0] if name != "step"]

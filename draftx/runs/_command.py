@@ -16,6 +16,7 @@ from ._push import push_command, PushOptions
 from ._report import report_command, ReportOptions
 from ._sample import sample_command, SampleOptions
 from ._train import summary, train
+from ._write_card import card_command, CardOptions
 
 
 class Command(NamedTuple):
@@ -104,6 +105,7 @@ _COMMANDS: Final[dict[str, Command]] = {
         "downloads models and rewards ahead, and checks them",
         FetchOptions,
     ),
+    "card": Command(card_command, "writes the model card of a run again", CardOptions),
     "report": Command(
         report_command,
         "writes a page about runs: `report RUN [RUN ...]`",

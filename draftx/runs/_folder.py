@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import Any
 
-from ..io import ModelFileError
+from ..io import ModelFileError, read_json
 from ..io.checkpoints import CheckpointStore
 from ..io.formats import write_text
 from ._config import RunConfig
@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / "evaluations.jsonl"
 
     @property
+    def result(self) -> pathlib.Path:
+        """How the run ended, and after which step its adapter is, `result.json`."""
+        return self.path / "result.json"
+
+    @property
     def checkpoints(self) -> pathlib.Path:
         """The folder of what a run goes on from, `checkpoints`."""
         return self.path / "checkpoints"
@@ -76,6 +81,7 @@ class SavedRun:
     - `history`: One row for each step.
     - `evaluations`: The figures of each evaluation.
     - `checkpoints`: The steps that have one.
+    - `step`: After how many steps the adapter is as it is; `None` where it is the last.
     """
 
     folder: RunFolder
@@ -83,6 +89,7 @@ class SavedRun:
     history: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
     checkpoints: list[int]
+    step: int | None = None
 
 
 def open_run(folder: str | os.PathLike) -> SavedRun:
@@ -103,12 +110,16 @@ def open_run(folder: str | os.PathLike) -> SavedRun:
     checkpoints = []
     if places.checkpoints.is_dir():
         checkpoints = CheckpointStore(places.checkpoints).steps()
+    step = None
+    if places.result.is_file():
+        step = read_json(places.result).get("step")
     return SavedRun(
         places,
         read_config(places.config),
         read_lines(places.metrics),
         read_lines(places.evaluations),
         checkpoints,
+        step,
     )
 
 

@@ -147,6 +147,7 @@ def _write_results(
 ) -> None:
     write_lines(folder.evaluations, list(result.evaluations))
     save_lora(result.pipeline, folder.lora)
+    write_json(folder.result, {"step": result.step, "stopped": result.stopped})
     title = f"{config.method.name}, {' '.join(config.reward)}"
     curves(folder.curves, result.history, result.evaluations, title=title)
     write_card(config, folder, result)
