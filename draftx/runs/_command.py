@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from .._devices import split_cpu
 from .._signals import EXIT_CODES
+from ._completion import print_completion
 from ._config import RunConfig
 from ._config_files import read_config, write_config
 from ._evaluate import evaluate_command, EvaluateOptions
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_usage(), end="")
         return 0
     name, *rest = arguments
+    if name == "--print-completion":
+        return print_completion({n: c.options for n, c in _COMMANDS.items()}, rest)
     if name not in _COMMANDS:
         print(f"draftx: there is no command {name!r}.\n\n{_usage()}", file=sys.stderr)
         return 2
@@ -65,7 +68,8 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "`draftx train --help` has the options of `train`, and so on.",
+            "`draftx train --help` has the options of `train`, and so on; "
+            "`draftx --print-completion bash` is what completes them.",
             "",
         ]
     )
