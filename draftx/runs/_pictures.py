@@ -52,7 +52,7 @@ def captioned_grid(
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_xlabel(text, fontsize=7, parse_math=False)
-        axis_row[0].set_ylabel(name, fontsize=9)
+        axis_row[0].set_ylabel(name, fontsize=9, parse_math=False)
     for axis, caption in zip(axes[0], captions, strict=True):
         axis.set_title(_wrapped(caption), fontsize=6, parse_math=False)
     figure.tight_layout(pad=0.4)

@@ -30,6 +30,7 @@ class Series:
     - `look`: "line", "thin" or "dots".
     - `color`: A number below `NUMBER_OF_COLORS`, or "ink".
     - `is_dashed`: To tell runs apart that have the same color.
+    - `is_listed`: Whether the legend has it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Series:
     look: str = "line"
     color: int | str = 0
     is_dashed: bool = False
+    is_listed: bool = True
 
 
 def chart(title: str, series: Sequence[Series], end: int, *, note: str = "") -> str:
@@ -214,7 +216,7 @@ def _color(series: Series) -> str:
 
 
 def _legend(series: Sequence[Series]) -> str:
-    named = [one for one in series if one.name]
+    named = [one for one in series if one.name and one.is_listed]
     return "".join(
         f'<span class="key {one.look} {_color(one)}{" dashed" * one.is_dashed}">'
         f"<i></i>{html.escape(one.name)}</span>"

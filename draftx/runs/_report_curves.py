@@ -1,5 +1,6 @@
 """The curves of a report: which there are, and of which figures they are made."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -82,11 +83,13 @@ def _reward_chart(runs: Sequence[ReportedRun]) -> str:
         spread = column(run.saved.history, "reward_std")
         mean = smoothed(y, _SMOOTHING)
         is_long = np.isfinite(mean).any()
-        batch = "mean of a batch" if alone else "" if is_long else run.name
-        look = "thin" if is_long else "line"
-        series.append(_of_run(i, batch, x, y, spread, look))
+        batch = _of_run(i, "mean of a batch" if alone else run.name, x, y, spread)
         if is_long:
-            label = f"mean of {_SMOOTHING} steps" if alone else run.name
+            batch = dataclasses.replace(batch, look="thin", is_listed=alone)
+        series.append(batch)
+        if is_long:
+            label = f"mean of {_SMOOTHING} steps"
+            label = label if alone else f"{run.name}, {label}"
             series.append(_of_run(i, label, x, mean))
         if alone:
             score = column(run.evaluations, "score")

@@ -98,7 +98,7 @@ def _pairs(run: ReportedRun, title: str) -> str:
 
 
 def _captions(sample: Samples) -> list[str]:
-    return [panel.caption for panel in sample.panels] or ["all pictures"]
+    return [panel.caption for panel in sample.panels] or [""]
 
 
 def _source(sample: Samples, column: int, caption: str) -> str | None:
