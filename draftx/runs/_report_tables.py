@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..io import read_json
 from ._card import licence
 from ._config_files import config_table, differences, write_config
 from ._report_html import chip, none, number, table, words
@@ -147,6 +148,11 @@ def _model(run: ReportedRun) -> dict[str, str]:
         held_out = f"{config.held_out:.0%} of the prompts"
         if config.prompts == "scenes":
             held_out = "scenes of other animals"
+    saved = run.saved
+    kept = "" if saved.step is None else f", as it was after step {saved.step}"
+    written = (
+        f"{folder.lora.name}{kept}" if folder.lora.is_file() else "not written yet"
+    )
     alpha = "" if config.alpha is None else f", alpha {config.alpha:g}"
     return {
         "base model": config.model,
@@ -159,7 +165,7 @@ def _model(run: ReportedRun) -> dict[str, str]:
         "steps": f"{run.steps} of {config.max_train_steps}",
         "images of a step": str(config.train_batch_size),
         "adapter": f"rank {config.rank}{alpha}",
-        "its file": folder.lora.name if folder.lora.is_file() else "not written yet",
+        "its file": written,
         "checkpoints": ", ".join(map(str, run.saved.checkpoints)) or "none",
     }
 
@@ -172,6 +178,11 @@ def _cost(run: ReportedRun) -> dict[str, str]:
     found = {titles.get(name, words(name)): f"{last[name]:,}" for name in names}
     if isinstance(last.get("seconds"), int | float):
         found["time of training"] = _duration(last["seconds"])
+    if run.saved.folder.result.is_file():
+        stopped = read_json(run.saved.folder.result).get("stopped")
+        if stopped is not None:
+            # It may have gone on since.
+            found["when it last ended"] = str(stopped)
     return found
 
 

@@ -153,6 +153,16 @@ def test_a_run_that_has_nothing_yet(tmp_path):
         assert words in text
 
 
+def test_how_a_run_ended(tmp_path):
+    run = make_run(tmp_path / "run", steps=8, of=20)
+    run.lora.touch()
+    result = {"step": 6, "stopped": "no better <b>for</b> 3 evaluations"}
+    run.result.write_text(json.dumps(result))
+    text = _page(tmp_path, run.path).text
+    assert "lora.safetensors, as it was after step 6" in text
+    assert "when it last ended no better <b>for</b> 3 evaluations" in text
+
+
 def test_a_run_without_evaluations(tmp_path):
     run = make_run(tmp_path / "run", is_evaluated=False)
     page = _page(tmp_path, run.path)
