@@ -77,7 +77,7 @@ def split_panels(content: bytes) -> list[Panel]:
             for caption in described["captions"]
         ]
         return [
-            Panel(str(row), str(caption), _write(_crop(pixels, box)))
+            Panel(str(row), str(caption), _write(_crop(pixels, _Box(*box))))
             for (row, caption), box in zip(places, described["boxes"], strict=True)
         ]
     except Exception as e:
@@ -85,13 +85,19 @@ def split_panels(content: bytes) -> list[Panel]:
         raise ValueError(f"the picture is damaged ({type(e).__name__}: {e})") from e
 
 
-def _crop(pixels: np.ndarray, box: Sequence[float]) -> np.ndarray:
-    left, bottom, width, height = box
+class _Box(NamedTuple):
+    left: float
+    bottom: float
+    width: float
+    height: float
+
+
+def _crop(pixels: np.ndarray, box: _Box) -> np.ndarray:
     rows, columns = pixels.shape[:2]
-    top = rows * (1 - bottom - height)
-    of_rows = slice(round(top) + _FRAME, round(top + rows * height) - _FRAME)
-    end = round(columns * (left + width)) - _FRAME
-    return pixels[of_rows, round(columns * left) + _FRAME : end]
+    top, end = 1 - box.bottom - box.height, 1 - box.bottom
+    of_rows = slice(round(rows * top) + _FRAME, round(rows * end) - _FRAME)
+    left, right = round(columns * box.left), round(columns * (box.left + box.width))
+    return pixels[of_rows, left + _FRAME : right - _FRAME]
 
 
 def _text_chunk(content: bytes) -> str | None:
