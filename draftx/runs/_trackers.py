@@ -19,6 +19,9 @@ from ..pipeline import Pipeline
 from ._folder import RunFolder
 
 
+_LOGIN_SECONDS: Final = 60
+
+
 class AbstractBackend(abc.ABC):
     """What a tracker is told: figures and pictures by the steps taken until then.
 
@@ -86,6 +89,9 @@ class WandB(AbstractBackend):
     def start(self, folder: RunFolder, config: Mapping[str, Any], done: int) -> None:
         del done  # Steps that are reported again it leaves out: they are the same.
         path = folder.path
+        # At a terminal it asks who you are, and nobody may be there to answer.
+        settings = self._module.Settings(login_timeout=_LOGIN_SECONDS)
+        self._module.setup(settings=settings)
         self._run = self._module.init(
             project=os.environ.get("WANDB_PROJECT", "draftx"),
             name=path.resolve().name,

@@ -64,6 +64,8 @@ class Told:
             module.SummaryWriter = self._writer  # pyright: ignore
             return module
         module.init = self._init  # pyright: ignore
+        module.Settings = dict  # pyright: ignore
+        module.setup = lambda settings: setattr(self, "settings", settings)  # pyright: ignore
         module.Image = lambda path: ("image", path)  # pyright: ignore
         return module
 
@@ -134,7 +136,12 @@ def test_each_is_told_figures_and_pictures(name, folder, told):
         assert pictures == {0: 0, 3: 30}
     else:
         assert pictures == {s: ("image", str(folder.samples(s))) for s in (0, 3)}
-        assert heard.calls[0][1]["config"] == {"seed": 3}
+        options = heard.calls[0][1]
+        assert options["config"] == {"seed": 3}
+        assert options["project"] == "draftx"
+    if name == "wandb":
+        # At a terminal it would wait for an answer for ever.
+        assert heard.settings == {"login_timeout": 60}
 
 
 @pytest.mark.parametrize("name", TRACKERS)
