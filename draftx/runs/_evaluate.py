@@ -14,7 +14,7 @@ from ..pipeline import Pipeline
 from ._busy import Busy
 from ._config import config_fields, EvaluationSection, RunConfig
 from ._make import make_evaluation, make_prompts, make_rewards, make_sampling
-from ._options import load_model, ModelOptions, parse_with_run
+from ._options import AbstractModelOptions, load_model, parse_with_run
 from ._prompts import read_prompts
 from ._rewards import parse_rewards
 from ._signatures import section
@@ -32,7 +32,7 @@ _NAMES = {0.0: "base", 1.0: "tuned"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(ModelOptions):
+class EvaluateOptions(AbstractModelOptions):
     """Measures a model and its adapter on prompts that nothing was trained on.
 
     With the folder of a run these are its held-out prompts, its noise and its rewards.

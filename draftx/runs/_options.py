@@ -19,7 +19,7 @@ _arg = tyro.conf.arg
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class AbstractModelOptions:
     """Holds what says which model draws, and how."""
 
     run: Annotated[
@@ -88,7 +88,7 @@ def parse_with_run(
 
     **Arguments:**
 
-    - `kind`: The dataclass of the options, a `ModelOptions`.
+    - `kind`: The dataclass of the options, a `AbstractModelOptions`.
     - `arguments`, `name`: As for `parse`.
     - `more`: What other options are by default, for a configuration.
 
@@ -131,7 +131,7 @@ def parse_with_run(
     )
 
 
-def load_model(options: ModelOptions) -> Pipeline:
+def load_model(options: AbstractModelOptions) -> Pipeline:
     """Loads the model that options name, with its adapter if they name one.
 
     **Arguments:**

@@ -23,7 +23,7 @@ from ._busy import Busy
 from ._config import RunConfig
 from ._folder import write_lines
 from ._make import make_prompts, make_sampling
-from ._options import load_model, ModelOptions, parse_with_run
+from ._options import AbstractModelOptions, load_model, parse_with_run
 from ._pictures import captioned_grid, to_uint8
 from ._prompts import read_prompts
 
@@ -34,7 +34,7 @@ _LARGEST_GRID: Final = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SampleOptions(ModelOptions):
+class SampleOptions(AbstractModelOptions):
     """Draws images of prompts and writes them as PNG files.
 
     Each image has its own noise, which follows from the seed and from its number: the
