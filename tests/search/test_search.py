@@ -17,8 +17,8 @@ _CALLS = []
 
 
 @pytest.fixture(scope="module")
-def pipeline(base_pipeline):
-    return base_pipeline
+def pipeline(short_pipeline):
+    return short_pipeline
 
 
 @eqx.filter_jit

@@ -31,8 +31,8 @@ _LINSPACE = SchedulerConfig(timestep_spacing="linspace")
 
 
 @pytest.fixture(scope="module")
-def pipeline(base_pipeline):
-    return random_lora(base_pipeline, targets=("attn2.to_v",), scale=0.3)
+def pipeline(short_pipeline):
+    return random_lora(short_pipeline, targets=("attn2.to_v",), scale=0.3)
 
 
 def _gradient(pipeline, config, method, **options):

@@ -19,9 +19,9 @@ _OPTIONS = dict(
 
 
 @pytest.fixture(scope="module")
-def pipeline(base_pipeline):
+def pipeline(short_pipeline):
     targets = ["attn2.to_v"]
-    base = draftx.add_lora(base_pipeline, rank=2, targets=targets, key=jr.key(0))
+    base = draftx.add_lora(short_pipeline, rank=2, targets=targets, key=jr.key(0))
     return jax.tree_util.tree_map_with_path(
         lambda path, x: x + 0.2 if getattr(path[-1], "name", "") == "lora_up" else x,
         base,
