@@ -55,10 +55,10 @@ def mix_lora_files(
     for layer, factors in parts.items():
         down, up = _side_by_side(layer, factors)
         start, end = _named(layer, style, is_sdxl)
+        # Without an alpha, which all readers take for the rank. Of alphas that differ
+        # from layer to layer diffusers makes other scales.
         arrays[f"{start}.{end}down.weight"] = down
         arrays[f"{start}.{end}up.weight"] = up
-        if style == "kohya":
-            arrays[f"{start}.alpha"] = np.float32(down.shape[0])
     write_tensors(output, arrays, metadata=_common([f.metadata for f, _ in opened]))
 
 
