@@ -37,7 +37,6 @@ class PushOptions:
     repo_id: Annotated[
         str,
         _arg(
-            aliases=("--hub-model-id",),
             help="Where to, account/name; without an account it is one's own. Made if "
             "it is not there.",
         ),
@@ -48,7 +47,6 @@ class PushOptions:
     token: Annotated[
         str | None,
         _arg(
-            aliases=("--hub-token",),
             help="With the right to write. None: HF_TOKEN, or that of `hf auth login`.",
         ),
     ] = None
