@@ -188,6 +188,7 @@ def _mix(
 ) -> None:
     if pathlib.Path(output).suffix != ".safetensors":
         raise ValueError(f"`output` must end in .safetensors; got {output!r}.")
+    _check_there(files)
     if model is None:
         mix_lora_files(files, weights, output)
     else:
@@ -198,6 +199,16 @@ def _mix(
     print(f"the adapter is in {output}")
 
 
+def _check_there(files: Sequence[str]) -> None:
+    """Raises before a model is loaded for nothing."""
+    for file in files:
+        if not pathlib.Path(file).exists():
+            raise ValueError(
+                f"`file` must be that of an adapter, or its folder; {file!r} does not "
+                "exist."
+            )
+
+
 def _merge(options: LoraMergeOptions) -> None:
     output = pathlib.Path(options.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -205,6 +216,7 @@ def _merge(options: LoraMergeOptions) -> None:
             f"`output` must be a folder that is new or empty; {options.output!r} is "
             "not. Choose another, or delete it."
         )
+    _check_there([options.file])
     with Busy(f"loading {options.model}"):
         pipeline = load(options.model, dtype=options.dtype, variant=options.variant)
     pipeline = load_lora(pipeline, options.file, scale=options.lora_scale)

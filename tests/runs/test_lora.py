@@ -69,6 +69,8 @@ def test_what_is_wrong_is_one_line(adapters, tmp_path, capsys):
         (["scale", a, str(tmp_path / "out"), "--scale", "1"], "must end in .safeten"),
         (["mix", out, f"{a}=x"], "`files` must have a finite number after '='"),
         (["mix", out, f"{a}=inf"], "`files` must have a finite number after '='"),
+        (["merge", "--model", "tiny", "no.safetensors", out], "does not exist"),
+        (["mix", out, "no.safetensors=2"], "'no.safetensors' does not exist"),
         (["mix", out], "`files` must name at least one adapter"),
     ):
         assert main(["lora", *flags]) == 1
