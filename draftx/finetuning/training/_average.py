@@ -79,8 +79,8 @@ def _cached(
                 "them; got None."
             )
         updates, inner = optimizer.update(updates, state.inner, params)
-        moved = [jnp.any(x != 0) for x in jax.tree.leaves(updates)]
-        count = jnp.where(jnp.any(jnp.asarray(moved)), state.num_updates + 1, state.num_updates)
+        moved = jnp.stack([jnp.any(x != 0) for x in jax.tree.leaves(updates)])
+        count = state.num_updates + jnp.any(moved).astype(state.num_updates.dtype)
         weight = jnp.where(count > state.num_updates, 1 - _decay(count, decay), 0.0)
         # As the arrays will be, rounded to what they are kept in.
         after = optax.apply_updates(params, updates)
