@@ -212,7 +212,7 @@ class RunConfig:
     num_validation_images: Annotated[
         int, _arg(help="How many held-out prompts are drawn, if none is given.")
     ] = 8
-    validation_steps: Annotated[int, _arg(help="Draws after every so many steps.")] = 20
+    validation_steps: Annotated[int, _arg(help="Draws after every so many steps.")] = 22
     report_to: Annotated[
         tuple[str, ...],
         _arg(
@@ -248,7 +248,7 @@ def _of_preset(preset: str) -> RunConfig:
         return change(
             base,
             sampling=change(base.sampling, num_inference_steps=20, guidance_scale=4.0),
-            evaluation=change(base.evaluation, every=22, num_samples=1),
+            evaluation=change(base.evaluation, every=44, num_samples=1),
             checkpoints=change(base.checkpoints, every=20),
         )
     # DRaFT, appendix A.1.
