@@ -108,7 +108,7 @@ class SchedulerConfig:
             steps_offset=0,
             set_alpha_to_one=True,
         )
-        return cls(**(missing | known_fields(cls, config)))
+        return cls(**(missing | known_fields(cls, config, "the scheduler")))
 
     def to_dict(self) -> dict[str, Any]:
         """Makes a `scheduler_config.json` that diffusers reads as a DDIM scheduler."""

@@ -3,6 +3,7 @@
 from ._config import (
     check_fixed as check_fixed,
     ConfigError as ConfigError,
+    is_number as is_number,
     known_fields as known_fields,
 )
 from ._keys import (

@@ -1,9 +1,20 @@
 """Reading the `config.json` files that checkpoints are published with."""
 
 import dataclasses
+import numbers
+import reprlib
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
+
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
 
 
 class ConfigError(ValueError):
@@ -52,21 +63,25 @@ def check_fixed(
             )
 
 
-def known_fields(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
+def known_fields(cls: type, config: Mapping[str, Any], model: str) -> dict[str, Any]:
     """Picks the entries that `cls` has fields for, in the form of those fields.
 
     Lists become tuples, or the one value that they repeat where a field takes one;
-    `null` means "absent", and "off" for switches.
+    `null` means "absent", and "off" for switches; 64.0 is 64 where whole numbers count.
+    Anything else that is not of the field's type is a `ConfigError`.
 
     **Arguments:**
 
     - `config`: A parsed `config.json`.
+    - `model`: Used in the error text.
     """
     picked = {}
     for field in dataclasses.fields(cls):
         if field.name not in config:
             continue
         value = config[field.name]
+        # Arrays and scalars of NumPy, of configs made in Python.
+        value = value.tolist() if hasattr(value, "tolist") else value
         if isinstance(value, list) and value:
             one = one_value(value)
             is_tuple = one is not None and _takes_tuple(field.type)
@@ -74,8 +89,24 @@ def known_fields(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
         if value is None and isinstance(field.default, bool):
             value = False
         if value is not None:
-            picked[field.name] = value
+            try:
+                picked[field.name] = _of_type(field.type, value)
+            except ValueError as e:
+                raise ConfigError(
+                    f"`{field.name}` of {model} must be {_in_words(field.type)}; got "
+                    f"{reprlib.repr(config[field.name])}."
+                ) from e
     return picked
+
+
+def is_number(value: Any) -> typing.TypeGuard[int | float]:
+    """Tells whether a value of a parsed file is a number; true and false are none.
+
+    **Arguments:**
+
+    - `value`: Of a field.
+    """
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def block_types(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,6 +123,42 @@ def block_types(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _of_type(annotation: Any, value: Any) -> Any:
+    """The value as a field of that type has it."""
+    options = _options(annotation)
+    if isinstance(value, tuple | list):
+        for option in options:
+            if typing.get_origin(option) is tuple:
+                entry = typing.get_args(option)[0]
+                return tuple(_of_type(entry, one) for one in value)
+    elif is_number(value):
+        if float in options or (int in options and isinstance(value, int)):
+            return value
+        if int in options and float(value).is_integer():
+            return int(value)
+        if bool in options and value in (0, 1):
+            return bool(value)
+    elif type(value) in options:
+        return value
+    raise ValueError(value)
+
+
+def _in_words(annotation: Any) -> str:
+    words, options = [], _options(annotation)
+    for option in options:
+        if typing.get_origin(option) is tuple:
+            words.append(f"a list, {_in_words(typing.get_args(option)[0])} each")
+        # What takes any number takes whole ones, which nobody has to be told.
+        elif option in _WORDS and not (option is int and float in options):
+            words.append(_WORDS[option])
+    return " or ".join(dict.fromkeys(words))
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
 def _takes_tuple(annotation: Any) -> bool:
-    options = (annotation, *typing.get_args(annotation))
-    return any(typing.get_origin(option) is tuple for option in options)
+    return any(typing.get_origin(option) is tuple for option in _options(annotation))

@@ -87,8 +87,11 @@ _READ = {
 # Every field of diffusers' UNet: ways to say what Stable Diffusion 1.4 is, and other
 # values, which are not implemented (none where any value is read or passed over).
 _UNET_WORDS = {
-    "sample_size": ([64, [64, 64], None], []),
-    "in_channels": ([4, None, [4]], []),
+    "sample_size": (
+        [64, 64.0, [64, 64], [64.0, 64], None],
+        [64.5, True, "64", {"height": 64}, [64, "64"], [[64], [96]], float("nan")],
+    ),
+    "in_channels": ([4, 4.0, None, [4]], ["4", 4.5, False]),
     "out_channels": ([4, None, [4]], []),
     "center_input_sample": ([False, None, 0, [False]], [True]),
     "flip_sin_to_cos": ([True], []),
@@ -113,10 +116,10 @@ _UNET_WORDS = {
     "layers_per_block": ([2, None, [2] * 4], [[2] * 3, [[2, 2]] * 4]),
     "downsample_padding": ([1, None], [0]),
     "mid_block_scale_factor": ([1, 1.0, None], [2.0]),
-    "dropout": ([0.0, 0, None, [0.0] * 4], [0.1]),
+    "dropout": ([0.0, 0.1, None, [0.0] * 4], []),
     "act_fn": (["silu", "swish", "SiLU", None], ["gelu"]),
     "norm_num_groups": ([32, [32] * 4], [None]),
-    "norm_eps": ([1e-5, None], []),
+    "norm_eps": ([1e-5, None], ["1e-5", True, [1e-5, 1e-6]]),
     "cross_attention_dim": ([768, [768] * 4], [[768] * 3, [768, 768, 1024, 768]]),
     "transformer_layers_per_block": (
         [1, None, [1] * 4],
@@ -164,8 +167,8 @@ _VAE_WORDS = {
     "act_fn": (["silu", "swish", "SiLU", None], ["gelu"]),
     "latent_channels": ([4, None], []),
     "norm_num_groups": ([32, None], []),
-    "sample_size": ([512, [512, 512]], []),
-    "scaling_factor": ([0.18215, None], []),
+    "sample_size": ([512, 512.0, [512.0, 512]], ["512", True, 0.5, {}]),
+    "scaling_factor": ([0.18215, None], ["0.18215", True]),
     "shift_factor": ([None, 0, 0.0], [0.1]),
     "latents_mean": ([None], [[0.0] * 4]),
     "latents_std": ([None], [[1.0] * 4]),
@@ -178,9 +181,10 @@ _TEXT_WORDS = {
     "hidden_act": (["quick_gelu", None], ["relu"]),
     "layer_norm_eps": ([1e-5, None], []),
     "max_position_embeddings": ([77, None], []),
-    "num_hidden_layers": ([12, None], []),
-    "attention_dropout": ([0.0, 0, None], [0.1]),
-    "dropout": ([0.0, 0, None], [0.1]),
+    "num_hidden_layers": ([12, 12.0, None], ["12", 12.5]),
+    # Of training: a model that is loaded evaluates.
+    "attention_dropout": ([0.0, 0.1, None], []),
+    "dropout": ([0.0, 0.1, None], []),
     "use_attention_mask": ([False, None], [True]),
     "text_config": ([None], []),
 }

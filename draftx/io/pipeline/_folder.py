@@ -12,6 +12,7 @@ from ..formats import describe_files, has_weights, ModelFileError, read_json
 from ._components import build_component, load_component, weights_stem
 from ._embedding import EMBEDDING_FILES
 from ._repair import repair_scheduler, repair_unet
+from ._schedulers import scheduler_class, with_defaults
 from ._tokenizer import check_tokenizer, load_tokenizer
 
 
@@ -32,7 +33,8 @@ def load_folder(
     - `folder`: Has `model_index.json` and a folder for each part.
     - `dtype`, `variant`: As in [`draftx.load`][].
     """
-    check_model_index(read_model_index(folder), str(folder))
+    index = read_model_index(folder)
+    check_model_index(index, str(folder))
     missing = [part for part in _PARTS if not (folder / part).is_dir()]
     if missing:
         raise ModelFileError(
@@ -41,7 +43,9 @@ def load_folder(
         )
     variants = _variants_of_parts(folder, variant)
     path = folder / "scheduler" / "scheduler_config.json"
-    scheduler = repair_scheduler(read_json(path), path)
+    scheduler = read_json(path)
+    name = scheduler_class(index, scheduler, path)
+    scheduler = with_defaults(repair_scheduler(scheduler, path, name), name)
     try:
         sampler = DDIM(SchedulerConfig.from_dict(scheduler))
     except (TypeError, ValueError) as e:

@@ -34,7 +34,9 @@ def load(
 
     Configs of 2022 are repaired as diffusers' pipeline does, with a warning:
     `steps_offset` of the scheduler becomes 1, its `clip_sample` false, and a
-    `sample_size` below 64 written before diffusers 0.9 becomes 64.
+    `sample_size` below 64 written before diffusers 0.9 becomes 64. What the scheduler's
+    file leaves out is as in the class that it is of; one that noises otherwise than
+    DDPM, such as flow matching's, is refused.
 
     **Returns:**
 

@@ -9,24 +9,29 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from ...models import is_number
+from ._schedulers import has_offset
 
-# Schedulers of diffusers without the field: of theirs, only a file that says it counts.
-_WITHOUT_OFFSET = ("DPMSolverSinglestepScheduler", "EDMEulerScheduler")
+
 # From here to the user: `load_folder` and `load`.
 _STACKLEVEL = 4
 
 
-def repair_scheduler(config: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
+def repair_scheduler(
+    config: Mapping[str, Any], path: pathlib.Path, name: str | None
+) -> dict[str, Any]:
     """Corrects a `scheduler_config.json` of a latent model, and warns of it.
 
     **Arguments:**
 
     - `config`: The parsed file.
     - `path`: Of the file, for the warning.
+    - `name`: Of the scheduler's class.
     """
     repaired = dict(config)
-    missing = 1 if config.get("_class_name") in _WITHOUT_OFFSET else 0
-    if config.get("steps_offset", missing) != 1:
+    offset = config.get("steps_offset", 0 if has_offset(name) else 1)
+    # What is no number is refused later, not repaired.
+    if offset != 1 and (offset is None or is_number(offset)):
         said = "does not say `steps_offset`, which then is 0"
         if "steps_offset" in config:
             said = f"says `steps_offset: {config['steps_offset']}`"
@@ -60,7 +65,7 @@ def repair_unet(config: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]
     size, version = config.get("sample_size"), str(config.get("_diffusers_version"))
     release = re.match(r"(\d+)\.(\d+)", version)
     is_old = release is not None and (int(release[1]), int(release[2])) < (0, 9)
-    if not (is_old and type(size) is int and size < 64):
+    if not (is_old and is_number(size) and size < 64):
         return dict(config)
     warnings.warn(
         f"{str(path)!r}, of diffusers {version}, says `sample_size: {size}`; it is "

@@ -51,7 +51,7 @@ class BertConfig:
                     f"`{name}` of BLIP's text encoder must be {value!r}; got "
                     f"{config[name]!r}, which is not implemented."
                 )
-        return cls(**known_fields(cls, config))
+        return cls(**known_fields(cls, config, "BLIP's text encoder"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,6 @@ from .._config import check_fixed, ConfigError, known_fields
 
 _FIXED = {
     "hidden_act": ("quick_gelu", "gelu"),
-    "attention_dropout": (0, 0.0),
-    "dropout": (0, 0.0),
     # Diffusers' pipeline would hide the padding from the text.
     "use_attention_mask": (False,),
 }
@@ -45,7 +43,7 @@ class CLIPTextConfig:
         """
         config = config.get("text_config") or config
         check_fixed(config, _FIXED, "the text encoder")
-        return cls(**(_MISSING | known_fields(cls, config)))
+        return cls(**(_MISSING | known_fields(cls, config, "the text encoder")))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,11 +100,18 @@ class CLIPConfig:
         defaults = _VIT_B_32 if defaults is None else defaults
         text = dataclasses.asdict(defaults.text) | _tower(config, "text")
         vision = dataclasses.asdict(defaults.vision) | _tower(config, "vision")
-        return cls(
-            text=CLIPTextConfig(**known_fields(CLIPTextConfig, text)),
-            vision=CLIPVisionConfig(**known_fields(CLIPVisionConfig, vision)),
+        own = dict(
             projection_dim=config.get("projection_dim", defaults.projection_dim),
             eos_token_id=text.get("eos_token_id", defaults.eos_token_id),
+        )
+        return cls(
+            text=CLIPTextConfig(
+                **known_fields(CLIPTextConfig, text, "CLIP's text tower")
+            ),
+            vision=CLIPVisionConfig(
+                **known_fields(CLIPVisionConfig, vision, "CLIP's vision tower")
+            ),
+            **known_fields(cls, own, "CLIP"),
         )
 
 

@@ -3,7 +3,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._custom_types import Real
-from .._config import block_types, check_fixed, ConfigError, known_fields, one_value
+from .._config import (
+    block_types,
+    check_fixed,
+    ConfigError,
+    is_number,
+    known_fields,
+    one_value,
+)
 
 
 # Fields of diffusers' UNet whose other values would change the arithmetic.
@@ -18,7 +25,6 @@ _FIXED = {
     "conv_out_kernel": (3,),
     "cross_attention_norm": (None,),
     "downsample_padding": (1,),
-    "dropout": (0, 0.0),
     "dual_cross_attention": (False,),
     "encoder_hid_dim": (None,),
     "encoder_hid_dim_type": (None,),
@@ -119,16 +125,13 @@ class UNetConfig:
         for name in _PER_LEVEL:
             numbers = config.get(name)
             if isinstance(one_value(numbers), list) and not all(
-                isinstance(n, int) for n in numbers or ()
+                is_number(n) for n in numbers or ()
             ):
                 raise ConfigError(
                     f"`{name}` of the UNet must be numbers, one per level; got "
                     f"{numbers}, which is not implemented."
                 )
-        given = _MISSING | known_fields(cls, config)
-        width = given["cross_attention_dim"]
-        # The first of a list; `_check_repeats` refuses a list of different ones.
-        given["cross_attention_dim"] = width[0] if isinstance(width, list) else width
+        given = _MISSING | known_fields(cls, config, "the UNet")
         read = cls(**(given | block_types(given)))
         read._check_repeats(config)
         return read

@@ -67,7 +67,7 @@ class AutoencoderConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> "AutoencoderConfig":
         """Reads a parsed `config.json`; a field with another meaning is an error."""
         check_fixed(config, _FIXED, "the autoencoder")
-        given = _MISSING | known_fields(cls, config)
+        given = _MISSING | known_fields(cls, config, "the autoencoder")
         return cls(**(given | block_types(given)))
 
     @property
