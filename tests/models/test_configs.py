@@ -312,6 +312,25 @@ def test_towers_are_those_of_transformers_live(towers):
         assert fields == {field: getattr(judge, field) for field in fields}
 
 
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (dict(projection_dim="512"), "`projection_dim` of CLIP must be a whole"),
+        (dict(text_config=dict(eos_token_id=True)), "`eos_token_id` of CLIP must"),
+        (
+            dict(text_config=dict(hidden_size="96")),
+            "`hidden_size` of CLIP's text tower",
+        ),
+        (dict(vision_config=dict(patch_size=8.5)), "`patch_size` of CLIP's vision"),
+    ],
+)
+def test_fields_of_towers_have_their_types(said, text):
+    towers = dict(text_config={}, vision_config={})
+    with pytest.raises(ConfigError, match=text):
+        CLIPConfig.from_dict(towers | said)
+    assert CLIPConfig.from_dict(towers | dict(projection_dim=64.0)).projection_dim == 64
+
+
 def test_sizes_may_be_pairs():
     pair = UNetConfig.from_dict(_SD14_UNET | {"sample_size": [64, 96]})
     assert (pair.sample_size, pair.latent_size) == ((64, 96), (64, 96))
