@@ -128,6 +128,13 @@ def shaped(*shape):
             r"1 tensors have another shape.*\(2, 4, 1, 1\), not \(2, 4, 3, 3\)",
         ),
         ({"unet.conv_in.weight": shaped(1)}, r"pass it to `draftx\.load`"),
+        (
+            pair() | {"bundle_emb.cat.string_to_param.*": shaped(1, 12)},
+            r"1 of them are learned words .*`draftx\.load_embedding`.*"
+            r'\{"cat": tensors\["bundle_emb\.cat\.string_to_param\.\*"\]\}',
+        ),
+        ({"<cat>": shaped(1, 12)}, r"a learned word: pass it to `draftx\.load_emb"),
+        ({"string_to_param.*": shaped(1, 12)}, "a learned word: pass it to"),
         ({f"{TO_Q}.lora.up.weight": shaped(8, 2)}, "1 tensors lack the other half"),
         ({"lora_unet_mid.alpha": shaped()}, "belong to no linear layer"),
         (

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from draftx import load_lora
-from draftx.io import ModelFileError
+from draftx.io import describe_lora, ModelFileError
 from draftx.lora import iter_lora
 
 from .test_lora import NAME, pair, TO_Q, updates
@@ -41,11 +41,10 @@ def unet(**config):
 @pytest.mark.parametrize(
     ("config", "scale"),
     [
-        ({}, 1),
         (unet(lora_alpha=6), 3),
         (unet(lora_alpha=6, use_rslora=True), 6 / 2**0.5),
-        ({"text_encoder.lora_alpha": 6}, 1),
-        ({"lora_alpha": 6}, 3),
+        (unet(lora_alpha=6) | {"transformer.lora_alpha": 2}, 3),
+        (unet(lora_alpha=6) | {"lora_alpha": 2}, 3),
         # PEFT's default is 8, whatever the rank.
         (unet(r=2), 4),
         (unet(alpha_pattern={"to_k": 1}), 4),
@@ -87,7 +86,14 @@ def test_both_names_of_a_layer_of_the_text_encoder(pipeline, tmp_path, key):
     ("config", "message"),
     [
         ("{", "is no JSON"),
-        ("[1]", "is no JSON"),
+        ("[1]", r"must be a JSON object, PEFT's config; got '\[1\]'"),
+        ("[]", r"must be a JSON object, PEFT's config; got '\[\]'"),
+        ('""', "must be a JSON object"),
+        ("3", "must be a JSON object"),
+        ({}, "none of the unet's fields, but nothing. Diffusers cannot load"),
+        ({"lora_alpha": 4, "r": 2}, "none of the unet's fields, but lora_alpha, r"),
+        ({"transformer.lora_alpha": 4}, "but transformer.lora_alpha. .*scale 1"),
+        ({"text_encoder.lora_alpha": 4}, "but text_encoder.lora_alpha. "),
         (unet(lora_alpha="many"), "`lora_alpha` .*must be a number; got 'many'"),
         (unet(lora_alpha=True), "must be a number; got True"),
         (unet(alpha_pattern={"to_q": "1"}), "must be a number; got '1'"),
@@ -122,6 +128,30 @@ def test_a_folder_of_peft(pipeline, tmp_path):
     path = path.rename(tmp_path / "mine.safetensors")
     with pytest.warns(UserWarning, match="`lora_alpha of adapter_config.json` is 8"):
         assert scale_of(pipeline, path) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("text", ["", "null"])
+def test_a_config_that_is_empty_is_none(pipeline, tmp_path, text):
+    save_file(pair(sides=PEFT), tmp_path / NAME, {"lora_adapter_metadata": text})
+    assert scale_of(pipeline, tmp_path) == 1
+    assert describe_lora(tmp_path)["scales"] == {1.0: 1}
+
+
+def test_a_config_without_prefix_is_of_tensors_without(pipeline, tmp_path):
+    """As `unet.save_lora_adapter` of diffusers writes both."""
+    layer = TO_Q.removeprefix("unet.")
+    settle(pair(layer, sides=PEFT), tmp_path / NAME, lora_alpha=6, r=2)
+    assert scale_of(pipeline, tmp_path) == pytest.approx(3)
+    settle(pair(layer, sides=PEFT), tmp_path / NAME, **{"text_encoder.lora_alpha": 6})
+    with pytest.raises(ModelFileError, match="none of the unet's fields"):
+        load_lora(pipeline, tmp_path)
+
+
+def test_a_config_of_one_model_beside_layers_of_two(pipeline, tmp_path):
+    arrays = pair(sides=PEFT) | pair(TEXT, features=(12, 12), sides=PEFT)
+    settle(arrays, tmp_path / NAME, **unet(lora_alpha=6))
+    with pytest.raises(ModelFileError, match="none of the text_encoder's fields"):
+        load_lora(pipeline, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -177,12 +207,44 @@ def test_alpha_beside_the_factors_settles_it(pipeline, tmp_path):
     assert scale_of(pipeline, tmp_path) == pytest.approx(3)
 
 
-def test_alpha_of_some_layers_only(pipeline, tmp_path):
-    save_file(kohya(to_v=6), tmp_path / NAME)
-    with pytest.warns(UserWarning, match="other layers have alpha 6.*a scale of 3 at"):
+@pytest.mark.parametrize("header", [{}, {"ss_network_alpha": "6"}])
+def test_alpha_of_some_layers_only(pipeline, tmp_path, header):
+    arrays = kohya(to_v=6)
+    save_file(arrays, tmp_path / NAME, header)
+    text = "Diffusers gives them .* commonest in the unet, 6, .* a scale of 3 at rank 2"
+    with pytest.warns(UserWarning, match=text) as caught:
         assert scale_of(pipeline, tmp_path) == 1
+    assert len(caught) == 1
+    # A scale of all layers is not that reading; what the text says to do is.
+    assert "pass `scale=" not in str(caught[0].message)
+    assert "`<layer>.alpha` tensors of 6" in str(caught[0].message)
+    layer = "lora_unet_" + TO_Q.removeprefix("unet.").replace(".", "_")
+    arrays[f"{layer}.alpha"] = np.asarray(6, np.float32)
+    save_file(arrays, tmp_path / NAME, header)
+    assert scale_of(pipeline, tmp_path) == pytest.approx(3)
     save_file(kohya(to_v=2), tmp_path / NAME)
     assert scale_of(pipeline, tmp_path) == 1
+
+
+def test_alpha_of_one_model_only(pipeline, tmp_path):
+    """Diffusers looks for the commonest in each model by itself."""
+    layer = "lora_te_" + TEXT.removeprefix("text_encoder.").replace(".", "_")
+    text = pair(layer, features=(12, 12), sides=(".lora_down", ".lora_up"))
+    save_file(kohya(to_q=6, to_v=6) | text, tmp_path / NAME)
+    assert scale_of(pipeline, tmp_path, TEXT) == 1
+    # Which a scale of all layers is not either.
+    save_file(kohya(to_q=6, to_v=6) | text, tmp_path / NAME, {"network_alpha": "6"})
+    with pytest.warns(UserWarning, match="a scale of 3 at rank 2") as caught:
+        assert scale_of(pipeline, tmp_path, TEXT) == 1
+    assert "pass `scale=" not in str(caught[0].message)
+
+
+def test_an_alpha_of_one_model_in_the_header_is_no_scale_of_both(pipeline, tmp_path):
+    arrays = pair() | pair(TEXT, features=(12, 12))
+    save_file(arrays, tmp_path / NAME, {"unet.lora_alpha": "6"})
+    with pytest.warns(UserWarning, match="a scale of 3 at rank 2") as caught:
+        assert scale_of(pipeline, tmp_path) == 1
+    assert "pass `scale=" not in str(caught[0].message)
 
 
 def test_two_alphas_of_one_layer(pipeline, tmp_path):
@@ -238,3 +300,60 @@ def test_patterns_are_those_of_peft(pipeline, saved, tmp_path):
         update = np.asarray(layer.update())
         update = update.transpose(3, 2, 0, 1) if update.ndim == 4 else update
         np.testing.assert_allclose(update, expected[name], 1e-4, 1e-5)
+
+
+@pytest.fixture
+def their_scales(saved):
+    """Loads a file with diffusers, and gives the scale of each layer of the UNet."""
+    pytest.importorskip("peft")
+    diffusers = pytest.importorskip("diffusers")
+
+    def load(path):
+        pipe = diffusers.StableDiffusionPipeline.from_pretrained(str(saved))
+        pipe.load_lora_weights(str(path), weight_name=NAME)
+        return {
+            f"unet.{name}": next(iter(module.scaling.values()))
+            for name, module in pipe.unet.named_modules()
+            if getattr(module, "scaling", None)
+        }
+
+    return load
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+def test_diffusers_gives_the_commonest_alpha_to_the_others(
+    pipeline, their_scales, tmp_path
+):
+    arrays = kohya(to_v=6)
+    save_file(arrays, tmp_path / NAME)
+    assert their_scales(tmp_path)[TO_Q] == 3
+    # What the warning says to do, which both then read so.
+    layer = "lora_unet_" + TO_Q.removeprefix("unet.").replace(".", "_")
+    arrays[f"{layer}.alpha"] = np.asarray(6, np.float32)
+    save_file(arrays, tmp_path / NAME)
+    assert their_scales(tmp_path)[TO_Q] == scale_of(pipeline, tmp_path) == 3
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "config",
+    [
+        [],
+        {},
+        {"lora_alpha": 4, "r": 2, "target_modules": ["to_q"]},
+        {"transformer.lora_alpha": 4, "transformer.r": 2},
+        {"text_encoder.lora_alpha": 4, "text_encoder.target_modules": ["q_proj"]},
+    ],
+)
+def test_what_diffusers_cannot_load_either(pipeline, their_scales, tmp_path, config):
+    path = tmp_path / NAME
+    save_file(pair(sides=PEFT), path, {"lora_adapter_metadata": json.dumps(config)})
+    with pytest.raises((AttributeError, KeyError, TypeError, ValueError)):
+        their_scales(tmp_path)
+    with pytest.raises(ModelFileError, match="`lora_adapter_metadata` of"):
+        load_lora(pipeline, path)
+    for text in ("", "null"):
+        save_file(pair(sides=PEFT), path, {"lora_adapter_metadata": text})
+        assert their_scales(tmp_path)[TO_Q] == scale_of(pipeline, path) == 1

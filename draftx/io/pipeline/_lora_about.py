@@ -1,6 +1,5 @@
 """What the file of an adapter says of itself, without the model it belongs to."""
 
-import json
 import os
 import re
 from collections import Counter
@@ -12,6 +11,7 @@ import numpy as np
 from ...lora import TARGET_GROUPS
 from ..formats import TensorFile
 from ._lora import open_lora
+from ._lora_alpha import peft_metadata
 from ._lora_keys import Pair
 from ._lora_spelling import SpelledNames
 
@@ -71,7 +71,7 @@ def describe_lora(path: str | os.PathLike) -> dict[str, Any]:
         "layers": _counted(map(_group, pairs)),
         "parameters": sum(int(np.prod(file.shapes[key])) for key in factors),
         "dtypes": _counted(file.dtypes[key] for key in factors),
-        "made_for": [*_said(file.metadata), *_family(file, pairs)],
+        "made_for": [*_said(file), *_family(file, pairs)],
     }
 
 
@@ -96,14 +96,11 @@ def _group(layer: str) -> str:
     return "other"
 
 
-def _said(metadata: Mapping[str, str]) -> Iterator[str]:
+def _said(file: TensorFile) -> Iterator[str]:
     """What a header says of the base model, PEFT's config in it included."""
+    metadata = file.metadata
     yield from (metadata[key] for key in BASE_MODEL_FIELDS if metadata.get(key))
-    try:
-        config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
-        return
-    for key, value in config.items():
+    for key, value in (peft_metadata(file) or {}).items():
         if key.endswith(BASE_MODEL_FIELDS[-1]) and value:
             yield str(value)
 

@@ -5,22 +5,53 @@ PEFT's config, which diffusers stores as `lora_adapter_metadata`; all else is he
 """
 
 import json
-import math
 import re
-import warnings
-from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..formats import ModelFileError, TensorFile
+from ..formats import first_five, ModelFileError, TensorFile
 from ._lora_kinds import refuse_other_configs
 
 
 # PEFT's `LoraConfig.lora_alpha`, where a config does not say.
 _PEFT_ALPHA = 8
 _MODELS = ("unet", "text_encoder")
-_HEARSAY = re.compile(
-    r"(?:(?P<model>unet|text_encoder)\.)?(?:ss_)?(?:lora_|network_)?alpha"
+_OF_DIFFUSERS = "lora_adapter_metadata"
+# Names of tensors that say which model they are of.
+_PREFIXED = re.compile(r"(unet|text_encoder|(model\.)?diffusion_model)\.|lora_")
+
+
+def peft_metadata(file: TensorFile) -> dict[str, Any] | None:
+    """Reads PEFT's config from the header of a file, where diffusers keeps it.
+
+    **Arguments:**
+
+    - `file`: Of an adapter.
+
+    **Returns:**
+
+    `None` where there is none, which is also what diffusers makes of an empty text and
+    of `null`.
+    """
+    text = file.metadata.get(_OF_DIFFUSERS)
+    if not text:
+        return None
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise ModelFileError(f"The metadata of {file.name!r} is no JSON: {e}.") from e
+    if not isinstance(config, dict | None):
+        raise ModelFileError(
+            f"`{_OF_DIFFUSERS}` of {file.name!r} must be a JSON object, PEFT's config; "
+            f"got {text[:80]!r}. {_WITHOUT}"
+        )
+    return config
+
+
+# It keeps the tensors, and no header.
+_WITHOUT = (
+    "Without this metadata layers that have no alpha beside them have scale 1: "
+    "`save_file(load_file(path), new_path)` of `safetensors.numpy` drops it."
 )
 
 
@@ -34,13 +65,15 @@ class PeftConfig:
         - `adapter_config`: What is in PEFT's `adapter_config.json`, if there is one.
         """
         self._name = file.name
-        try:
-            config = dict(json.loads(file.metadata.get("lora_adapter_metadata", "{}")))
-        except (TypeError, ValueError) as e:
-            raise ModelFileError(
-                f"The metadata of {file.name!r} is no JSON: {e}."
-            ) from e
-        config |= adapter_config or {}
+        config = peft_metadata(file)
+        # What says nothing of a model whose layers are there is a mistake.
+        self._is_strict = config is not None and adapter_config is None
+        # Where tensors name their model, diffusers looks for fields that do, alone.
+        is_prefixed = any(map(_PREFIXED.match, file.shapes))
+        self._keys = sorted(config or {})
+        config = (config or {}) | dict(adapter_config or {})
+        # Without a prefix where the file is of one model alone.
+        alone = {key: value for key, value in config.items() if "." not in key}
         self._by_model: dict[str, dict[str, Any]] = {}
         for model in _MODELS:
             marked = {
@@ -48,9 +81,9 @@ class PeftConfig:
                 for key, value in config.items()
                 if key.startswith(f"{model}.")
             }
-            # Without a prefix where the file is of one model alone.
-            alone = {key: value for key, value in config.items() if "." not in key}
-            self._by_model[model] = marked or alone
+            self._by_model[model] = marked or (
+                {} if self._is_strict and is_prefixed else alone
+            )
 
     def alpha(self, layer: str, rank: int) -> float | None:
         """Finds the alpha of a layer, by which the scale is alpha over rank.
@@ -70,6 +103,7 @@ class PeftConfig:
         model, name = layer.split(".", 1)
         config = self._by_model.get(model, {})
         if not config:
+            self._check_said(model)
             return None
         refuse_other_configs(self._name, config)
         said = self._lookup(config, "rank_pattern", name, config.get("r"))
@@ -85,6 +119,19 @@ class PeftConfig:
                 f"`lora_alpha` of {self._name!r} must be a number; got {value!r}."
             )
         return float(value) * (rank**0.5 if config.get("use_rslora") else 1.0)
+
+    def _check_said(self, model: str) -> None:
+        if not self._is_strict:
+            return
+        fields = ("r", "lora_alpha", "target_modules")
+        example = ", ".join(f'"{model}.{field}": ...' for field in fields)
+        raise ModelFileError(
+            f"`{_OF_DIFFUSERS}` of {self._name!r} must speak of every model that the "
+            f"file has layers of; it has none of the {model}'s fields, but "
+            f"{first_five(self._keys) or 'nothing'}. Diffusers cannot load such a "
+            f"file. {_WITHOUT} With `metadata={{'{_OF_DIFFUSERS}': "
+            f"json.dumps({{{example}}})}}` they have the scale of PEFT's config."
+        )
 
     def _lookup(
         self, config: Mapping[str, Any], table: str, name: str, default: Any
@@ -126,75 +173,3 @@ def alpha_tensor(file: TensorFile, key: str) -> float:
             f"shape {array.shape}."
         )
     return float(array.reshape(()))
-
-
-class Alpha(NamedTuple):
-    """Holds what is said of one layer: its rank, and its alpha or `None`."""
-
-    rank: int
-    alpha: float | None
-
-
-def warn_of_hearsay(
-    file: TensorFile, said: Mapping[str, Alpha], beside: Mapping[str, Any] | None
-) -> None:
-    """Warns where a file may mean another scale than 1, which it is loaded with.
-
-    **Arguments:**
-
-    - `file`: Of the adapter.
-    - `said`: By layer, what those say that all readers ask.
-    - `beside`: What is in an `adapter_config.json` that belongs to another file name.
-    """
-    found = list(_hearsay(file.metadata))
-    found += [
-        (f"{k} of adapter_config.json", m, v) for k, m, v in _hearsay(beside or {})
-    ]
-    for key, model, value in found:
-        ranks = {
-            entry.rank
-            for layer, entry in said.items()
-            if entry.alpha is None and layer.startswith(f"{model or ''}")
-        }
-        _warn(file.name, f"`{key}` is {value:g}", value, ranks)
-    # Diffusers gives the alpha that most layers have to those that have none.
-    alphas = Counter(entry.alpha for entry in said.values() if entry.alpha is not None)
-    if alphas and not found:
-        value, _ = alphas.most_common(1)[0]
-        ranks = {entry.rank for entry in said.values() if entry.alpha is None}
-        _warn(file.name, f"other layers have alpha {value:g}", value, ranks)
-
-
-def _warn(name: str, what: str, alpha: float, ranks: set[int]) -> None:
-    others = sorted(rank for rank in ranks if rank != alpha)
-    if not others:
-        return
-    scales = ", ".join(f"{alpha / rank:g} at rank {rank}" for rank in others)
-    hint = f"; pass `scale={alpha / others[0]:g}` if that is meant"
-    warnings.warn(
-        f"{name!r} has layers without an alpha beside their factors or in PEFT's "
-        f"config, but {what}. They are loaded with scale 1, as kohya's scripts and "
-        "diffusers read files without alpha. Read as their alpha, that number is a "
-        f"scale of {scales}{hint if len(ranks) == 1 else ''}.",
-        stacklevel=6,
-    )
-
-
-def _hearsay(header: Mapping[str, Any]):
-    """Numbers in a header that look like an alpha: the key, the model, the number."""
-    for key, value in header.items():
-        if key == "lora_adapter_metadata":
-            continue
-        if match := _HEARSAY.fullmatch(key):
-            try:
-                number = float(value)
-            except (TypeError, ValueError):
-                continue  # "None", as kohya's scripts write it.
-            if math.isfinite(number):
-                yield key, match["model"], number
-        elif isinstance(value, str) and value.lstrip().startswith("{"):
-            try:
-                inner = json.loads(value)
-            except ValueError:
-                continue
-            yield from ((f"{key}: {k}", model, v) for k, model, v in _hearsay(inner))

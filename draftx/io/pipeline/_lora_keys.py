@@ -1,11 +1,12 @@
 """The names that LoRA files give to their tensors: which are the factors of what."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from ..formats import first_five, ModelFileError, TensorFile
-from ._lora_alpha import Alpha, alpha_tensor, PeftConfig, warn_of_hearsay
+from ._lora_alpha import alpha_tensor, PeftConfig
+from ._lora_hearsay import Alpha, warn_of_hearsay
 from ._lora_kinds import refuse_other_kinds
 
 
@@ -22,6 +23,8 @@ _PAIR = re.compile(
 _OF_SDXL = re.compile(
     r"text_encoder_2|lora_te2|add_embedding|label_emb|transformer_blocks[._][1-9]"
 )
+# Before the words that the web UI finds in a LoRA.
+_BUNDLED = "bundle_emb."
 
 
 # Gives the layer that the first known of some names means, or `None`.
@@ -84,7 +87,7 @@ def find_pairs(
             f"{file.name!r} must hold one adapter; it holds {sorted(adapters)}. Save "
             "the one that is meant alone."
         )
-    _check_all_used(file, unexpected, halves, twice)
+    _check_all_used(file, found, unexpected, halves, twice)
     if not found:
         raise ModelFileError(f"{file.name!r} must hold a LoRA; it holds no tensors.")
     config = PeftConfig(file, adapter_config)
@@ -132,7 +135,11 @@ def _alpha(
 
 
 def _check_all_used(
-    file: TensorFile, unexpected: list[str], halves: list[str], twice: list[str]
+    file: TensorFile,
+    found: Collection[str],
+    unexpected: list[str],
+    halves: list[str],
+    twice: list[str],
 ) -> None:
     problems = []
     if unexpected:
@@ -142,8 +149,7 @@ def _check_all_used(
         )
         if any(_OF_SDXL.search(key) for key in unexpected):
             problems.append("it was trained on SDXL, which is not supported")
-        if not any("lora" in key for key in unexpected):
-            problems.append("it looks like a whole model: pass it to `draftx.load`")
+        problems += _other_kind(unexpected, found)
     for keys, what in ((halves, "lack the other half"), (twice, "are there twice")):
         if keys:
             problems.append(f"{len(keys)} tensors {what}: {first_five(keys)}")
@@ -152,3 +158,27 @@ def _check_all_used(
             f"{file.name!r} must be a LoRA of this model, all of it; "
             f"{'; '.join(problems)}. Nothing was loaded."
         )
+
+
+def _other_kind(unexpected: list[str], found: Collection[str]) -> list[str]:
+    """What a file is that is no LoRA, or has something besides one."""
+    if bundled := [key for key in unexpected if key.startswith(_BUNDLED)]:
+        return [
+            f"{len(bundled)} of them are learned words that are bundled with the LoRA: "
+            "write the other tensors into a file for `draftx.load_lora`, and the "
+            "vectors of each word into one for `draftx.load_embedding`, with "
+            "`safetensors.numpy`: `tensors = load_file(path)`, then "
+            f'`save_file({{"{_word(bundled[0])}": tensors["{bundled[0]}"]}}, '
+            '"word.safetensors")`'
+        ]
+    if found or any("lora" in key for key in unexpected):
+        return []
+    if any(key.endswith((".weight", ".bias")) for key in unexpected):
+        return ["it looks like a whole model: pass it to `draftx.load`"]
+    if len(unexpected) == 1 or any("string_to_param" in key for key in unexpected):
+        return ["it looks like a learned word: pass it to `draftx.load_embedding`"]
+    return []
+
+
+def _word(key: str) -> str:
+    return key.removeprefix(_BUNDLED).split(".string_to_param")[0]
