@@ -19,7 +19,7 @@ from draftx.lora import iter_lora
 from draftx.models import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..helpers import relative_error
-from .test_pickle import contiguous, write_zip
+from .test_pickle import contiguous, parameter_dict, write_zip
 from .tiny import assert_equal, random_lora, random_model
 
 
@@ -293,6 +293,37 @@ def test_a_word_given_as_a_model(tmp_path):
     for source in (path, tmp_path):
         with pytest.raises(ModelFileError, match=r"is a learned word.*load_embedding"):
             load(source)
+
+
+def test_a_word_of_the_first_files_is_read(pipeline, tmp_path):
+    """Those of the authors' code, whose vectors are in a `ParameterDict`."""
+    array = vectors(2, WIDTH)
+    tree = {"string_to_token": {"*": 265}, "name": "<toy>"}
+    tree["string_to_param"] = parameter_dict({"*": contiguous(array)})
+    write_zip(tmp_path / "x.pt", tree)
+    new = load_embedding(pipeline, tmp_path / "x.pt")
+    embedding = new.text_encoder.token_embedding
+    np.testing.assert_array_equal(embedding[-2:], array)
+    assert new.tokenizer.token_id("<toy>") == len(embedding) - 2
+
+
+@pytest.mark.oracle
+def test_a_parameter_dict_of_pytorch(pipeline, tmp_path):
+    torch = pytest.importorskip("torch")
+    array = vectors(2, WIDTH)
+    words = torch.nn.ParameterDict({"*": torch.nn.Parameter(torch.from_numpy(array))})
+    old = {"string_to_param": words, "string_to_token": {"*": torch.tensor(265)}}
+    # The token is a tensor too, in files of the authors' code.
+    for legacy in (False, True):
+        path = tmp_path / "x.pt"
+        torch.save(old, path, _use_new_zipfile_serialization=not legacy)
+        new = load_embedding(pipeline, path, token="<toy>")
+        embedding = new.text_encoder.token_embedding
+        np.testing.assert_array_equal(embedding[-2:], array)
+    # What an error says to do with a file that is not read.
+    torch.save({"<word>": old["string_to_param"]["*"]}, path)
+    new = load_embedding(pipeline, path)
+    np.testing.assert_array_equal(new.text_encoder.token_embedding[-2:], array)
 
 
 def test_nothing_in_a_pickle_is_run(pipeline, tmp_path):

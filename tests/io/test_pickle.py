@@ -72,6 +72,7 @@ class _LegacyPickler(_Pickler):
 
 
 _REBUILD = _Global("torch._utils", "_rebuild_tensor_v2")
+_PARAMETERS = _Global("torch.nn.modules.container", "ParameterDict")
 
 
 def tensor(storage, shape, strides, offset=0, **kwargs):
@@ -88,7 +89,7 @@ def storages_of(tree, found):
     if isinstance(tree, _Storage):
         found[tree.key] = tree
     elif isinstance(tree, _Call):
-        storages_of(list(tree.args), found)
+        storages_of([*tree.args, tree.state], found)
     elif isinstance(tree, dict | list | tuple):
         for node in tree.values() if isinstance(tree, dict) else tree:
             storages_of(node, found)
@@ -259,9 +260,43 @@ def test_other_names_are_refused(write, module, name, tmp_path):
         read_torch_file(path)
 
 
+def parameter_dict(parameters):
+    """As PyTorch writes a `ParameterDict`, which has much else in its state."""
+    nothing = _Call(_Global("__builtin__", "set"), [])
+    state = {"training": True, "_non_persistent_buffers_set": nothing, "_buffers": {}}
+    return _Call(_PARAMETERS, state=state | {"_parameters": parameters})
+
+
+def test_a_dictionary_of_parameters(write, tmp_path):
+    write(tmp_path / "x.pt", {"words": parameter_dict({"*": contiguous(A)}), "n": 1})
+    arrays = read_torch_file(tmp_path / "x.pt")
+    assert arrays.keys() == {"words.*"}
+    np.testing.assert_array_equal(arrays["words.*"], A)
+
+
+@pytest.mark.parametrize("parameters", [None, 3, [1]])
+def test_a_dictionary_of_parameters_without_any(write, tmp_path, parameters):
+    write(tmp_path / "x.pt", {"words": parameter_dict(parameters)})
+    with pytest.raises(ModelFileError, match="parameters without parameters"):
+        read_torch_file(tmp_path / "x.pt")
+
+
+def test_what_to_do_with_a_learned_word_in_a_pickle_is_said(write, tmp_path):
+    function = _Global("torch.nn.modules.container", "ModuleDict")
+    write(tmp_path / "x.pt", {"string_to_param": _Call(function)})
+    text = r"of a learned word `\{.*old\[.string_to_param.\]\[.\*.\]\}`"
+    with pytest.raises(ModelFileError, match=text):
+        read_torch_file(tmp_path / "x.pt")
+
+
 @pytest.mark.parametrize(
     "target",
-    [_REBUILD, _Global("torch", "FloatStorage"), _Global("collections", "OrderedDict")],
+    [
+        _REBUILD,
+        _Global("torch", "FloatStorage"),
+        _Global("collections", "OrderedDict"),
+        _PARAMETERS,
+    ],
 )
 def test_nothing_can_be_stored_on_what_is_allowed(target, tmp_path):
     class Build(_Call):

@@ -93,6 +93,17 @@ def test_reads_the_file_that_transformers_writes(folder, tmp_path_factory):
     )
 
 
+@pytest.mark.parametrize(
+    ("prompt", "lost"), [("a cat \U0001f600", "\U0001f600"), ("a a a cat", "a cat")]
+)
+def test_what_is_cut_off_is_named(folder, prompt, lost):
+    """By who cuts it, which is not the text encoder; a half letter is lost whole."""
+    short = CLIPTokenizer.from_folder(folder).with_max_length(4)
+    text = f"the tokenizer takes 4; this part is lost: {lost!r}"
+    with pytest.warns(UserWarning, match=text):
+        short([prompt])
+
+
 def test_one_file_is_as_good_as_two(golden, folder, tmp_path_factory):
     two = CLIPTokenizer.from_folder(folder)
     one_file = tmp_path_factory.mktemp("one_file")

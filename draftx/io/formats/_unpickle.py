@@ -86,12 +86,34 @@ class _RebuildTensor:
 
 
 class _First:
-    """A parameter is its tensor; a `torch.Size` is its tuple."""
+    """A parameter is its tensor; a `torch.Size` its tuple; a set the list of it."""
 
     __slots__ = ()
 
     def __call__(self, *args: Any) -> Any:
         return args[0]
+
+
+class _ParameterDict:
+    """What stands for a `torch.nn.ParameterDict`: its parameters, by name.
+
+    The first files of textual inversion keep their vectors in one.
+    """
+
+    # Nothing else can be stored on it.
+    __slots__ = ("parameters",)
+
+    def __new__(cls) -> "_ParameterDict":
+        # Pickles make it without `__init__`.
+        new = super().__new__(cls)
+        new.parameters = {}
+        return new
+
+    def __setstate__(self, state: Any) -> None:
+        parameters = state.get("_parameters") if isinstance(state, dict) else None
+        if not isinstance(parameters, dict):
+            raise TypeError("a dictionary of parameters without parameters")
+        self.parameters = parameters
 
 
 _STORAGES = dict(
@@ -124,12 +146,16 @@ _DTYPES = dict(
     uint8="uint8",
 )
 _ALLOWED: dict[tuple[str, str], Any] = {
+    # Two names of one class: the first is that of Python 2.
+    ("__builtin__", "set"): _First(),
+    ("builtins", "set"): _First(),
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch", "Size"): _First(),
     ("torch._utils", "_rebuild_parameter"): _First(),
     ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
     ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
     ("torch._utils", "_rebuild_tensor_v3"): _RebuildTensor(),
+    ("torch.nn.modules.container", "ParameterDict"): _ParameterDict,
     ("torch.storage", "UntypedStorage"): StorageType("uint8"),
     **{("torch", name): StorageType(dtype) for name, dtype in _STORAGES.items()},
     **{("torch", name): StorageType(dtype) for name, dtype in _DTYPES.items()},
@@ -152,11 +178,17 @@ class _Unpickler(AbstractUnpickler):
             raise ModelFileError(
                 f"{self._name!r} must hold tensors in dictionaries and nothing else; "
                 f"its pickle names `{module_name}.{global_name}`, which was not run. "
-                "If you trust the file, convert it with PyTorch: `torch.save("
-                'torch.load("old.pt", weights_only=False)["state_dict"], "new.pt")`.'
+                "If you trust the file, convert it with PyTorch: `old = torch.load("
+                '"old.pt", weights_only=False)`, then `torch.save(tensors, "new.pt")`, '
+                'where `tensors` is `old["state_dict"]` of a checkpoint that has one, '
+                "`old.state_dict()` of a module, and of a learned word "
+                '`{"<word>": old["string_to_param"]["*"]}`.'
             ) from None
 
-    def persistent_load(self, pid: Any, /) -> Storage:
+    def persistent_load(self, pid: Any, /) -> Any:
+        # PyTorch before 1.6 wrote the class of a module with its source.
+        if pid[:2] == ("module", _ParameterDict):
+            return _ParameterDict
         kind, storage_type, key = pid[:3]
         size, view = pid[4], pid[5:]
         if kind != "storage" or not isinstance(storage_type, StorageType):
@@ -221,6 +253,8 @@ def flatten(tree: Any, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
                 f"{name!r} must hold dictionaries at most 16 deep with at most a "
                 "million entries."
             )
+        if isinstance(node, _ParameterDict):
+            node = node.parameters
         if isinstance(node, Tensor):
             tensors[prefix] = node
         elif type(node) is str:

@@ -71,10 +71,11 @@ def encode_rows(
         encoding = tokenizer.encode(prompt)
         tokens = encoding.ids
         if len(tokens) > max_length:
-            end = encoding.offsets[max_length - 2][1]
+            # A letter of several tokens is lost with the first that does not fit.
+            begin = encoding.offsets[max_length - 1][0]
             warnings.warn(
-                f"A prompt has {len(tokens)} tokens and the text encoder takes "
-                f"{max_length}; this part is lost: {prompt[end:].strip()!r}.",
+                f"A prompt has {len(tokens)} tokens and the tokenizer takes "
+                f"{max_length}; this part is lost: {prompt[begin:].strip()!r}.",
                 stacklevel=3,
             )
             tokens = [*tokens[: max_length - 1], tokens[-1]]
