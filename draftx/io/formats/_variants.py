@@ -70,19 +70,20 @@ def has_weights(folder: pathlib.Path, stem: str, variant: str | None) -> bool:
     return any(path is not None for path in find_weights(folder, stem, variant))
 
 
-def describe_files(names: Iterable[str], stem: str) -> str:
+def describe_files(names: Iterable[str], *stems: str) -> str:
     """Says which files of weights are there instead, and how to ask for them.
 
     **Arguments:**
 
     - `names`: Of the files in a folder.
-    - `stem`: As for `weight_patterns`.
+    - `stems`: Each as for `weight_patterns`.
     """
     names = sorted(names)
+    stem = "|".join(map(re.escape, stems))
     variants: dict[str, list[str]] = {}
     for name in names:
         match = re.fullmatch(
-            rf"{re.escape(stem)}(-\d+-of-\d+)?\.([\w-]+?)(-\d+-of-\d+)?\.safetensors",
+            rf"(?:{stem})(-\d+-of-\d+)?\.([\w-]+?)(-\d+-of-\d+)?\.safetensors",
             name,
         )
         if match:

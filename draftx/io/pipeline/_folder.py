@@ -132,9 +132,7 @@ def _variants_of_parts(
         return found
     if len(lacking) == len(found):
         names = {path.name for part in stems for path in (folder / part).glob("*")}
-        there = "".join(
-            describe_files(names, stem) for stem in sorted({*stems.values()})
-        )
+        there = describe_files(names, *sorted({*stems.values()}))
         raise ModelFileError(
             f"`variant` must be None or a variant that {str(folder)!r} has; got "
             f"{variant!r}, and no part has weights of that name.{there}"
