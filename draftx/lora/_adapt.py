@@ -41,7 +41,10 @@ def add_lora(
     - `targets`: As PEFT's `target_modules`: ends of published layer names such as
         `"to_q"`, `"attn2.to_k"` or `"conv1"`, each of which must match, or one string,
         a regular expression of whole names with or without the `unet.` in front. A
-        list may also have names of `draftx.lora.TARGET_GROUPS`. The default is the
+        list may also have names of `draftx.lora.TARGET_GROUPS`. PEFT's string
+        `"all-linear"` is every linear layer of the UNet that files store as a matrix:
+        without convolutions, 1x1 ones included, and without the text encoder, whose
+        layers are the group `"text_encoder"`. The default is the
         paper's choice. The autoencoder is never adapted: no format of adapter files
         knows it.
     - `key`: Draws $D$.
@@ -56,7 +59,9 @@ def add_lora(
     """
     rank = check_whole("rank", rank)
     alpha = None if alpha is None else positive("alpha", alpha)
-    chosen = find_targets(targets, [name for name, _ in iter_layers(pipeline)])
+    layers = dict(iter_layers(pipeline))
+    linear = {name for name, layer in layers.items() if layer.layout == "plain"}
+    chosen = find_targets(targets, [*layers], linear)
     keys = dict(zip(sorted(chosen), jr.split(check_key(key), len(chosen)), strict=True))
 
     def adapt(name: str, layer: AbstractAffine) -> AbstractAffine:

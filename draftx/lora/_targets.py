@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 
@@ -23,7 +23,13 @@ TARGET_GROUPS: Final = {
 DEFAULT_TARGETS: Final = ("cross_attention", "feed_forward")
 
 
-def find_targets(targets: Sequence[str] | str, names: Sequence[str]) -> set[str]:
+# PEFT's name of all of a model's `torch.nn.Linear`.
+_ALL_LINEAR: Final = "all-linear"
+
+
+def find_targets(
+    targets: Sequence[str] | str, names: Sequence[str], linear: Collection[str] = ()
+) -> set[str]:
     """Finds the layers that are meant, each target at least one or an error.
 
     PEFT's rule for `target_modules`: a string is a regular expression of whole names,
@@ -33,6 +39,8 @@ def find_targets(targets: Sequence[str] | str, names: Sequence[str]) -> set[str]
 
     - `targets`: As `add_lora` takes them.
     - `names`: Published names of all layers, that of the model in front.
+    - `linear`: Those of linear layers that files store as matrices, as PyTorch has
+        them.
     """
     if len(targets) == 0:
         raise ValueError(
@@ -42,6 +50,8 @@ def find_targets(targets: Sequence[str] | str, names: Sequence[str]) -> set[str]
     # No format of adapter files knows the autoencoder.
     names = [name for name in names if not name.startswith("vae.")]
     if isinstance(targets, str):
+        if targets.lower() == _ALL_LINEAR:
+            return _all_linear(targets, names, linear)
         return _matching(targets, names)
     chosen: set[str] = set()
     for target in targets:
@@ -55,6 +65,19 @@ def find_targets(targets: Sequence[str] | str, names: Sequence[str]) -> set[str]
             )
         chosen |= matched
     return chosen
+
+
+def _all_linear(
+    targets: str, names: Sequence[str], linear: Collection[str]
+) -> set[str]:
+    # PEFT adapts one model; that of pipelines, as in the default here, is the UNet.
+    found = {n for n in names if n in linear and not n.startswith("text_encoder.")}
+    if not found:
+        raise ValueError(
+            f"`targets` {targets!r} must find linear layers of the UNet; there are "
+            f"none among {len(names)} layers."
+        )
+    return found
 
 
 def _matches(name: str, target: str) -> bool:
@@ -94,6 +117,8 @@ def _suggestion(target: str, names: Sequence[str]) -> str:
         for parts in (name.split(".") for name in names)
         for count in range(1, len(parts) + 1)
     }
+    if target.lower() == _ALL_LINEAR:
+        return f" Did you mean the string {_ALL_LINEAR!r}, without a list around it?"
     near = [end for end in ends if end.startswith(f"{target}.")]
     if not near:
         near = difflib.get_close_matches(target, [*TARGET_GROUPS, *ends], n=3)

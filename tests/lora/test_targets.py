@@ -1,11 +1,14 @@
 """Which layers are meant: PEFT's rule, groups, and what is said of a slip."""
 
+import dataclasses
+
 import pytest
 
 import draftx
+from draftx.io.pipeline._configs import config_dict
 from draftx.lora import DEFAULT_TARGETS, iter_lora, TARGET_GROUPS
 from draftx.lora._targets import find_targets
-from draftx.models import iter_layers
+from draftx.models import iter_layers, UNet2DConditionModel
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,40 @@ def test_targets(names, targets, count):
     assert not any(name.startswith("vae.") for name in found)
 
 
+# Eight to_q and so on of attention in each of 4 transformers, 2 of its feed-forward
+# network, 8 time projections of residual blocks, and 2 of the time embedding; the
+# projections of the transformers are 1x1 convolutions, as in Stable Diffusion 1.x.
+@pytest.mark.parametrize("targets", ["all-linear", "All-Linear"])
+def test_all_linear_layers(base_pipeline, getkey, targets):
+    adapted = draftx.add_lora(base_pipeline, rank=1, targets=targets, key=getkey())
+    found = {name for name, _ in iter_lora(adapted)}
+    assert len(found) == 4 * (8 + 2) + 8 + 2
+    assert all(name.startswith("unet.") for name in found)
+    assert not any("conv" in name or "proj_in" in name for name in found)
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_linear", [False, True])
+def test_all_linear_layers_are_those_of_peft(base_pipeline, getkey, is_linear):
+    peft = pytest.importorskip("peft")
+    diffusers = pytest.importorskip("diffusers")
+    config = dataclasses.replace(
+        base_pipeline.unet.config, use_linear_projection=is_linear
+    )
+    fields = config_dict(base_pipeline.unet)
+    fields |= {"use_linear_projection": is_linear}
+    theirs = diffusers.UNet2DConditionModel.from_config(fields)
+    theirs.add_adapter(peft.LoraConfig(r=1, target_modules="all-linear"))
+    expected = {n for n, m in theirs.named_modules() if getattr(m, "scaling", None)}
+    ours = dataclasses.replace(
+        base_pipeline, unet=UNet2DConditionModel(config, key=getkey())
+    )
+    adapted = draftx.add_lora(ours, rank=1, targets="all-linear", key=getkey())
+    found = {name.removeprefix("unet.") for name, _ in iter_lora(adapted)}
+    assert found == expected
+
+
 def test_the_defaults_are_linear(names):
     found = find_targets(DEFAULT_TARGETS, names)
     assert not any("conv" in name or "time" in name for name in found)
@@ -67,6 +104,7 @@ def test_groups_share_no_layer(names):
         ("", "`targets` must be a non-empty sequence of names, or a regular"),
         (["xyz"], r"which matches none\. Groups are \["),
         (["quant_conv"], "which matches none"),
+        (["all-linear"], "Did you mean the string 'all-linear', without a list"),
     ],
 )
 def test_what_matches_nothing(base_pipeline, targets, message, getkey):
