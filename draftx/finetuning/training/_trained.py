@@ -9,7 +9,7 @@ import jax
 from ...diffusion import noise_levels
 from ...lora import has_lora, lora_filter
 from ...pipeline import Pipeline, Plan, Sampling
-from ..estimators import AbstractGradientEstimator
+from ..estimators import AbstractGradientEstimator, DRaFT
 
 
 def trainable_filter(pipeline: Pipeline) -> Any:
@@ -103,7 +103,10 @@ def check_reach(method: AbstractGradientEstimator, plan: Plan) -> None:
         "pipeline.sampler.config, set_alpha_to_one=True)))`, with `steps_offset=1` "
         "there if that is what the model was published with"
     )
+    whose = "all of whose steps"
     if len(idle) < len(trained):
+        whose = "some of whose draws are of steps alone that"
+    if len(idle) < len(trained) and not method.draws_only(frozenset(idle), total):
         warnings.warn(
             f"{len(idle)} of the {len(trained)} steps that `method` differentiates "
             f"move nothing whatever the model predicts, and train nothing: {named}. "
@@ -113,7 +116,20 @@ def check_reach(method: AbstractGradientEstimator, plan: Plan) -> None:
         return
     raise ValueError(
         "`method` must differentiate a step that can move the images; got "
-        f"{method}, all of whose steps move nothing whatever the model predicts: "
-        f"{named}. {remedy}, or with a method that differentiates more steps, such as "
-        "`draftx.DRaFT(2)`."
+        f"{method}, {whose} move nothing whatever the model predicts: {named}. "
+        f"{remedy}{_longer(plan)}."
+    )
+
+
+def _longer(plan: Plan) -> str:
+    """What method reaches a step that moves, where there is one."""
+    steps, total = plan.steps(), plan.num_inference_steps
+    moving = {*range(total)} - DRaFT().idle_steps(plan.sampler, steps)
+    if plan.lora_schedule is not None:
+        moving &= plan.lora_schedule.active_steps(total)
+    if not moving:
+        return ""
+    return (
+        ", or with a method that differentiates more steps, such as "
+        f"`draftx.DRaFT({total - max(moving)})`"
     )

@@ -100,6 +100,9 @@ def test_noise_levels_are_those_of_the_schedule():
         draftx.DRaFTLV(),
         draftx.SingleRewardLV(),
         draftx.AlignProp(max_steps=1),
+        # One K in three is 1.
+        draftx.AlignProp(),
+        draftx.DRTune(num_trained_steps=1),
         draftx.Penalized(draftx.DRaFT(1)),
     ],
 )
@@ -110,6 +113,30 @@ def test_training_an_idle_step_alone_is_an_error(pipeline, config, method):
     )
     with pytest.raises(ValueError, match=message):
         _gradient(pipeline, config, method)
+
+
+@pytest.mark.parametrize(
+    ("total", "options", "advice"),
+    [
+        (3, {}, "such as `draftx.DRaFT(2)`."),
+        (3, {"lora_schedule": draftx.LoRAWindow(last=2)}, "such as `draftx.DRaFT(2)`."),
+        # There is no second step, or none with the adapter.
+        (1, {}, None),
+        (3, {"lora_schedule": draftx.LoRAWindow(last=1)}, None),
+    ],
+)
+def test_a_method_that_is_advised_works(pipeline, total, options, advice):
+    options = dict(options, num_inference_steps=total)
+    method = draftx.DRaFT(1)
+    with pytest.raises(ValueError, match="step that can move the images") as caught:
+        _gradient(pipeline, _NO_OFFSET, method, **options)
+    text = str(caught.value)
+    assert ("DRaFT(" in text.partition("set_alpha_to_one")[2]) == (advice is not None)
+    if advice is not None:
+        assert text.endswith(advice)
+        # It is a warning then: one of its two steps moves.
+        with pytest.raises(UserWarning, match="1 of the 2 steps that `method`"):
+            _gradient(pipeline, _NO_OFFSET, draftx.DRaFT(2), **options)
 
 
 def test_finetune_says_so_before_it_begins(pipeline):
@@ -135,7 +162,12 @@ def test_finetune_says_so_before_it_begins(pipeline):
 
 @pytest.mark.parametrize(
     ("method", "trained"),
-    [(draftx.DRaFT(2), 2), (draftx.AlignProp(), 3), (draftx.DRTune(1), 3)],
+    [
+        (draftx.DRaFT(2), 2),
+        (draftx.AlignProp(min_steps=2), 3),
+        (draftx.DRTune(num_trained_steps=2), 3),
+        (draftx.Penalized(draftx.DRTune(num_trained_steps=2)), 3),
+    ],
 )
 def test_an_idle_step_among_others_is_a_warning(pipeline, method, trained):
     # A warning is an error in tests: the gradient itself is not computed.
