@@ -128,12 +128,29 @@ def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
 
     **Arguments:**
 
-    - `path`: Of the file. A last line that a kill cut off is left out.
+    - `path`: Of the file. A last line that a kill cut off is left out; any other that
+        is no JSON object is a [`draftx.io.ModelFileError`][].
     """
     if not path.is_file():
         return []
-    text = path.read_text("utf-8")
-    return [json.loads(line) for line in text.split("\n")[:-1]]
+    # Not as text: a line that is no UTF-8 is named too.
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_row(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def _row(line: bytes, path: pathlib.Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        problem = f"it is no JSON: {e}"
+    else:
+        if isinstance(row, dict):
+            return row
+        problem = f"it is a {type(row).__name__}"
+    raise ModelFileError(
+        f"Line {number} of {str(path)!r} must be a JSON object; {problem}. The file is "
+        "damaged: copy it again, or remove that line, and its row is missing."
+    )
 
 
 def write_lines(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:

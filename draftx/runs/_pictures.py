@@ -105,7 +105,8 @@ def curves(
     axis.set(xlabel="training steps", ylabel="reward")
     axis.set_title(title, parse_math=False)
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(fontsize=8)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8)
     figure.tight_layout()
     _save(figure, path)
 

@@ -8,6 +8,11 @@ from draftx.runs._panels import split_panels
 from draftx.runs._pictures import curves
 
 
+def test_a_run_without_a_step_has_curves_too(tmp_path):
+    curves(tmp_path / "curves.png", [], [], title="nothing yet")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     "words", [r"cash $$ \o/ $_$", r"$\frac$", "a $5 fox, a $6 cow"]
 )
