@@ -88,7 +88,8 @@ def finite(
     is_number = isinstance(number, float | int) and not isinstance(number, bool)
     if is_number and math.isfinite(number) and holds(number):
         return float(number)
-    raise ValueError(f"`{name}` must {rule}; got {value!r}.{_if_traced(value)}")
+    kind = "" if is_number else " Give a plain number, or a scalar of NumPy or JAX."
+    raise ValueError(f"`{name}` must {rule}; got {value!r}.{kind}{_if_traced(value)}")
 
 
 def positive(name: str, value: Any) -> float:

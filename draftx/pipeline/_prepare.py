@@ -1,5 +1,6 @@
 """From what a user asks of a pipeline to arrays, every mistake named on the way."""
 
+import warnings
 from typing import Any
 
 import jax.numpy as jnp
@@ -99,6 +100,13 @@ def condition(
         raise ValueError(
             "`negative_prompt` must be an option of sampling or a column beside the "
             f"prompts; got both, the option {sampling.negative_prompt!r}."
+        )
+    if "negative_prompt" in table and not sampling.is_guided:
+        warnings.warn(
+            "The column 'negative_prompt' has no effect: with `guidance_scale` "
+            f"{sampling.guidance_scale} guidance is off. Raise it above 1, or leave "
+            "the column out.",
+            stacklevel=4,
         )
     if sampling.is_guided:
         texts = [sampling.negative_prompt or ""]

@@ -8,6 +8,7 @@ import jax
 import jax.random as jr
 import optax
 
+from .._checks import check_whole
 from .._table import Table
 from ..episodes import Budget, Memory
 from ..finetuning import (
@@ -131,6 +132,15 @@ def make_training_method(config: RunConfig) -> Any:
 def make_optimizer(config: RunConfig) -> Any:
     """Makes the optimizer of a `config`: rate, warm-up, accumulation, average."""
     section = config.optimizer
+    accumulated = check_whole(
+        "optimizer.accumulation_steps", section.accumulation_steps
+    )
+    check_whole("optimizer.warmup_steps", section.warmup_steps, least=0)
+    if accumulated > config.max_train_steps:
+        raise ValueError(
+            "`optimizer.accumulation_steps` must be at most `max_train_steps`, "
+            f"{config.max_train_steps}, or there is no update; got {accumulated}."
+        )
     rate: Any = section.learning_rate
     if section.schedule == "square-root":
         rate = square_root_decay(rate, s0=section.s0)

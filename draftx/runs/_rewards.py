@@ -152,6 +152,11 @@ def _module(place: str) -> Any:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         specification.loader.exec_module(module)
+    except SyntaxError as e:
+        raise ValueError(
+            f"`reward` must be in a file of Python; line {e.lineno} of {place!r} is "
+            f"none: {e.msg}."
+        ) from e
     finally:
         sys.path.remove(str(path.resolve().parent))
     return module

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from .._checks import check_whole
 from .._version import __version__
 from ..finetuning import (
     finetune,
@@ -72,6 +73,13 @@ def train(config: RunConfig) -> FinetuneResult:
     Raises a `ValueError` that names what is wrong before any long work, and a
     `RunInUseError` if another process works in the folder.
     """
+    if not config.output_dir.strip():
+        raise ValueError("`output_dir` must name a folder; got ''.")
+    # Keys are made of 32 bits.
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"`seed` must lie in [0, 2**32); got {config.seed}.")
+    batch_size = check_whole("train_batch_size", config.train_batch_size)
+    check_whole("max_train_steps", config.max_train_steps)
     folder = RunFolder(pathlib.Path(config.output_dir))
     # All that can be wrong without loading anything.
     options = dict(
@@ -82,6 +90,8 @@ def train(config: RunConfig) -> FinetuneResult:
         stopping=make_stopping(config),
         checkpoints=make_checkpoints(config, folder.checkpoints),
     )
+    options["method"].check_batch(batch_size)
+    options["memory"].check(batch_size)
     check_trackers(config.report_to)
     check_push(config)
     parse_rewards(config.reward, "reward")
@@ -154,7 +164,11 @@ def _write_results(
 
 
 def _check_unchanged(config: RunConfig, folder: RunFolder) -> None:
-    if not folder.config.is_file() or config.checkpoints.allow_changes:
+    # Without a checkpoint there is nothing to be gone on with.
+    has_checkpoint = folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir())
+    if not (folder.config.is_file() and has_checkpoint):
+        return
+    if config.checkpoints.allow_changes:
         return
     before, after = (
         {k: v for k, v in config_table(c).items() if k not in _FREE}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import draftx
+from draftx import Table
 from draftx.episodes import make_task
 from draftx.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
-from draftx.pipeline import latent_shape
+from draftx.pipeline import condition, latent_shape
 
 from ..helpers import assert_close
 from ..io.tiny import random_model, text_config, UNET, VAE
@@ -207,3 +208,9 @@ def test_the_column_has_the_size_of_the_latents_that_are_given(seeing):
     table = draftx.Table.of(rows)
     task = make_task(seeing, toy_reward, table, _SAMPLING, shape=shape)
     assert task.conditioning.channels.shape == shape
+
+
+def test_a_column_that_is_not_asked_for_is_named(pipeline):
+    rows = {"prompt": ["cat"], "negative_prompt": ["do"]}
+    with pytest.warns(UserWarning, match="'negative_prompt' has no effect"):
+        condition(pipeline, Table.of(rows), draftx.Sampling(2, 0.5), (1, 8, 8, 4))

@@ -1,7 +1,6 @@
 """Faults of machines: each said in a line, with nothing that was saved lost."""
 
 import os
-import resource
 import subprocess
 import sys
 
@@ -15,16 +14,13 @@ from draftx.runs import main, RunInUseError
 from draftx.runs._faults import explain
 
 
-def _no_more_than(size):
-    """Limits the size of files, as a full disk does."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
 _WRITE = """
-import signal, sys
+import resource, signal, sys
 import numpy as np
 from draftx.io.checkpoints import CheckpointStore
 
+# As on a full disk, no file can grow beyond this.
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = CheckpointStore(sys.argv[1])
 store.save(1, {"x": np.zeros(10)}, {})
@@ -38,7 +34,6 @@ except OSError as error:
 def test_a_full_disk_keeps_the_checkpoints_before(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", _WRITE, str(tmp_path)],
-        preexec_fn=lambda: _no_more_than(100_000),
         capture_output=True,
         text=True,
     )

@@ -38,6 +38,7 @@ def file(tmp_path):
     (tmp_path / "beside.py").write_text("HALF = 0.5\n")
     path = tmp_path / "mine.py"
     path.write_text(_FILE)
+    (tmp_path / "mine.py_wrong.py").write_text("a = 1\ndef f(:\n")
     return path
 
 
@@ -101,6 +102,7 @@ def test_places(file):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
+        ("{file}_wrong.py:f", "line 2 of '.*_wrong.py' is none: invalid syntax"),
         ("nothing.py:f", "must be in a file; 'nothing.py' is none"),
         ("no.such.module:f", "module that can be imported; 'no.such.module'.*ending"),
         ("{file}:darknes", r"it has no 'darknes', but \['darkness'\]"),

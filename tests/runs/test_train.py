@@ -120,6 +120,12 @@ def test_bad_input_is_named_before_anything_is_loaded(tmp_path, capsys, monkeypa
         (["--checkpoints.resume", "x"], "`checkpoints.resume` must be 'latest'"),
         (["--method.max-steps", "3"], "`method.max_steps` must be left out"),
         (["none.toml"], "none.toml"),
+        (["--gradient-accumulation-steps", "0"], "accumulation_steps` must be a whole"),
+        (["--gradient-accumulation-steps", "45"], "must be at most `max_train_steps`"),
+        (["--seed", "99999999999999999999"], "`seed` must lie in"),
+        (["--output-dir", ""], "`output_dir` must name a folder"),
+        (["--max-train-steps", "0"], "`max_train_steps` must be a whole"),
+        (["--method.name", "ddpo", "--train-batch-size", "1"], "at least 2 for DDPO"),
     ):
         assert main(["train", *flags]) == 1
         assert message in capsys.readouterr().err

@@ -44,6 +44,19 @@ class DRTune(AbstractGradientEstimator):
     def trained_steps(self, num_inference_steps: int) -> TrainedSteps:
         return TrainedSteps((), range(num_inference_steps))
 
+    def draws_only(self, steps: frozenset[int], num_inference_steps: int) -> bool:
+        stride, firsts = self._spread(num_inference_steps)
+        drawn = (
+            {first + stride * i for i in range(self.num_trained_steps)}
+            for first in range(firsts)
+        )
+        return any(one <= steps for one in drawn)
+
+    def _spread(self, total: int) -> tuple[int, int]:
+        """How far trained steps are apart, and how many the first is drawn from."""
+        stride = total // self.num_trained_steps
+        return stride, total - stride * (self.num_trained_steps - 1)
+
     def passes_through_steps(self, num_inference_steps: int) -> bool:
         del num_inference_steps
         return False  # Into the next step's latents, but into no other prediction.
@@ -57,8 +70,8 @@ class DRTune(AbstractGradientEstimator):
 
     def indices(self, total: int, key: PRNGKeyArray) -> Int[Array, " trained"]:
         """Draws from a `key` which steps of a chain of `total` are trained."""
-        stride = total // self.num_trained_steps
-        first = jr.randint(key, (), 0, total - stride * (self.num_trained_steps - 1))
+        stride, firsts = self._spread(total)
+        first = jr.randint(key, (), 0, firsts)
         return first + stride * jnp.arange(self.num_trained_steps)
 
     def __call__(

@@ -69,6 +69,20 @@ class AbstractGradientEstimator(eqx.Module):
         """
         return find_idle_steps(sampler, steps)
 
+    def draws_only(self, steps: frozenset[int], num_inference_steps: int) -> bool:
+        """Says whether a draw may differentiate none but some of the steps.
+
+        Unless an estimator says otherwise, the smallest draw is of the steps that it
+        always differentiates.
+
+        **Arguments:**
+
+        - `steps`: The indices of these.
+        - `num_inference_steps`: Of the chain.
+        """
+        always = self.trained_steps(num_inference_steps).always
+        return bool(always) and always <= steps
+
     def passes_through_steps(self, num_inference_steps: int) -> bool:
         """Says whether a step's gradient reaches the latents, and the steps before.
 

@@ -118,6 +118,9 @@ class Penalized(AbstractGradientEstimator):
     ) -> frozenset[int]:
         return self.method.idle_steps(sampler, steps)
 
+    def draws_only(self, steps: frozenset[int], num_inference_steps: int) -> bool:
+        return self.method.draws_only(steps, num_inference_steps)
+
     def passes_through_steps(self, num_inference_steps: int) -> bool:
         return self.method.passes_through_steps(num_inference_steps)
 

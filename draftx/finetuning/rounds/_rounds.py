@@ -136,6 +136,7 @@ def finetune_in_rounds(
             method=method,
             batch_size=batch_size,
             memory=memory,
+            optimizer=optimizer,
         )
         facts = describe_training(pipeline, table, key, options)
     key, start_key = jr.split(key)

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from ..._checks import check_is, check_whole, is_whole, plain
+from ..._fingerprint import fingerprint
 from ..._table import Table
-from ...io.checkpoints import Checkpoint, CheckpointStore, to_arrays
+from ...io.checkpoints import Checkpoint, CheckpointStore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,12 +119,10 @@ def describe_training(
     facts = {
         "pipeline": _digest(pipeline),
         "prompts": _digest_of_table(table),
-        "key": str(to_arrays(key)[""].tolist()),
+        "key": fingerprint(key),
         "devices": f"{jax.device_count()} of {jax.devices()[0].platform}",
     }
-    for name, value in options.items():
-        facts[name] = _lasting(eqx.tree_pformat(value, width=100_000))
-    return facts
+    return facts | {name: fingerprint(value) for name, value in options.items()}
 
 
 def _lasting(text: str) -> str:

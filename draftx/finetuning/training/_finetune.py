@@ -143,6 +143,7 @@ def finetune(
             method=method,
             batch_size=batch_size,
             memory=memory,
+            optimizer=optimizer,
         )
         facts = describe_training(pipeline, table, key, options)
     everywhere = NamedSharding(mesh, PartitionSpec())

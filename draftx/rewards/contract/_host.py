@@ -27,7 +27,8 @@ class HostReward(AbstractReward):
     The function should be pure: it may be called again, or not again for images that it
     has just scored. It must not call JAX: a program waits for it and holds what JAX
     would compute with, and JAX may then wait for the program, for ever. So it is an
-    error to hand JAX an array or a number in it. What JAX can trace needs no
+    error to hand JAX an array or a number in it; what it does in threads of its own, or
+    with arrays that JAX has already, is not noticed. What JAX can trace needs no
     `HostReward`: give the function itself as the reward.
 
     !!! example

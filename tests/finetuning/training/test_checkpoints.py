@@ -214,6 +214,7 @@ def test_what_decides_the_course_of_a_training_is_described(short_pipeline):
     facts = describe()
     assert facts == describe()
     assert facts["method"] == "DRaFT(truncation_steps=1)"
+    assert facts["size"] == "2"
     assert "0x" not in "".join(facts.values())
     options = dict(method=draftx.DRaFT(2), reward=toy_reward, size=2)
     bias = lambda p: p.unet.conv_in.bias
@@ -236,7 +237,7 @@ def test_finetune_goes_on_with_early_stopping_and_evaluations(short_pipeline, tm
         ["cat"], {"toy": toy_reward}, sampling, every=2, num_samples=1
     )
 
-    def train(checkpoints, callbacks=(), seed=5):
+    def train(checkpoints, callbacks=(), seed=5, rate=4e-4):
         return draftx.finetune(
             pipeline,
             toy_reward,
@@ -246,6 +247,7 @@ def test_finetune_goes_on_with_early_stopping_and_evaluations(short_pipeline, tm
             key=jr.key(seed),
             num_train_steps=4,
             batch_size=2,
+            optimizer=draftx.adamw(rate),
             evaluation=evaluation,
             stopping=draftx.Stopping(draftx.EarlyStopping(patience=50)),
             callbacks=callbacks,
@@ -265,3 +267,5 @@ def test_finetune_goes_on_with_early_stopping_and_evaluations(short_pipeline, tm
         assert array.tobytes() == other.arrays[name].tobytes()
     with pytest.raises(ValueError, match="changed since:\n  key: was"):
         train(parts, seed=6)
+    with pytest.raises(ValueError, match="changed since:\n  optimizer: was .*, is"):
+        train(parts, rate=1e-2)
