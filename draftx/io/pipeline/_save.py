@@ -10,6 +10,10 @@ from ._tokenizer import save_tokenizer
 def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
     """Writes a pipeline as a folder that diffusers and [`draftx.load`][] open.
 
+    The scheduler is diffusers' `DDIMScheduler`, as draftx samples, also of a model that
+    was loaded with another: it keeps all that the noise is made of. In diffusers,
+    another class is made of it by `from_config(pipe.scheduler.config)`.
+
     **Arguments:**
 
     - `pipeline`: Without LoRA, and without learned inputs of the sampler.
