@@ -82,7 +82,7 @@ def train(config: RunConfig) -> FinetuneResult:
     check_whole("max_train_steps", config.max_train_steps)
     folder = RunFolder(pathlib.Path(config.output_dir))
     # All that can be wrong without loading anything.
-    options = dict(
+    options: dict[str, Any] = dict(
         sampling=make_sampling(config),
         method=make_training_method(config),
         memory=make_memory(config),

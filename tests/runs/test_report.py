@@ -233,7 +233,7 @@ def test_what_is_no_run(finished, tmp_path, capsys):
         assert message in capsys.readouterr().err
     run = make_run(tmp_path / "run", steps=1, of=2)
     run.metrics.write_text("{\n")
-    with pytest.raises(ModelFileError, match="run' must be JSON lines"):
+    with pytest.raises(ModelFileError, match="metrics.jsonl' must be a JSON object"):
         write_report([run.path], tmp_path / "page.html")
 
 
