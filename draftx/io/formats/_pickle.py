@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._errors import ModelFileError
-from ._unpickle import flatten, Storage, Tensor, unpickle
+from ._flatten import flatten
+from ._unpickle import Storage, Tensor, unpickle
 
 
 # What files of PyTorch before 1.6, or with the old format asked for, begin with.

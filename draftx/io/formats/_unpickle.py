@@ -94,7 +94,7 @@ class _First:
         return args[0]
 
 
-class _ParameterDict:
+class ParameterDict:
     """What stands for a `torch.nn.ParameterDict`: its parameters, by name.
 
     The first files of textual inversion keep their vectors in one.
@@ -103,7 +103,7 @@ class _ParameterDict:
     # Nothing else can be stored on it.
     __slots__ = ("parameters",)
 
-    def __new__(cls) -> "_ParameterDict":
+    def __new__(cls) -> "ParameterDict":
         # Pickles make it without `__init__`.
         new = super().__new__(cls)
         new.parameters = {}
@@ -155,7 +155,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
     ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
     ("torch._utils", "_rebuild_tensor_v3"): _RebuildTensor(),
-    ("torch.nn.modules.container", "ParameterDict"): _ParameterDict,
+    ("torch.nn.modules.container", "ParameterDict"): ParameterDict,
     ("torch.storage", "UntypedStorage"): StorageType("uint8"),
     **{("torch", name): StorageType(dtype) for name, dtype in _STORAGES.items()},
     **{("torch", name): StorageType(dtype) for name, dtype in _DTYPES.items()},
@@ -187,8 +187,8 @@ class _Unpickler(AbstractUnpickler):
 
     def persistent_load(self, pid: Any, /) -> Any:
         # PyTorch before 1.6 wrote the class of a module with its source.
-        if pid[:2] == ("module", _ParameterDict):
-            return _ParameterDict
+        if pid[:2] == ("module", ParameterDict):
+            return ParameterDict
         kind, storage_type, key = pid[:3]
         size, view = pid[4], pid[5:]
         if kind != "storage" or not isinstance(storage_type, StorageType):
@@ -222,52 +222,3 @@ def unpickle(file: io.BufferedIOBase, name: str, storages: dict[str, Storage]) -
             f"{name!r} cannot be read as a pickle of tensors: {type(e).__name__}: {e}. "
             "The file is damaged or only partly there; download or copy it again."
         ) from e
-
-
-def flatten(tree: Any, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every tensor of nested dictionaries and lists, by its keys joined with dots.
-
-    A dictionary with an entry `"state_dict"` stands for that entry alone: what trainers
-    put beside it (optimizers, counters) is left out. Numbers are left out too.
-
-    **Arguments:**
-
-    - `tree`: What a pickle held.
-    - `name`: Of the file, for the error text.
-
-    **Returns:**
-
-    Tensors, and strings.
-    """
-    while isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
-        tree = tree["state_dict"]
-    tensors: dict[str, Tensor] = {}
-    texts: dict[str, str] = {}
-    pending, visited = [("", tree, 0)], 0
-    while pending:
-        prefix, node, depth = pending.pop()
-        visited += 1
-        # A pickle can refer to a dictionary twice, or from within itself.
-        if depth > 16 or visited > 1_000_000:
-            raise ModelFileError(
-                f"{name!r} must hold dictionaries at most 16 deep with at most a "
-                "million entries."
-            )
-        if isinstance(node, _ParameterDict):
-            node = node.parameters
-        if isinstance(node, Tensor):
-            tensors[prefix] = node
-        elif type(node) is str:
-            texts[prefix] = node
-        elif isinstance(node, dict | list) or type(node) is tuple:
-            items = node.items() if isinstance(node, dict) else enumerate(node)
-            join = f"{prefix}." if prefix else ""
-            # The last is taken first: this keeps the order of the file.
-            found = [(f"{join}{key}", value, depth + 1) for key, value in items]
-            pending.extend(reversed(found))
-    if not tensors or "" in tensors:
-        raise ModelFileError(
-            f"{name!r} must hold a dictionary of tensors; it holds a "
-            f"{type(tree).__name__}{'' if tensors else ' without any'}."
-        )
-    return tensors, texts
