@@ -35,7 +35,7 @@ class Checkpoints:
     - `total_limit`: How many checkpoints are kept, the newest; `None` is all.
     - `permanent_every`: Those of every so many steps are kept besides; `None` is none.
     - `resume`: `True` goes on from the newest; `False` is an error if there is any; a
-        whole number goes on from that step's, and deletes none.
+        whole number goes on from that step's.
     - `allow_changes`: Whether to go on with other options than it was begun with.
     """
 
