@@ -5,7 +5,6 @@ import signal
 import socket
 import sys
 import threading
-from types import TracebackType
 from typing import Final
 
 
@@ -58,13 +57,8 @@ class StopSignals:
             )
         ours.close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        del kind, value, traceback
+    def __exit__(self, *error: object) -> None:
+        del error
         if self._pair is None:
             return
         for name, before in self._before.items():

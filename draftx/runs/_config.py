@@ -19,6 +19,7 @@ from ..finetuning import (
 )
 from ..lora import DEFAULT_TARGETS
 from ..pipeline import Sampling
+from ._fields import ModelField, VariantField
 from ._methods import METHODS
 from ._signatures import section
 
@@ -144,17 +145,8 @@ class RunConfig:
             "its 10,000 of 16. None: tiny for the embedded model, else small."
         ),
     ] = None
-    model: Annotated[
-        str,
-        _arg(
-            aliases=("--pretrained-model-name-or-path",),
-            help="'tiny', which is embedded, a folder as diffusers writes it, or the "
-            "hub's name of one.",
-        ),
-    ] = "tiny"
-    variant: Annotated[
-        str | None, _arg(help="Of the files of weights, such as fp16.")
-    ] = None
+    model: ModelField = "tiny"
+    variant: VariantField = None
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
         _arg(help="Of the frozen model; the adapter is float32."),

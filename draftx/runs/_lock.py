@@ -3,7 +3,6 @@
 import errno
 import os
 import pathlib
-from types import TracebackType
 
 
 class RunInUseError(RuntimeError):
@@ -49,13 +48,8 @@ class FolderLock:
         self._descriptor = descriptor
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        del kind, value, traceback
+    def __exit__(self, *error: object) -> None:
+        del error
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -9,8 +9,13 @@ import tyro
 
 from ..io import load, load_lora
 from ..pipeline import Pipeline
-from ._config import default_config, RunConfig, SamplingSection
+from ._config import (
+    default_config,
+    RunConfig,
+    SamplingSection,
+)
 from ._config_files import check_finite
+from ._fields import ModelField, VariantField
 from ._folder import open_run
 
 
@@ -30,17 +35,8 @@ class AbstractModelOptions:
             "without `--run`."
         ),
     ] = None
-    model: Annotated[
-        str,
-        _arg(
-            aliases=("--pretrained-model-name-or-path",),
-            help="'tiny', which is embedded, a folder as diffusers writes it, or the "
-            "hub's name of one.",
-        ),
-    ] = "tiny"
-    variant: Annotated[
-        str | None, _arg(help="Of the files of weights, such as fp16.")
-    ] = None
+    model: ModelField = "tiny"
+    variant: VariantField = None
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], _arg(help="Of the model.")
     ] = "float32"

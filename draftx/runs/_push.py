@@ -15,6 +15,7 @@ from ..finetuning import FinetuneResult
 from ._busy import Busy
 from ._config import RunConfig
 from ._folder import open_run, RunFolder
+from ._options import parse
 
 
 _arg = tyro.conf.arg
@@ -59,7 +60,7 @@ def push_command(arguments: Sequence[str]) -> int:
 
     - `arguments`: Of the command line.
     """
-    options = tyro.cli(PushOptions, args=list(arguments), prog="draftx push")
+    options = parse(PushOptions, arguments, "push")
     with Busy(f"uploading {options.run} to {options.repo_id}"):
         address = push(
             options.run, options.repo_id, private=options.private, token=options.token

@@ -94,11 +94,9 @@ class HostReward(AbstractReward):
     def on_host(self, images: Any, features: Any = None) -> Float[np.ndarray, " batch"]:
         """Scores images that are on the host; an error says what is wrong.
 
-        **Arguments:** those of `__call__`, as NumPy arrays.
-
         **Arguments:**
 
-        - `images`, `features`: As a reward is given them.
+        - `images`, `features`: As a reward is given them, as NumPy arrays.
         """
         images = np.asarray(images, np.float32)
         args: list[Any] = [images]
