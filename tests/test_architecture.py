@@ -32,6 +32,7 @@ _ROOMS = {
     "io": ("formats", "checkpoints", "sources", "pipeline", "judges"),
     "rewards": ("contract", "jpeg", "preference", "perception", "zoo"),
     "finetuning": ("estimators", "evaluation", "training", "rounds"),
+    "runs": ("config", "folder", "report", "training", "commands"),
 }
 # What a stranger may implement: nobody asks for an implementation of these by name.
 _OPEN = (

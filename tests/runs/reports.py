@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from draftx.runs import captioned_grid, read_config, write_config
-from draftx.runs._folder import RunFolder, write_lines
+from draftx.runs.folder._folder import RunFolder, write_lines
 
 
 EVIL = '<script>document.title = "broken"</script> & "a fox" $'

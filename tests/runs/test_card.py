@@ -5,7 +5,7 @@ import json
 import draftx
 from draftx.finetuning import FinetuneResult
 from draftx.runs import main, open_run
-from draftx.runs._card import write_card
+from draftx.runs.folder._card import write_card
 
 
 def test_the_card_written_again_is_the_one_of_the_training(run, short_pipeline, capsys):

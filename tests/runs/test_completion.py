@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from draftx.runs import main
-from draftx.runs._command import _COMMANDS
+from draftx.runs.commands._command import _COMMANDS
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from draftx.finetuning.training import (
     learning_rate,
 )
 from draftx.runs import differences, PRESETS, read_config, RunConfig, write_config
-from draftx.runs._config import config_fields, default_config
-from draftx.runs._config_files import config_table
-from draftx.runs._make import (
+from draftx.runs.config._config import config_fields, default_config
+from draftx.runs.config._config_files import config_table
+from draftx.runs.config._make import (
     make_checkpoints,
     make_memory,
     make_optimizer,
@@ -29,8 +29,8 @@ from draftx.runs._make import (
     make_stopping,
     make_training_method,
 )
-from draftx.runs._methods import METHODS
-from draftx.runs._signatures import describe, plain_parameters
+from draftx.runs.config._methods import METHODS
+from draftx.runs.config._signatures import describe, plain_parameters
 
 
 def _read(tmp_path, text, *arguments):

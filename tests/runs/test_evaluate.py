@@ -7,7 +7,7 @@ import pytest
 
 import draftx
 from draftx.runs import main, open_run
-from draftx.runs._make import keys
+from draftx.runs.config._make import keys
 
 
 def _evaluation(run, reward):

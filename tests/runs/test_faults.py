@@ -11,7 +11,7 @@ import pytest
 from draftx.io import ModelFileError
 from draftx.io.checkpoints import CheckpointStore
 from draftx.runs import main, RunInUseError
-from draftx.runs._faults import explain
+from draftx.runs.commands._faults import explain
 
 
 _WRITE = """

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from draftx.runs import captioned_grid
-from draftx.runs._panels import split_panels
-from draftx.runs._pictures import curves
+from draftx.runs.folder._panels import split_panels
+from draftx.runs.folder._pictures import curves
 
 
 def test_a_run_without_a_step_has_curves_too(tmp_path):

@@ -16,10 +16,10 @@ import pytest
 from huggingface_hub import constants
 
 import draftx
-import draftx.runs._train as training
+import draftx.runs.training._train as training
 from draftx.io import ModelFileError
 from draftx.runs import main, push, PushError, read_config, train
-from draftx.runs._folder import RunFolder
+from draftx.runs.folder._folder import RunFolder
 
 
 class Hub:

@@ -10,9 +10,9 @@ import pytest
 
 from draftx.io import ModelFileError
 from draftx.runs import main, write_report
-from draftx.runs._panels import split_panels
-from draftx.runs._report_charts import chart, Series, smoothed
-from draftx.runs._report_runs import merged_evaluations
+from draftx.runs.folder._panels import split_panels
+from draftx.runs.report._charts import chart, Series, smoothed
+from draftx.runs.report._runs import merged_evaluations
 
 from .reports import EVIL, make_run, parse_page
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import draftx
 from draftx.runs import main, to_uint8
-from draftx.runs._sample import file_name
+from draftx.runs.commands._sample import file_name
 
 
 _SAMPLING = ("--sampling.num-inference-steps", "2", "--sampling.guidance_scale", "1")

@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 
 from draftx.runs import main, read_config
-from draftx.runs._folder import RunFolder
-from draftx.runs._trackers import check_trackers, Tracker, TRACKERS
+from draftx.runs.folder._folder import RunFolder
+from draftx.runs.training._trackers import check_trackers, Tracker, TRACKERS
 
 
 # What `draftx.finetune` gives after each of three steps.

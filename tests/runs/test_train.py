@@ -16,7 +16,7 @@ import draftx
 from draftx.io.checkpoints import CheckpointStore
 from draftx.io.formats import TensorFile
 from draftx.runs import main, open_run
-from draftx.runs._folder import RunFolder
+from draftx.runs.folder._folder import RunFolder
 
 
 _REWARD = """

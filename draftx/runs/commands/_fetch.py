@@ -1,0 +1,148 @@
+"""`draftx fetch`: base models and rewards, downloaded ahead and checked."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from ... import rewards
+from ...io import fetch, fetch_model, hub_sizes, HubFiles, is_repo_id, model_files
+from ..config import reward_names
+from ._options import parse
+
+
+_arg = tyro.conf.arg
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FetchOptions:
+    """Downloads base models and published rewards into the hub's cache.
+
+    Exactly the files that training and sampling read, each checked by its SHA-256 where
+    it is known. After that nothing needs a connection.
+    """
+
+    names: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        _arg(
+            metavar="NAME",
+            help="Rewards by name, such as clip or pickscore, and models by the hub's "
+            "name, such as CompVis/stable-diffusion-v1-4.",
+        ),
+    ]
+    dry_run: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        _arg(help="Only says which files there are, and how large they are."),
+    ] = False
+    revision: Annotated[
+        str | None, _arg(help="Of the models: a branch, tag or commit.")
+    ] = None
+    variant: Annotated[
+        str | None, _arg(help="Of the models' files of weights, such as fp16.")
+    ] = None
+
+
+def fetch_command(arguments: Sequence[str]) -> int:
+    """Runs `draftx fetch`; gives its exit code.
+
+    **Arguments:**
+
+    - `arguments`: Of the command line.
+    """
+    options = parse(FetchOptions, arguments, "fetch")
+    if not options.names:
+        raise ValueError(
+            f"`names` must name at least one reward or model; got none. Rewards are "
+            f"{', '.join(rewards.names())}."
+        )
+    names = [*dict.fromkeys(options.names)]
+    for name in names:
+        _check_known(name)
+    of_rewards: list[HubFiles] = []
+    for name in names:
+        if name in rewards.names():
+            of_rewards += [f for f in _files(name) if f not in of_rewards]
+        elif not is_repo_id(name):
+            print(f"{name}: comes with draftx")
+    models = [name for name in names if is_repo_id(name)]
+    how: dict[str, Any] = {"revision": options.revision, "variant": options.variant}
+    if options.dry_run:
+        total = sum(_show(files, hub_sizes(files)) for files in of_rewards)
+        total += sum(_show(*model_files(model, **how)) for model in models)
+        print(f"to download: {_size(total)}")
+        return 0
+    if of_rewards:
+        what = ", ".join(name for name in names if name in rewards.names())
+        folders = fetch(of_rewards, what)
+        for files, folder in zip(of_rewards, folders, strict=True):
+            _report(
+                files.repo_id, {n: (folder / n).stat().st_size for n in files.names}
+            )
+    for model in models:
+        _report(model, fetch_model(model, **how))
+    return 0
+
+
+def _check_known(name: str) -> None:
+    known = [*reward_names(), "tiny"]
+    if name in known or is_repo_id(name):
+        return
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"`names` must be of rewards, {', '.join(rewards.names())}, or the hub's names "
+        f"of models, 'owner/name'; got {name!r}.{hint}"
+    )
+
+
+def _files(name: str) -> list[HubFiles]:
+    """The files of a reward that the hub has; others are there, or an error says how
+    to get them."""
+    entry = rewards.published(name)
+    wanted = [entry.files, entry.encoder]
+    wanted += [] if entry.tokenizer is None else [entry.tokenizer.files]
+    of_hub = []
+    for files in wanted:
+        if isinstance(files, HubFiles):
+            of_hub.append(files)
+        elif files is not None:
+            print(f"{name}: {files.find(f'the reward {name!r}')} is here")
+            # Whose tokenizer is beside the weights.
+            break
+    return of_hub
+
+
+def _show(files: HubFiles, sizes: dict[str, int]) -> int:
+    """Prints the files of a repository; gives the bytes that are not here yet."""
+    import huggingface_hub
+
+    missing = 0
+    at = "" if files.revision is None else f" @ {files.revision[:12]}"
+    print(f"{files.repo_id}{at}")
+    for name in files.names:
+        path = huggingface_hub.try_to_load_from_cache(
+            files.repo_id, name, revision=files.revision, repo_type=files.repo_type
+        )
+        is_here = isinstance(path, str)
+        size = sizes.get(name, 0)
+        missing += 0 if is_here else size
+        print(f"  {_size(size):>9}  {name}{', here already' if is_here else ''}")
+    return missing
+
+
+def _report(repo_id: str, sizes: dict[str, int]) -> None:
+    total = _size(sum(sizes.values()))
+    print(f"{repo_id}: {total} in {len(sizes)} files, here and checked")
+
+
+def _size(count: int) -> str:
+    """As people write sizes, in powers of 1000 as the hub does."""
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.4g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

@@ -1,0 +1,218 @@
+"""From a configuration to the objects that it speaks of."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.random as jr
+import optax
+
+from ..._checks import check_whole
+from ..._table import Table
+from ...episodes import Budget, Memory
+from ...finetuning import (
+    adamw,
+    Checkpoints,
+    EarlyStopping,
+    Evaluation,
+    square_root_decay,
+    Stopping,
+    Updates,
+    with_ema,
+)
+from ...io import load, load_lora
+from ...lora import add_lora
+from ...pipeline import Pipeline, Sampling
+from ...rewards import AbstractReward, WeightedSum
+from ._config import config_fields, RunConfig
+from ._methods import make_method
+from ._prompts import read_prompts, split_prompts
+from ._rewards import load_reward, parse_rewards, RewardSpec
+from ._scenes import held_out_scenes, train_scenes
+
+
+def make_pipeline(config: RunConfig) -> Pipeline:
+    """Loads the model, and gives it a new adapter or that of a file.
+
+    **Arguments:**
+
+    - `config`: Of the run.
+    """
+    pipeline = load(config.model, dtype=config.dtype, variant=config.variant)
+    if config.init_lora is not None:
+        return load_lora(pipeline, config.init_lora)
+    return add_lora(
+        pipeline,
+        rank=config.rank,
+        alpha=config.alpha,
+        targets=config.targets,
+        key=keys(config)["adapter"],
+    )
+
+
+def keys(config: RunConfig) -> dict[str, jax.Array]:
+    """Derives a key for each use from the seed of a `config`."""
+    names = ("adapter", "training", "drawing", "evaluation")
+    return dict(zip(names, jr.split(jr.key(config.seed), len(names)), strict=True))
+
+
+def make_prompts(config: RunConfig) -> tuple[Table, Table]:
+    """Reads the prompts to train on, and those to measure on.
+
+    **Arguments:**
+
+    - `config`: Of the run.
+    """
+    if config.prompts == "scenes":
+        train, held_out = Table.of(train_scenes()), Table.of(held_out_scenes())
+        if config.held_out_prompts is None:
+            return train, held_out
+    else:
+        train = read_prompts(config.prompts)
+    if config.held_out_prompts is None:
+        return split_prompts(train, config.held_out)
+    return train, read_prompts(config.held_out_prompts)
+
+
+def make_rewards(
+    config: RunConfig,
+) -> tuple[AbstractReward, dict[str, AbstractReward], dict[str, float]]:
+    """Loads what is sought and what is measured.
+
+    **Arguments:**
+
+    - `config`: Of the run.
+
+    **Returns:**
+
+    The weighted sum to train on; what is measured by name; and the weights of that.
+    """
+    sought = parse_rewards(config.reward, "reward")
+    measured = parse_rewards(config.eval_reward, "eval_reward") or sought
+    if not sought:
+        raise ValueError("`reward` must name at least one reward; got none.")
+    loaded: dict[str, AbstractReward] = {}
+    for spec in (*sought, *measured):
+        if spec.source not in loaded:
+            loaded[spec.source] = load_reward(spec)
+    return (
+        _sum(sought, loaded),
+        {spec.name: loaded[spec.source] for spec in measured},
+        {spec.name: float(spec.weight) for spec in measured},
+    )
+
+
+def _sum(
+    specs: list[RewardSpec], loaded: Mapping[str, AbstractReward]
+) -> AbstractReward:
+    if len(specs) == 1 and specs[0].weight == 1:
+        return loaded[specs[0].source]
+    rewards = [loaded[spec.source] for spec in specs]
+    return WeightedSum(rewards, [spec.weight for spec in specs])
+
+
+def make_sampling(config: RunConfig) -> Sampling:
+    """Makes the options of sampling of a `config`."""
+    return Sampling(**config_fields(config.sampling))
+
+
+def make_memory(config: RunConfig) -> Memory:
+    """Makes the options of memory of a `config`."""
+    return Memory(**config_fields(config.memory))
+
+
+def make_training_method(config: RunConfig) -> Any:
+    """Makes the method of a `config`: a gradient estimator, or one with rounds."""
+    options = config_fields(config.method)
+    updates = Updates(**config_fields(config.updates))
+    return make_method(options.pop("name"), options, updates)
+
+
+def make_optimizer(config: RunConfig) -> Any:
+    """Makes the optimizer of a `config`: rate, warm-up, accumulation, average."""
+    section = config.optimizer
+    accumulated = check_whole(
+        "optimizer.accumulation_steps", section.accumulation_steps
+    )
+    check_whole("optimizer.warmup_steps", section.warmup_steps, least=0)
+    if accumulated > config.max_train_steps:
+        raise ValueError(
+            "`optimizer.accumulation_steps` must be at most `max_train_steps`, "
+            f"{config.max_train_steps}, or there is no update; got {accumulated}."
+        )
+    rate: Any = section.learning_rate
+    if section.schedule == "square-root":
+        rate = square_root_decay(rate, s0=section.s0)
+    if section.warmup_steps > 0:
+        after: Any = rate if callable(rate) else optax.constant_schedule(rate)
+        rising = optax.linear_schedule(0.0, after(0), section.warmup_steps)
+        rate = optax.join_schedules([rising, after], [section.warmup_steps])
+    optimizer = adamw(rate, section.weight_decay, section.max_gradient_norm)
+    if section.ema_decay is not None:
+        optimizer = with_ema(optimizer, section.ema_decay)
+    if section.accumulation_steps == 1:
+        return optimizer
+    return optax.MultiSteps(optimizer, section.accumulation_steps)
+
+
+def make_evaluation(
+    config: RunConfig,
+    prompts: Table,
+    rewards: Mapping[str, AbstractReward],
+    weights: Mapping[str, float],
+) -> Evaluation:
+    """Makes the evaluation of a run.
+
+    **Arguments:**
+
+    - `config`: Of the run.
+    - `prompts`, `rewards`, `weights`: From `make_prompts` and `make_rewards`.
+    """
+    return Evaluation(
+        prompts,
+        rewards,
+        make_sampling(config),
+        weights=weights,
+        key=keys(config)["evaluation"],
+        **config_fields(config.evaluation),
+    )
+
+
+def make_stopping(config: RunConfig) -> Stopping:
+    """Makes what ends the run of a `config` before its last step."""
+    options = config_fields(config.stopping)
+    is_early = options.pop("early")
+    limits = {
+        "seconds": options.pop("max_seconds"),
+        "images": options.pop("max_images"),
+    }
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    of_stopping = {"max_skipped_steps": options.pop("max_skipped_steps")}
+    return Stopping(
+        EarlyStopping(**options) if is_early else None,
+        Budget(**limits) if limits else None,
+        **of_stopping,
+    )
+
+
+def make_checkpoints(config: RunConfig, folder: pathlib.Path) -> Checkpoints:
+    """Makes what is saved of a run, and whether it goes on.
+
+    **Arguments:**
+
+    - `config`: Of the run.
+    - `folder`: Of the checkpoints.
+    """
+    options = config_fields(config.checkpoints)
+    resume = options.pop("resume")
+    if resume.isdigit():
+        resume = int(resume)
+    elif resume in ("latest", "no"):
+        resume = resume == "latest"
+    else:
+        raise ValueError(
+            "`checkpoints.resume` must be 'latest', 'no' or the step of a checkpoint; "
+            f"got {resume!r}."
+        )
+    return Checkpoints(folder, resume=resume, **options)

@@ -1,0 +1,17 @@
+"""What a run leaves behind, and who may work on it."""
+
+from ._card import licence as licence, write_card as write_card
+from ._folder import (
+    append_line as append_line,
+    open_run as open_run,
+    RunFolder as RunFolder,
+    SavedRun as SavedRun,
+    write_lines as write_lines,
+)
+from ._lock import FolderLock as FolderLock, RunInUseError as RunInUseError
+from ._panels import is_png as is_png, Panel as Panel, split_panels as split_panels
+from ._pictures import (
+    captioned_grid as captioned_grid,
+    curves as curves,
+    to_uint8 as to_uint8,
+)

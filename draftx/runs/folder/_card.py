@@ -1,0 +1,139 @@
+"""The model card of a run: what its adapter is, and what became of the rewards."""
+
+import shlex
+from typing import Any, Final
+
+from ...finetuning import FinetuneResult
+from ...io.formats import write_text
+from ..config import RunConfig, write_config
+from ._folder import RunFolder, SavedRun
+
+
+_LICENCES: Final = {
+    "tiny": "apache-2.0",
+    "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",
+}
+
+
+def write_card(
+    config: RunConfig, folder: RunFolder, result: FinetuneResult | SavedRun
+) -> None:
+    """Writes the model card of a run, `README.md`.
+
+    **Arguments:**
+
+    - `config`, `folder`, `result`: Of the run.
+    """
+    write_text(folder.card, card(config, folder, result))
+
+
+def card(
+    config: RunConfig, folder: RunFolder, result: FinetuneResult | SavedRun
+) -> str:
+    """Makes the text of a model card, with the header that hubs read.
+
+    **Arguments:**
+
+    - `config`, `folder`, `result`: Of the run.
+    """
+    step = result.step if result.step is not None else len(result.history)
+    head = {
+        "base_model": config.model,
+        "library_name": "draftx",
+        "license": licence(config.model),
+        "tags": ["draftx", "lora", "text-to-image", "reward-fine-tuning"],
+    }
+    return "\n".join(
+        [
+            "---",
+            *(_yaml(name, value) for name, value in head.items()),
+            "---",
+            "",
+            f"# {folder.path.resolve().name}",
+            "",
+            f"A LoRA of rank {config.rank} for `{config.model}`, fine-tuned with "
+            f"[draftx](https://arxiv.org/abs/2309.17400) by `{config.method.name}` on "
+            f"{_rewards(config)}: {step} steps of {config.train_batch_size} images.",
+            "",
+            *_pictures(folder, len(result.history)),
+            *_figures(result),
+            "## Use",
+            "",
+            "```python",
+            "import draftx",
+            "",
+            f"pipeline = draftx.load({config.model!r})",
+            f"pipeline = draftx.load_lora(pipeline, {folder.lora.name!r})",
+            f"images = draftx.sample(pipeline, [{_example(config)!r}])",
+            "```",
+            "",
+            "In diffusers: `pipe.load_lora_weights(folder, "
+            f"weight_name={folder.lora.name!r})`.",
+            "",
+            "## Made by",
+            "",
+            "```",
+            shlex.join(["draftx", "train", "config.toml"]),
+            "```",
+            "",
+            "with `config.toml`",
+            "",
+            "```toml",
+            write_config(config).strip(),
+            "```",
+            "",
+            "The licence of the base model holds for the adapter, and those of the "
+            "rewards for what was learned from them.",
+            "",
+        ]
+    )
+
+
+def licence(model: str) -> str:
+    """Finds the licence of a base `model`, as hubs name it; "other" is not known."""
+    return _LICENCES.get(model, "other")
+
+
+def _yaml(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return f"{name}:\n" + "\n".join(f"- {item}" for item in value)
+    return f"{name}: {value}"
+
+
+def _rewards(config: RunConfig) -> str:
+    return ", ".join(f"`{reward}`" for reward in config.reward)
+
+
+def _example(config: RunConfig) -> str:
+    if config.validation_prompt:
+        return config.validation_prompt[0]
+    return "a fox, flat style, on a plain teal background"
+
+
+def _pictures(folder: RunFolder, steps: int) -> list[str]:
+    lines = []
+    picture = folder.samples(steps)
+    if picture.is_file():
+        place = picture.relative_to(folder.path).as_posix()
+        lines += [f"![base and tuned, from the same noise]({place})", ""]
+    lines += [f"![reward and held-out score]({folder.curves.name})", ""]
+    return lines
+
+
+def _figures(result: FinetuneResult | SavedRun) -> list[str]:
+    if not result.evaluations:
+        return []
+    names = [name for name in result.evaluations[0] if name != "step"]
+    return [
+        "## On held-out prompts",
+        "",
+        "| steps | " + " | ".join(names) + " |",
+        "| --- " * (len(names) + 1) + "|",
+        *(
+            f"| {row['step']} | "
+            + " | ".join(f"{row.get(name, float('nan')):.4g}" for name in names)
+            + " |"
+            for row in result.evaluations
+        ),
+        "",
+    ]

@@ -1,0 +1,103 @@
+"""What a run writes down while it trains: figures of each step, and pictures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from ...finetuning import AbstractCallback
+from ...pipeline import Pipeline, sample, Sampling
+from ..folder import append_line, captioned_grid, RunFolder, write_lines
+
+
+class MetricsFile(AbstractCallback):
+    """Writes a line for each step, and takes lines back that are to be made again."""
+
+    def __init__(self, folder: RunFolder, batch_size: int):
+        """**Arguments:**
+
+        - `folder`: Of the run.
+        - `batch_size`: Images of a step.
+        """
+        self.folder = folder
+        self.batch_size = batch_size
+        self._seconds = 0.0
+
+    def needs_pipeline(self) -> bool:
+        return False
+
+    def begin(self, num_train_steps: int) -> None:
+        del num_train_steps
+        self.resume([])
+
+    def resume(self, history: list[dict[str, Any]]) -> None:
+        self._seconds = 0.0
+        write_lines(self.folder.metrics, [self._row(row) for row in history])
+
+    def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
+        del pipeline
+        append_line(self.folder.metrics, self._row(row))
+
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        spent = row["seconds"] - self._seconds
+        self._seconds = row["seconds"]
+        rate = self.batch_size / spent if spent > 0 else None
+        return row | {"images_per_second": rate}
+
+
+class Samples(AbstractCallback):
+    """Draws the same prompts from the same noise every so many steps.
+
+    Base beside tuned, as `samples/step-N.png`; also before the first step.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        key: Array,
+        *,
+        every: int,
+    ):
+        """**Arguments:**
+
+        - `folder`: Of the run.
+        - `prompts`, `sampling`, `key`: What is drawn, and how.
+        - `every`: After so many steps.
+        """
+        self.folder = folder
+        self.prompts = list(prompts)
+        self.sampling = sampling
+        self.key = key
+        self.every = every
+        self._base: np.ndarray | None = None
+        self._last = 0
+
+    def draw(self, pipeline: Pipeline, step: int) -> None:
+        """Draws with a pipeline, as it is after a step.
+
+        **Arguments:**
+
+        - `pipeline`: The tuned one; the base is what is left without its adapter.
+        - `step`: How many steps were taken.
+        """
+        if self._base is None:
+            self._base = self._draw(pipeline.without_lora())
+        tuned = self._base if step == 0 else self._draw(pipeline)
+        rows = {"base": self._base, f"step {step}": tuned}
+        captioned_grid(self.folder.samples(step), rows, self.prompts)
+
+    def _draw(self, pipeline: Pipeline) -> np.ndarray:
+        images = sample(pipeline, self.prompts, self.sampling, key=self.key)
+        return np.asarray(jax.device_get(images))
+
+    def begin(self, num_train_steps: int) -> None:
+        self._last = num_train_steps
+
+    def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
+        step = row["step"] + 1
+        if pipeline is not None and (step % self.every == 0 or step == self._last):
+            self.draw(pipeline, step)

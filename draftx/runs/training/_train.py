@@ -1,0 +1,211 @@
+"""A whole run: from a configuration to a folder with an adapter in it."""
+
+import pathlib
+import platform
+import shlex
+import sys
+from importlib import metadata
+from typing import Any
+
+import jax
+
+from ..._checks import check_whole
+from ..._version import __version__
+from ...finetuning import (
+    finetune,
+    finetune_in_rounds,
+    FinetuneResult,
+    ProgressBar,
+)
+from ...io import save_lora
+from ...io.formats import write_json, write_text
+from .._busy import Busy
+from ..config import (
+    config_table,
+    differences,
+    keys,
+    make_checkpoints,
+    make_evaluation,
+    make_memory,
+    make_optimizer,
+    make_pipeline,
+    make_prompts,
+    make_rewards,
+    make_sampling,
+    make_stopping,
+    make_training_method,
+    parse_rewards,
+    read_config,
+    ROUND_METHODS,
+    RunConfig,
+    write_config,
+)
+from ..folder import curves, FolderLock, RunFolder, write_card, write_lines
+from ._callbacks import MetricsFile, Samples
+from ._push import check_push, push_if_asked
+from ._trackers import check_trackers, Tracker
+
+
+# A run may go on with others of these.
+_FREE = (
+    "output_dir",
+    "max_train_steps",
+    "num_validation_images",
+    "validation_prompt",
+    "validation_steps",
+    "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "checkpoints",
+)
+
+
+def train(config: RunConfig) -> FinetuneResult:
+    """Trains an adapter as a configuration says, and leaves it all in a folder.
+
+    A run that is there already goes on where it was saved.
+
+    **Arguments:**
+
+    - `config`: Of the run.
+
+    Raises a `ValueError` that names what is wrong before any long work, and a
+    `RunInUseError` if another process works in the folder.
+    """
+    if not config.output_dir.strip():
+        raise ValueError("`output_dir` must name a folder; got ''.")
+    # Keys are made of 32 bits.
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"`seed` must lie in [0, 2**32); got {config.seed}.")
+    batch_size = check_whole("train_batch_size", config.train_batch_size)
+    check_whole("max_train_steps", config.max_train_steps)
+    folder = RunFolder(pathlib.Path(config.output_dir))
+    # All that can be wrong without loading anything.
+    options: dict[str, Any] = dict(
+        sampling=make_sampling(config),
+        method=make_training_method(config),
+        memory=make_memory(config),
+        optimizer=make_optimizer(config),
+        stopping=make_stopping(config),
+        checkpoints=make_checkpoints(config, folder.checkpoints),
+    )
+    options["method"].check_batch(batch_size)
+    options["memory"].check(batch_size)
+    check_trackers(config.report_to)
+    check_push(config)
+    parse_rewards(config.reward, "reward")
+    parse_rewards(config.eval_reward, "eval_reward")
+    prompts, held_out = make_prompts(config)
+    with FolderLock(folder.path):
+        _check_unchanged(config, folder)
+        result = _train(config, folder, prompts, held_out, options)
+        push_if_asked(config, folder, result)
+        return result
+
+
+def _train(
+    config: RunConfig,
+    folder: RunFolder,
+    prompts: Any,
+    held_out: Any,
+    options: dict[str, Any],
+) -> FinetuneResult:
+    with Busy(f"loading {config.model}"):
+        reward, measured, weights = make_rewards(config)
+        pipeline = make_pipeline(config)
+    write_text(folder.config, write_config(config))
+    write_json(folder.versions, _versions())
+    drawn = list(config.validation_prompt)
+    drawn = drawn or held_out.prompts[: config.num_validation_images]
+    of_keys = keys(config)
+    samples = Samples(
+        folder,
+        drawn,
+        options["sampling"],
+        of_keys["drawing"],
+        every=config.validation_steps,
+    )
+    if not folder.samples(0).is_file():
+        with Busy(f"drawing {len(drawn)} images before training"):
+            samples.draw(pipeline, 0)
+    print("measuring, and compiling the training step ...", file=sys.stderr)
+    metrics = MetricsFile(folder, config.train_batch_size)
+    table = config_table(config)
+    names = dict.fromkeys(config.report_to)
+    # After the samples, which they look for.
+    trackers = [Tracker(name, folder, table) for name in names]
+    in_rounds = config.method.name in ROUND_METHODS
+    run = finetune_in_rounds if in_rounds else finetune
+    result = run(
+        pipeline,
+        reward,
+        prompts,
+        key=of_keys["training"],
+        num_train_steps=config.max_train_steps,
+        batch_size=config.train_batch_size,
+        evaluation=make_evaluation(config, held_out, measured, weights),
+        callbacks=(ProgressBar(), metrics, samples, *trackers),
+        **options,
+    )
+    _write_results(config, folder, result)
+    return result
+
+
+def _write_results(
+    config: RunConfig, folder: RunFolder, result: FinetuneResult
+) -> None:
+    write_lines(folder.evaluations, list(result.evaluations))
+    save_lora(result.pipeline, folder.lora)
+    write_json(folder.result, {"step": result.step, "stopped": result.stopped})
+    title = f"{config.method.name}, {' '.join(config.reward)}"
+    curves(folder.curves, result.history, result.evaluations, title=title)
+    write_card(config, folder, result)
+
+
+def _check_unchanged(config: RunConfig, folder: RunFolder) -> None:
+    # Without a checkpoint there is nothing to be gone on with.
+    has_checkpoint = folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir())
+    if not (folder.config.is_file() and has_checkpoint):
+        return
+    if config.checkpoints.allow_changes:
+        return
+    before, after = (
+        {k: v for k, v in config_table(c).items() if k not in _FREE}
+        for c in (read_config(folder.config), config)
+    )
+    changed = differences(before, after)
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise ValueError(
+            f"The run in {str(folder.path)!r} must be gone on with as it was begun; "
+            f"changed since:\n{lines}\nChange it back, choose another `output_dir`, or "
+            "say `--checkpoints.allow-changes`."
+        )
+
+
+def _versions() -> dict[str, Any]:
+    packages = ("jax", "jaxlib", "equinox", "optax", "numpy")
+    return {
+        "draftx": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        "devices": [str(device) for device in jax.devices()],
+        "command": shlex.join(["draftx", *sys.argv[1:]]),
+    }
+
+
+def summary(result: FinetuneResult) -> str:
+    """Says in a few lines what a run has come to.
+
+    **Arguments:**
+
+    - `result`: Of the run.
+    """
+    if not result.evaluations:
+        return ""
+    first, last = result.evaluations[0], result.evaluations[-1]
+    names = [n for n in last if n in first and n not in ("step", "train_reward")]
+    lines = [f"held-out figures, before and after {last['step']} steps:"]
+    lines += [f"  {n:>24}: {first[n]:10.4g} -> {last[n]:10.4g}" for n in names]
+    return "\n".join(lines)
