@@ -18,6 +18,7 @@ from .judges import (
 )
 from .pipeline import (
     check_dtype as check_dtype,
+    convert_lora_file as convert_lora_file,
     describe_lora as describe_lora,
     fetch_model as fetch_model,
     load as load,

@@ -44,4 +44,5 @@ def run(model, short_pipeline, tmp_path):
     (folder / "config.toml").write_text(write_config(config))
     adapted = random_lora(short_pipeline, 2, targets=("to_q", "to_v"))
     save_lora(adapted, folder / "lora.safetensors")
+    save_lora(adapted, folder / "lora_kohya.safetensors", format="kohya")
     return folder

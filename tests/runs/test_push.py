@@ -112,6 +112,7 @@ _NAMES = [
     "config.toml",
     "curves.png",
     "lora.safetensors",
+    "lora_kohya.safetensors",
     "samples/step-00000020.png",
     "versions.json",
 ]

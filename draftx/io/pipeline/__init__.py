@@ -13,8 +13,10 @@ from ._learned import (
     save_learned_inputs as save_learned_inputs,
 )
 from ._load import load as load
-from ._lora import load_lora as load_lora, save_lora as save_lora
+from ._lora import load_lora as load_lora
 from ._lora_about import describe_lora as describe_lora
 from ._lora_arithmetic import mix_lora_files as mix_lora_files
+from ._lora_convert import convert_lora_file as convert_lora_file
+from ._lora_save import save_lora as save_lora
 from ._save import save as save
 from ._tokenizer import load_tokenizer as load_tokenizer

@@ -9,61 +9,17 @@ import numpy as np
 from ..._checks import finite
 from ..._custom_types import RealLike
 from ...layers import AbstractAffine
-from ...lora import iter_lora, with_lora
+from ...lora import with_lora
 from ...models import iter_layers, map_layers, Parameter
 from ...pipeline import Pipeline
-from ..formats import first_five, ModelFileError, read_json, TensorFile, write_tensors
+from ..formats import first_five, ModelFileError, read_json, TensorFile
 from ._lora_keys import find_pairs, FindLayer, Pair
 from ._lora_names import LayerNames
+from ._lora_write import DIFFUSERS_NAME, PEFT_CONFIG, PEFT_NAME, PEFT_TEXT
 
 
-_DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
-_PEFT_NAME, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _MODELS = ("unet.", "text_encoder.")
-
-
-def save_lora(pipeline: Pipeline, path: str | os.PathLike) -> None:
-    r"""Writes the adapter alone, in the format of diffusers' training scripts.
-
-    `pipe.load_lora_weights(path)` of diffusers and [`draftx.load_lora`][] read it. The
-    factor $\alpha / r$ is multiplied into `lora_up`, since readers differ in where they
-    look for $\alpha$.
-
-    **Arguments:**
-
-    - `pipeline`: With an adapter.
-    - `path`: A name ending in `.safetensors`, or a folder, which gets a
-        `pytorch_lora_weights.safetensors`. A file there already is replaced.
-    """
-    path = pathlib.Path(path)
-    if path.suffix != ".safetensors":
-        if path.is_file():
-            raise ValueError(
-                "`path` must end in .safetensors or be a folder; got the file "
-                f"{str(path)!r}."
-            )
-        path = path / _DIFFUSERS_NAME
-    arrays: dict[str, np.ndarray] = {}
-    for name, layer in iter_lora(pipeline):
-        if not name.startswith(_MODELS):
-            raise ValueError(
-                "`pipeline` must have LoRA in the UNet and the text encoder only; "
-                f"{name!r} has it, which no format of LoRA files knows."
-            )
-        down, up = (np.asarray(x, np.float32) for x in (layer.lora_down, layer.lora_up))
-        if layer.lora_scale is not None:
-            up = up * np.asarray(layer.lora_scale, np.float32)
-        # Diffusers knows one word for a UNet and another for a text encoder.
-        word = "lora" if name.startswith("unet.") else "lora_linear_layer"
-        keys = (f"{name}.{word}.{side}.weight" for side in ("down", "up"))
-        for part in _parts(layer, keys, (down, up)):
-            arrays[part.key] = part.to_file()
-    if not arrays:
-        raise ValueError(
-            "`pipeline` must carry a LoRA adapter; it has none. Add one with "
-            "`draftx.add_lora`, or save the whole model with `draftx.save`."
-        )
-    write_tensors(path, arrays)
+_BASE = "base_model_name_or_path"  # In PEFT's config.
 
 
 def load_lora(
@@ -99,11 +55,19 @@ def load_lora(
     )
 
 
-def _parts(
+def factor_parameters(
     layer: AbstractAffine, keys: Iterable[str], factors: Iterable[Any]
 ) -> list[Parameter]:
-    """The two factors of a layer as files have them: the second is a 1x1 convolution
-    where the layer is a convolution."""
+    """Describes the two factors of a layer as files have them.
+
+    The second is a 1x1 convolution where the layer is a convolution.
+
+    **Arguments:**
+
+    - `layer`: With or without an adapter.
+    - `keys`: Of the two.
+    - `factors`: The two, or their shapes.
+    """
     layouts = (layer.layout, "plain" if layer.layout == "plain" else "pointwise")
     return [*map(Parameter, keys, factors, layouts)]
 
@@ -122,34 +86,76 @@ def open_lora(
 
     The file, and a pair of tensors for each layer.
     """
-    path = _find_file(pathlib.Path(path))
-    file = TensorFile(path)
-    config = path.parent / _PEFT_CONFIG
-    config = read_json(config) if config.is_file() else None
-    # PEFT reads it with its own name of a file only.
-    own, beside = (config, None) if path.name == _PEFT_NAME else (None, config)
+    file, own, beside = _open(path)
     pairs = find_pairs(file, find_layer, own, beside=beside)
     file.check_dtypes([key for pair in pairs.values() for key in pair[:2]])
     return file, pairs
 
 
-def _find_file(path: pathlib.Path) -> pathlib.Path:
+def lora_header(path: str | os.PathLike) -> dict[str, str]:
+    """Reads what the header of an adapter's file says, whatever its tensors are.
+
+    **Arguments:**
+
+    - `path`: As for `load_lora`.
+    """
+    return _open(path)[0].metadata
+
+
+def _open(
+    path: str | os.PathLike,
+) -> tuple[TensorFile, dict[str, Any] | None, dict[str, Any] | None]:
+    """The file or files, with the configs that are read with them and beside them."""
+    paths = _find_files(pathlib.Path(path))
+    file = TensorFile(*paths)
+    own, beside = _configs(paths)
+    said = own or {}
+    if base := said.get(_BASE) or said.get(f"unet.{_BASE}"):
+        file.metadata.setdefault(_BASE, str(base))
+    return file, own, beside
+
+
+def _configs(
+    paths: list[pathlib.Path],
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """What PEFT's configs beside the files say, and what one says that PEFT, which has
+    its own name for a file, would not read with this file."""
+    found = [path.parent / PEFT_CONFIG for path in paths]
+    configs = [read_json(path) if path.is_file() else None for path in found]
+    if len(configs) == 1:
+        config = configs[0]
+        return (config, None) if paths[0].name == PEFT_NAME else (None, config)
+    # As diffusers says it where one header speaks of several models.
+    marked = {
+        f"{model}{key}": value
+        for model, config in zip(_MODELS, configs, strict=True)
+        for key, value in (config or {}).items()
+    }
+    return marked, None
+
+
+def _find_files(path: pathlib.Path) -> list[pathlib.Path]:
+    """The file of an adapter, or PEFT's for the UNet and for the text encoder."""
     if path.is_file():
         if path.suffix != ".safetensors":
             raise ModelFileError(
                 f"`path` must be a .safetensors file; got {str(path)!r}. Pickles are "
                 "not read."
             )
-        return path
-    for name in (_DIFFUSERS_NAME, _PEFT_NAME):
-        if (path / name).is_file():
-            return path / name
+        return [path]
+    if (path / DIFFUSERS_NAME).is_file():
+        return [path / DIFFUSERS_NAME]
+    # As this package and as PEFT's own example lay them out.
+    unet = [f for f in (path / PEFT_NAME, path / "unet" / PEFT_NAME) if f.is_file()]
+    text = path / PEFT_TEXT / PEFT_NAME
+    if found := [*unet[:1], *([text] if text.is_file() else [])]:
+        return found
     got = "has neither" if path.is_dir() else "does not exist"
     others = sorted(p.name for p in path.glob("*.safetensors"))
     hint = f" Files that are there are passed by name: {others[:5]}." if others else ""
     raise ModelFileError(
-        f"`path` must be a .safetensors file, or a folder with {_DIFFUSERS_NAME} or "
-        f"{_PEFT_NAME}; {str(path)!r} {got}.{hint}"
+        f"`path` must be a .safetensors file, or a folder with {DIFFUSERS_NAME} or "
+        f"{PEFT_NAME}; {str(path)!r} {got}.{hint}"
     )
 
 
@@ -157,7 +163,7 @@ def _factors(file: TensorFile, pair: Pair, layer: AbstractAffine) -> list[Parame
     """What the two tensors of a pair must be, if their rank is that of the first."""
     rank = (file.shapes[pair.down][:1] or (0,))[0]
     empty = (jax.ShapeDtypeStruct(s, np.float32) for s in layer.factor_shapes(rank))
-    return _parts(layer, (pair.down, pair.up), empty)
+    return factor_parameters(layer, (pair.down, pair.up), empty)
 
 
 def _check_shapes(

@@ -24,15 +24,30 @@ _FORMATS: Final = (
     (r"\.lora_[AB](\.[^.]+)?\.weight", "PEFT"),
     (r"\.lora_(down|up)\.weight", "kohya's scripts"),
 )
-# Fields of headers that name the base model: of kohya's scripts, of ModelSpec, of PEFT.
+# Fields of headers that name the base model: this package's own, of kohya's scripts, of
+# ModelSpec, of PEFT.
 BASE_MODEL_FIELDS: Final = (
+    "base_model",
     "ss_base_model_version",
     "ss_sd_model_name",
     "modelspec.architecture",
     "base_model_name_or_path",
 )
 # By the width of what cross-attention looks at, which no two families share.
-_FAMILIES: Final = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+SDXL_WIDTH: Final = 2048
+_FAMILIES: Final = {
+    768: "Stable Diffusion 1.x",
+    1024: "Stable Diffusion 2.x",
+    SDXL_WIDTH: "SDXL, which draftx does not support",
+}
+# What a run writes of itself, and where other programs have it.
+_NOTES: Final = {
+    "reward": ("reward",),
+    "method": ("method",),
+    "trigger_words": ("trigger_words", "modelspec.trigger_phrase"),
+    "license": ("license", "modelspec.license"),
+    "draftx_version": ("draftx_version",),
+}
 
 
 def describe_lora(path: str | os.PathLike) -> dict[str, Any]:
@@ -53,6 +68,8 @@ def describe_lora(path: str | os.PathLike) -> dict[str, Any]:
     - `parameters`: Numbers in all factors.
     - `made_for`: What is known of the base model, from the header or by the width of
         its cross-attention.
+    - `notes`: What the header says of the training, as far as it says it: `reward`,
+        `method`, `trigger_words`, `license`, `draftx_version`.
 
     Adapters that are no plain LoRA are a [`draftx.io.ModelFileError`][].
     """
@@ -71,7 +88,8 @@ def describe_lora(path: str | os.PathLike) -> dict[str, Any]:
         "layers": _counted(map(_group, pairs)),
         "parameters": sum(int(np.prod(file.shapes[key])) for key in factors),
         "dtypes": _counted(file.dtypes[key] for key in factors),
-        "made_for": [*_said(file), *_family(file, pairs)],
+        "made_for": [*dict.fromkeys(_said(file)), *_family(file, pairs)],
+        "notes": dict(_notes(file.metadata)),
     }
 
 
@@ -105,18 +123,32 @@ def _said(file: TensorFile) -> Iterator[str]:
             yield str(value)
 
 
+def _notes(header: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, fields in _NOTES.items():
+        if text := next(filter(None, map(header.get, fields)), None):
+            yield name, text
+
+
 def _family(file: TensorFile, pairs: Mapping[str, Pair]) -> Iterator[str]:
     """What the width of the text's features, in its cross-attention, tells."""
     if any(name.startswith("text_encoder_2.") for name in pairs):
-        yield "SDXL, which draftx does not support"
+        yield _FAMILIES[SDXL_WIDTH]
         return
-    widths = {
+    for width in sorted(text_widths(file, pairs)):
+        family = _FAMILIES.get(width)
+        yield f"cross-attention of width {width}" + (f": {family}" if family else "")
+
+
+def text_widths(file: TensorFile, pairs: Mapping[str, Pair]) -> set[int]:
+    """Finds how many features of the text cross-attention looks at.
+
+    **Arguments:**
+
+    - `file`: Of the adapter.
+    - `pairs`: By layer.
+    """
+    return {
         file.shapes[pair.down][1]
         for name, pair in pairs.items()
-        if re.search(r"attn2[._]to_[kv]$", name)
+        if re.search(r"attn2[._]to_[kv]$", name) and len(file.shapes[pair.down]) > 1
     }
-    for width in sorted(widths):
-        family = _FAMILIES.get(width)
-        if width == 2048:
-            family = "SDXL, which draftx does not support"
-        yield f"cross-attention of width {width}" + (f": {family}" if family else "")

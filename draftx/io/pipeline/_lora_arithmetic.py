@@ -49,7 +49,7 @@ def mix_lora_files(
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for (file, pairs), weight in zip(opened, numbers, strict=True):
         for layer, pair in pairs.items():
-            parts.setdefault(layer, []).append(_factors(file, layer, pair, weight))
+            parts.setdefault(layer, []).append(read_factors(file, layer, pair, weight))
     arrays = {}
     is_sdxl = any(layer.startswith("text_encoder_2.") for layer in parts)
     for layer, factors in parts.items():
@@ -78,9 +78,18 @@ def _style(opened: Sequence[tuple[TensorFile, Mapping[str, Pair]]]) -> str:
     return styles.pop() if styles else "diffusers"
 
 
-def _factors(
-    file: TensorFile, layer: str, pair: Pair, weight: float
+def read_factors(
+    file: TensorFile, layer: str, pair: Pair, weight: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
+    r"""Reads both factors of a layer as they are stored, in float32.
+
+    **Arguments:**
+
+    - `file`: Of the adapter.
+    - `layer`: For error texts.
+    - `pair`: Where they are. Its $\alpha / r$ is multiplied into the second.
+    - `weight`: Multiplied in, too.
+    """
     down, up = (file.read(key, np.float32) for key in (pair.down, pair.up))
     fits = down.ndim in (2, 4) and up.ndim in (2, 4) and 0 not in down.shape
     if not fits or up.shape[1] != down.shape[0] or up.shape[2:] not in ((), (1, 1)):

@@ -16,6 +16,11 @@ _HEARSAY = re.compile(
 )
 
 
+def is_hearsay(name: str) -> bool:
+    """Whether a field `name` of a header looks like one of an alpha."""
+    return _HEARSAY.fullmatch(name) is not None
+
+
 class Alpha(NamedTuple):
     """Holds what is said of one layer: its rank, and its alpha or `None`."""
 

@@ -7,6 +7,13 @@ _WRAPPED = re.compile(r"^((?:unet|text_encoder(?:_2)?)\.)?base_model\.model\.")
 _TEXT = re.compile(
     r"text_encoder(_2)?\.|lora_te1?_|lora_te(2)_|(?=text_model\.|encoder\.layers\.)"
 )
+# What names are made of between dots. The longer is meant where both may be.
+_UNET_WORDS = (
+    r"(?:down|up|transformer)_blocks|mid_block|time_embedding|linear_[12]|time_emb_proj"
+    r"|conv_(?:in|out|shortcut)|proj_(?:in|out)|to_(?:q|k|v|out)|attentions|resnets"
+    r"|(?:down|up)samplers|attn[12]|ff|net|proj|conv[12]?|\d+"
+)
+_TEXT_WORDS = r"text_model|encoder|layers|self_attn|(?:q|k|v|out)_proj|mlp|fc[12]|\d+"
 _UNET = re.compile(r"unet\.|lora_unet_|(?:model\.)?diffusion_model\.")
 
 
@@ -53,3 +60,25 @@ def spelling(layer: str) -> str:
         return "kohya"
     is_original = re.match(r"(input_blocks|output_blocks|middle_block|out)\.", bare)
     return "original" if is_original else "diffusers"
+
+
+def published_name(layer: str) -> str | None:
+    """Finds the name of a layer as diffusers has it, without any model.
+
+    **Arguments:**
+
+    - `layer`: From `SpelledNames`.
+
+    **Returns:**
+
+    `None` if only a model can tell: where blocks are numbered as in the original code,
+    and where a text encoder's name has nothing in front.
+    """
+    model, bare = layer.split(".", 1)
+    words = {"unet": _UNET_WORDS, "text_encoder": _TEXT_WORDS}.get(model)
+    flat = bare.replace(".", "_")
+    if words is None or not re.fullmatch(rf"(?:(?:{words})(?:_(?!$)|$))+", flat):
+        return None
+    name = ".".join(re.findall(rf"(?:{words})(?=_|$)", flat))
+    # One that has dots has them where they belong, or it is of another kind.
+    return f"{model}.{name}" if bare in (flat, name) else None

@@ -100,7 +100,7 @@ _COMMANDS: Final[dict[str, Command]] = {
     ),
     "lora": Command(
         lora_command,
-        "tells of adapters' files; scales, mixes and merges them",
+        "tells of adapters' files; converts, scales, mixes and merges them",
         LORA_COMMANDS,
     ),
     "fetch": Command(

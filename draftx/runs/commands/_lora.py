@@ -1,16 +1,15 @@
-"""`draftx lora`: what is in files of adapters, and arithmetic with them."""
+"""`draftx lora`: the table of its subcommands, and arithmetic with adapters."""
 
 import dataclasses
 import math
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import tyro
 
 from ...io import (
-    describe_lora,
     load,
     load_lora,
     mix_lora_files,
@@ -19,6 +18,8 @@ from ...io import (
 )
 from ...lora import merge_lora, mix_lora
 from .._busy import Busy
+from ._lora_convert import convert, LoraConvertOptions
+from ._lora_info import info, LoraInfoOptions
 from ._options import parse
 
 
@@ -27,16 +28,6 @@ _MODEL_HELP = (
     "'tiny', a folder or the hub's name of the model: only needed for files that name "
     "their layers in different ways."
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoraInfoOptions:
-    """Prints what a file of an adapter is; the model it belongs to is not needed."""
-
-    file: Annotated[
-        tyro.conf.Positional[str],
-        _arg(metavar="FILE", help="A .safetensors file, or its folder."),
-    ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,41 +108,12 @@ def lora_command(arguments: Sequence[str]) -> int:
 
 
 def _usage() -> str:
+    width = max(map(len, LORA_COMMANDS))
     lines = [
-        f"  {name:<6} {(options.__doc__ or '').splitlines()[0]}"
+        f"  {name:<{width}} {(options.__doc__ or '').splitlines()[0]}"
         for name, options in LORA_COMMANDS.items()
     ]
     return "\n".join(["usage: draftx lora COMMAND [--help]", "", *lines, ""])
-
-
-def _info(options: LoraInfoOptions) -> None:
-    about = describe_lora(options.file)
-    dtypes = "/".join(about["dtypes"])
-    rows = {
-        "file": about["file"],
-        "format": ", ".join(about["formats"]),
-        "made for": "; ".join(about["made_for"]) or "not said",
-        "rank": _counts(about["ranks"]),
-        "alpha": _counts(about["alphas"]),
-        "scale": f"{_counts(about['scales'])} (alpha / rank)",
-        "layers": _counts(about["layers"], "{value} {count}"),
-        "parameters": f"{about['parameters']:,}, {dtypes}",
-    }
-    print("\n".join(f"{name:>10}  {text}" for name, text in rows.items()))
-
-
-def _counts(found: Mapping[Any, int], each: str = "{value} on {count} layers") -> str:
-    """One value alone, or how often there is each."""
-    texts = {
-        value: f"{value:g}" if isinstance(value, float) else str(value)
-        for value in found
-    }
-    texts |= {None: "not said"} if None in found else {}
-    if len(found) == 1 and each != "{value} {count}":
-        return next(iter(texts.values()))
-    return ", ".join(
-        each.format(value=texts[value], count=count) for value, count in found.items()
-    )
 
 
 def _scale(options: LoraScaleOptions) -> None:
@@ -190,12 +152,14 @@ def _mix(
         raise ValueError(f"`output` must end in .safetensors; got {output!r}.")
     _check_there(files)
     if model is None:
-        mix_lora_files(files, weights, output)
+        with Busy(f"writing {output}"):
+            mix_lora_files(files, weights, output)
     else:
         with Busy(f"loading {model}"):
             pipeline = load(model)
-        mixed = mix_lora([load_lora(pipeline, file) for file in files], weights)
-        save_lora(mixed, output)
+        with Busy(f"writing {output}"):
+            mixed = mix_lora([load_lora(pipeline, file) for file in files], weights)
+            save_lora(mixed, output)
     print(f"the adapter is in {output}")
 
 
@@ -219,19 +183,22 @@ def _merge(options: LoraMergeOptions) -> None:
     _check_there([options.file])
     with Busy(f"loading {options.model}"):
         pipeline = load(options.model, dtype=options.dtype, variant=options.variant)
-    pipeline = load_lora(pipeline, options.file, scale=options.lora_scale)
-    save(merge_lora(pipeline), output)
+    with Busy(f"merging, and writing {options.output}"):
+        pipeline = load_lora(pipeline, options.file, scale=options.lora_scale)
+        save(merge_lora(pipeline), output)
     print(f"the model is in {output}")
 
 
 LORA_COMMANDS: Final[dict[str, type]] = {
     "info": LoraInfoOptions,
+    "convert": LoraConvertOptions,
     "scale": LoraScaleOptions,
     "mix": LoraMixOptions,
     "merge": LoraMergeOptions,
 }
 _ACTIONS: Final[dict[str, Any]] = {
-    "info": _info,
+    "info": info,
+    "convert": convert,
     "scale": _scale,
     "mix": _mix_files,
     "merge": _merge,

@@ -1,6 +1,10 @@
 """What a run leaves behind, and who may work on it."""
 
-from ._card import licence as licence, write_card as write_card
+from ._card import (
+    adapter_metadata as adapter_metadata,
+    licence as licence,
+    write_card as write_card,
+)
 from ._folder import (
     append_line as append_line,
     open_run as open_run,

@@ -70,6 +70,7 @@ def card(
             "In diffusers: `pipe.load_lora_weights(folder, "
             f"weight_name={folder.lora.name!r})`.",
             "",
+            *_other_programs(folder),
             "## Made by",
             "",
             "```",
@@ -87,6 +88,21 @@ def card(
             "",
         ]
     )
+
+
+def adapter_metadata(config: RunConfig) -> dict[str, str]:
+    """Says what the header of an adapter's file does of the run it is from.
+
+    **Arguments:**
+
+    - `config`: Of the run.
+    """
+    return {
+        "base_model": config.model,
+        "license": licence(config.model),
+        "method": config.method.name,
+        "reward": " ".join(config.reward),
+    }
 
 
 def licence(model: str) -> str:
@@ -118,6 +134,14 @@ def _pictures(folder: RunFolder, steps: int) -> list[str]:
         lines += [f"![base and tuned, from the same noise]({place})", ""]
     lines += [f"![reward and held-out score]({folder.curves.name})", ""]
     return lines
+
+
+def _other_programs(folder: RunFolder) -> list[str]:
+    # Runs of earlier versions have none.
+    if not folder.lora_kohya.is_file():
+        return []
+    line = f"In A1111 and ComfyUI: `{folder.lora_kohya.name}`, the same adapter."
+    return [line, ""]
 
 
 def _figures(result: FinetuneResult | SavedRun) -> list[str]:

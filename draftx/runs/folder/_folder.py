@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "lora.safetensors"
 
     @property
+    def lora_kohya(self) -> pathlib.Path:
+        """The same for A1111 and ComfyUI, `lora_kohya.safetensors`."""
+        return self.path / "lora_kohya.safetensors"
+
+    @property
     def card(self) -> pathlib.Path:
         """What tells people about the adapter, `README.md`."""
         return self.path / "README.md"

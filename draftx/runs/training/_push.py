@@ -30,8 +30,8 @@ def push(
 ) -> str:
     """Uploads a run to the Hugging Face Hub, as one commit.
 
-    The adapter, the model card, the configuration, the versions, the curves, and the
-    last picture of samples; a repository that is not there is made.
+    The adapter in both formats, the model card, the configuration, the versions, the
+    curves, and the last picture of samples; a repository that is not there is made.
 
     **Arguments:**
 
@@ -81,7 +81,8 @@ def push(
 def _files(run: RunFolder) -> list[str]:
     """What is uploaded, relative to the folder."""
     pictures = sorted(run.samples(0).parent.glob("step-*.png"))
-    paths = [run.lora, run.card, run.config, run.versions, run.curves, *pictures[-1:]]
+    paths = [run.lora, run.lora_kohya, run.card, run.config, run.versions, run.curves]
+    paths += pictures[-1:]
     return [p.relative_to(run.path).as_posix() for p in paths if p.is_file()]
 
 

@@ -40,7 +40,14 @@ from ..config import (
     RunConfig,
     write_config,
 )
-from ..folder import curves, FolderLock, RunFolder, write_card, write_lines
+from ..folder import (
+    adapter_metadata,
+    curves,
+    FolderLock,
+    RunFolder,
+    write_card,
+    write_lines,
+)
 from ._callbacks import MetricsFile, Samples
 from ._push import check_push, push_if_asked
 from ._trackers import check_trackers, Tracker
@@ -156,7 +163,9 @@ def _write_results(
     config: RunConfig, folder: RunFolder, result: FinetuneResult
 ) -> None:
     write_lines(folder.evaluations, list(result.evaluations))
-    save_lora(result.pipeline, folder.lora)
+    about = adapter_metadata(config)
+    save_lora(result.pipeline, folder.lora, metadata=about)
+    save_lora(result.pipeline, folder.lora_kohya, format="kohya", metadata=about)
     write_json(folder.result, {"step": result.step, "stopped": result.stopped})
     title = f"{config.method.name}, {' '.join(config.reward)}"
     curves(folder.curves, result.history, result.evaluations, title=title)
