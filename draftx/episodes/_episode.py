@@ -23,7 +23,7 @@ from ..diffusion import (
 from ..kernels import at_least_float32
 from ..layers import checkpoint_if
 from ..pipeline import Batch, Pipeline
-from ..rewards import AbstractReward
+from ..rewards import AbstractReward, Scores
 from ._memory import Memory
 
 
@@ -69,14 +69,14 @@ class Episode(eqx.Module):
         """Runs the chain to before step `stop`, a number or a traced one, frozen."""
         return run_frozen(self.chain, self.chain.begin(self.noise), 0, stop)
 
-    def score(self, state: State) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    def score(self, state: State) -> tuple[Float[Array, ""], Scores]:
         """Decodes and rewards clean latents, those of a `state`.
 
         Gives what to ascend, the mean reward less what the state was charged on the
-        way, and the rewards.
+        way, and the rewards with what they are made of: `total` is their array.
         """
-        rewards = self.rewards(state.latents)
-        return self.objective(rewards, state.charge), rewards
+        scores = self.scores(state.latents)
+        return self.objective(scores.total, state.charge), scores
 
     def objective(
         self, scores: Float[Array, " batch"], charge: Charge | None
@@ -92,7 +92,15 @@ class Episode(eqx.Module):
         return mean if charge is None else mean - charge.mean()
 
     def rewards(self, latents: Latents) -> Float[Array, " batch"]:
-        """Decodes and rewards clean latents, one score an image.
+        """Decodes and rewards clean latents, one score an image: see `scores`."""
+        return self.scores(latents).total
+
+    def rewards_alone(self, latents: Latents) -> Float[Array, " batch"]:
+        """Does as `rewards`, but asks the reward for no gradient."""
+        return self.scores_alone(latents).total
+
+    def scores(self, latents: Latents) -> Scores:
+        """Decodes and rewards clean latents, and says what the rewards are made of.
 
         With `images_at_once`, a few after the other, and the gradient of their rewards
         at once: no more than these few are ever in memory. Each image must then be
@@ -100,41 +108,43 @@ class Episode(eqx.Module):
         """
         size = self.memory.images_at_once
         if size is None or size == latents.shape[0]:
-            return self._rewards(latents, self.features)
+            return self._scores(latents, self.features)
         # Neighbors go to different groups: a batch that is split over as many devices
         # as there are images in a group then keeps all of them busy.
         split = lambda x: x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
         join = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
         def total(latents, features):
-            rewards = self._rewards(latents, features)
-            return jnp.sum(rewards), rewards
+            scores = self._scores(latents, features)
+            return jnp.sum(scores.total), scores
 
         def body(_, group):
             return None, jax.grad(total, has_aux=True)(*group)
 
         groups = jax.tree.map(split, (lax.stop_gradient(latents), self.features))
-        _, (gradient, rewards) = lax.scan(body, None, groups)
-        return attach_gradient(join(rewards), latents, join(gradient))
+        _, groups = lax.scan(body, None, groups)
+        gradient, scores = jax.tree.map(join, groups)
+        rewards = attach_gradient(scores.total, latents, gradient)
+        return Scores(rewards, scores.components)
 
-    def rewards_alone(self, latents: Latents) -> Float[Array, " batch"]:
-        """Does as `rewards`, but asks the reward for no gradient."""
+    def scores_alone(self, latents: Latents) -> Scores:
+        """Does as `scores`, but asks the reward for no gradient."""
         size = self.memory.images_at_once
         if size is None or size == latents.shape[0]:
-            return lax.stop_gradient(self._rewards(latents, self.features))
+            return lax.stop_gradient(self._scores(latents, self.features))
         split = lambda x: x.reshape(-1, size, *x.shape[1:])
         groups = jax.tree.map(split, (latents, self.features))
-        rewards = lax.map(lambda group: self._rewards(*group), groups)
-        return lax.stop_gradient(rewards.reshape(-1))
+        scores = lax.map(lambda group: self._scores(*group), groups)
+        return lax.stop_gradient(jax.tree.map(jnp.ravel, scores))
 
-    def _rewards(self, latents: Latents, features: Any) -> Float[Array, " batch"]:
+    def _scores(self, latents: Latents, features: Any) -> Scores:
         remat = self.memory.remat
         images = self.decoder(latents, remat=remat)
         with jax.named_scope("draftx.reward"):
             # Judges may be in float16 too.
             call = checkpoint_if(remat.scoring, scaled_call)
-            rewards = call(self.reward, images, features)
-        return rewards.astype(at_least_float32(rewards.dtype))
+            scores = call(self.reward.judge, images, features)
+        return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), scores)
 
 
 def make_episode(

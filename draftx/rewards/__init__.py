@@ -1,12 +1,11 @@
 from ..judges import AestheticHead as AestheticHead
-from ._combine import (
+from ._change import (
     Clipped as Clipped,
     Negated as Negated,
     Normalized as Normalized,
-    PerPrompt as PerPrompt,
     Thresholded as Thresholded,
-    WeightedSum as WeightedSum,
 )
+from ._combine import PerPrompt as PerPrompt, WeightedSum as WeightedSum
 from ._rotation import RotationAntiCorrelation as RotationAntiCorrelation
 from .contract import (
     AbstractRandomReward as AbstractRandomReward,
@@ -20,6 +19,7 @@ from .contract import (
     probe_host_rewards as probe_host_rewards,
     Reward as Reward,
     RewardError as RewardError,
+    Scores as Scores,
     with_key as with_key,
 )
 from .jpeg import (

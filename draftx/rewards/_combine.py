@@ -1,4 +1,4 @@
-"""Rewards made of rewards."""
+"""Rewards made of several: their sum, or one for each prompt."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._autodiff import stop_gradient
 from .._checks import finite, is_traced
-from .._custom_types import Images, Real, RealLike
+from .._custom_types import Images, RealLike
 from .._table import Rows, Table
-from .contract import AbstractReward, as_reward, Reward
+from .contract import AbstractReward, as_reward, Reward, Scores
 
 
 class WeightedSum(AbstractReward):
@@ -25,8 +26,14 @@ class WeightedSum(AbstractReward):
 
     weights: Float[Array, " terms"]
     rewards: tuple[AbstractReward, ...]
+    names: tuple[str, ...] | None = eqx.field(static=True)
 
-    def __init__(self, rewards: Sequence[Reward], weights: Sequence[RealLike]):
+    def __init__(
+        self,
+        rewards: Sequence[Reward],
+        weights: Sequence[RealLike],
+        names: Sequence[str] | None = None,
+    ):
         _check_rewards(rewards)
         if len(weights) != len(rewards):
             raise ValueError(
@@ -35,154 +42,36 @@ class WeightedSum(AbstractReward):
             )
         self.weights = jnp.asarray([_weight(weight) for weight in weights], jnp.float32)
         self.rewards = tuple(as_reward(reward) for reward in rewards)
+        self.names = None if names is None else _names(names, len(rewards))
 
     __init__.__doc__ = """**Arguments:**
 
     - `rewards`: At least one: rewards, or functions of images, or of images and rows.
     - `weights`: One for each. They are an array of the reward, so that one program
         serves for all weights.
+    - `names`: One for each, to be told apart by in the history of a training, as
+        `reward/name`. What is within a reward of this name is `name/inner`. `None`:
+        there are only the names of sums within.
     """
 
     def prepare(self, rows: Rows) -> Any:
         return _prepare_all(self.rewards, rows)
 
     def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
-        scores = _score_all(self.rewards, images, features, "WeightedSum")
-        return jnp.sum(self.weights[:, None] * scores, axis=0)
+        return self.judge(images, features).total
 
-
-class Negated(AbstractReward):
-    """Turns a reward around, $-r$: what was to be sought is avoided."""
-
-    reward: AbstractReward
-
-    def __init__(self, reward: Reward):
-        self.reward = as_reward(reward)
-
-    __init__.__doc__ = """**Arguments:**
-
-    - `reward`: $r$, a reward or a function of images, or of images and rows.
-    """
-
-    def prepare(self, rows: Rows) -> Any:
-        return self.reward.prepare(rows)
-
-    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
-        return -self.reward(images, features)
-
-
-class Normalized(AbstractReward):
-    r"""Brings a reward to another scale, $(r - \mu) / \sigma$.
-
-    The numbers are those measured on images of the model as it was.
-    """
-
-    reward: AbstractReward
-    mean: Real = eqx.field(static=True)
-    std: Real = eqx.field(static=True)
-
-    def __init__(self, reward: Reward, *, mean: RealLike = 0.0, std: RealLike = 1.0):
-        std = finite("std", std)
-        if not std > 0:
-            raise ValueError(
-                f"`std` must be positive; got {std}. `Negated` turns a reward around."
-            )
-        self.reward = as_reward(reward)
-        self.mean = finite("mean", mean)
-        self.std = std
-
-    __init__.__doc__ = r"""**Arguments:**
-
-    - `reward`: $r$, a reward or a function of images, or of images and rows.
-    - `mean`, `std`: $\mu$ and $\sigma$, the latter positive.
-    """
-
-    def prepare(self, rows: Rows) -> Any:
-        return self.reward.prepare(rows)
-
-    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
-        return (self.reward(images, features) - self.mean) / self.std
-
-
-class Clipped(AbstractReward):
-    """Keeps a reward within bounds; beyond them there is no gradient."""
-
-    reward: AbstractReward
-    minimum: Real | None = eqx.field(static=True)
-    maximum: Real | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        reward: Reward,
-        *,
-        minimum: RealLike | None = None,
-        maximum: RealLike | None = None,
-    ):
-        minimum = None if minimum is None else finite("minimum", minimum)
-        maximum = None if maximum is None else finite("maximum", maximum)
-        if minimum is None and maximum is None:
-            raise ValueError("`minimum` or `maximum` must be a number; got neither.")
-        if minimum is not None and maximum is not None and not minimum < maximum:
-            raise ValueError(
-                "`minimum` must be less than `maximum`; got "
-                f"minimum={minimum}, maximum={maximum}."
-            )
-        self.reward = as_reward(reward)
-        self.minimum = minimum
-        self.maximum = maximum
-
-    __init__.__doc__ = """**Arguments:**
-
-    - `reward`: A reward or a function of images, or of images and rows.
-    - `minimum`, `maximum`: The bounds, of which one may be `None`. Below a minimum
-        nothing pulls an image up again.
-    """
-
-    def prepare(self, rows: Rows) -> Any:
-        return self.reward.prepare(rows)
-
-    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
-        return jnp.clip(self.reward(images, features), self.minimum, self.maximum)
-
-
-class Thresholded(AbstractReward):
-    r"""Scores what a reward lacks to a threshold $c$: $-\max(c - r, 0)$.
-
-    An image that is good enough is left alone, which keeps a reward from being pursued
-    for its own sake.
-
-    ??? cite
-
-        As a loss, $\mathrm{relu}(c - r)$: ReFL, in
-        [ImageReward](https://arxiv.org/abs/2304.05977), section 3.
-    """
-
-    reward: AbstractReward
-    threshold: Real = eqx.field(static=True)
-
-    def __init__(self, reward: Reward, threshold: RealLike):
-        self.reward = as_reward(reward)
-        self.threshold = finite("threshold", threshold)
-
-    __init__.__doc__ = """**Arguments:**
-
-    - `reward`: $r$, a reward or a function of images, or of images and rows.
-    - `threshold`: $c$, in units of the reward. Above it the score is zero.
-    """
-
-    def prepare(self, rows: Rows) -> Any:
-        return self.reward.prepare(rows)
-
-    def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
-        score = self.reward(images, features)
-        is_below = score < self.threshold
-        return jnp.where(is_below, score - self.threshold, jnp.zeros_like(score))
+    def judge(self, images: Images, features: Any = None) -> Scores:
+        found = _judge_all(self.rewards, images, features, "WeightedSum")
+        scores = jnp.stack([term.total for term in found])
+        total = jnp.sum(self.weights[:, None] * scores, axis=0)
+        return Scores(total, stop_gradient(_components(found, self.names)))
 
 
 class PerPrompt(AbstractReward):
     """Scores each image by one of several rewards, chosen by its prompt.
 
-    Every reward is computed for every image, and all but one of them thrown away.
+    Every reward is computed for every image, and all but one of them thrown away. It
+    has no components: most images would have none of them.
     """
 
     rewards: tuple[AbstractReward, ...]
@@ -209,7 +98,8 @@ class PerPrompt(AbstractReward):
         if features is None:
             raise ValueError(_missing("PerPrompt"))
         indices, of_rewards = features
-        scores = _score_all(self.rewards, images, of_rewards, "PerPrompt")
+        found = _judge_all(self.rewards, images, of_rewards, "PerPrompt")
+        scores = jnp.stack([one.total for one in found])
         return jnp.take_along_axis(scores, indices[None], axis=0)[0]
 
     def _choose(self, prompt: str) -> int:
@@ -243,14 +133,49 @@ def _prepare_all(rewards: tuple[AbstractReward, ...], rows: Rows) -> Any:
     return None if all(p is None for p in prepared) else prepared
 
 
-def _score_all(
+def _judge_all(
     rewards: tuple[AbstractReward, ...], images: Images, features: Any, name: str
-) -> Float[Array, "terms batch"]:
+) -> list[Scores]:
     if features is None:
         features = (None,) * len(rewards)
     if not isinstance(features, tuple) or len(features) != len(rewards):
         raise ValueError(_missing(name))
-    return jnp.stack([r(images, f) for r, f in zip(rewards, features, strict=True)])
+    return [r.judge(images, f) for r, f in zip(rewards, features, strict=True)]
+
+
+def _components(
+    found: Sequence[Scores], names: tuple[str, ...] | None
+) -> dict[str, Array]:
+    """The scores of named rewards, and of what is named within any of them."""
+    parts: list[tuple[str, Array]] = []
+    for i, scores in enumerate(found):
+        prefix = ""
+        if names is not None:
+            parts.append((names[i], scores.total))
+            prefix = f"{names[i]}/"
+        parts += [(f"{prefix}{name}", x) for name, x in scores.components.items()]
+    _check_different([name for name, _ in parts])
+    return dict(parts)
+
+
+def _names(names: Sequence[str], count: int) -> tuple[str, ...]:
+    wrong = [n for n in names if not isinstance(n, str) or not n]
+    if isinstance(names, str) or len(names) != count or wrong:
+        raise ValueError(
+            "`names` must be None or one word for each reward; got "
+            f"{names!r} for {count} rewards."
+        )
+    _check_different(names)
+    return tuple(names)
+
+
+def _check_different(names: Sequence[str]) -> None:
+    twice = [name for name in names if list(names).count(name) > 1]
+    if twice:
+        raise ValueError(
+            "`names` must be different in a WeightedSum and in those within it; got "
+            f"{twice[0]!r} more than once."
+        )
 
 
 def _missing(name: str) -> str:

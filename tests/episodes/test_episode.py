@@ -32,7 +32,7 @@ def test_the_objective_is_the_mean_reward_less_the_charge():
     np.testing.assert_allclose(rewards, expected, rtol=1e-5)
     # Of what no prediction was charged, nothing is taken off.
     nothing = Charge.nothing(state.latents)
-    assert episode.objective(rewards, nothing) == jnp.mean(rewards)
+    assert episode.objective(rewards.total, nothing) == jnp.mean(rewards)
 
 
 def test_a_frozen_chain_stops_where_it_is_told():

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._checks import finite, plain, positive
 from ..._custom_types import Real
 from ...episodes import Budget, count, Episode
+from ...rewards import Scores
 from ._interface import AbstractGradientEstimator, check_steps, TrainedSteps
 
 
@@ -100,7 +101,7 @@ class AlignProp(AbstractGradientEstimator):
 
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    ) -> tuple[Float[Array, ""], Scores]:
         chain, total = episode.chain, len(episode.chain)
         first = total - self.draw(total, key)
         # A start that is drawn makes as many steps as it says, so a scan will not do.

@@ -17,6 +17,7 @@ from ..._checks import check_whole, is_whole, plain
 from ..._custom_types import Latents
 from ...diffusion import Chain, State
 from ...episodes import Budget, count, Episode
+from ...rewards import Scores
 from ._interface import AbstractGradientEstimator, TrainedSteps
 
 
@@ -77,7 +78,7 @@ class DRaFT(AbstractGradientEstimator):
 
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    ) -> tuple[Float[Array, ""], Scores]:
         del key
         return episode.score(episode.run(self.truncation_steps))
 
@@ -134,9 +135,9 @@ class DRaFTLV(AbstractGradientEstimator):
 
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    ) -> tuple[Float[Array, ""], Scores]:
         state = episode.run(1 if self.include_original else 0)
-        total, rewards = episode.score(state)
+        total, scores = episode.score(state)
         if not self.include_original:
             total = jnp.zeros(())
 
@@ -153,7 +154,7 @@ class DRaFTLV(AbstractGradientEstimator):
         total = total + jnp.sum(totals)
         if self.reduction == "mean":
             total = total / (self.num_samples + self.include_original)
-        return total, rewards
+        return total, scores
 
 
 def check_draws(num_samples: int, include_original: bool, reduction: str) -> None:

@@ -9,6 +9,7 @@ from ..._checks import plain
 from ...diffusion import Chain, record, State
 from ...episodes import Budget, count, Episode
 from ...layers import checkpoint_if
+from ...rewards import Scores
 from ._interface import AbstractGradientEstimator, check_steps, TrainedSteps
 
 
@@ -76,7 +77,7 @@ class DRTune(AbstractGradientEstimator):
 
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    ) -> tuple[Float[Array, ""], Scores]:
         chain = episode.chain
         recorded = record(chain, episode.noise)
         trained = self.indices(len(chain), key)

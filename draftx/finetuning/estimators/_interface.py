@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._checks import is_whole
 from ...diffusion import AbstractSampler, AbstractSteps, find_idle_steps
 from ...episodes import Budget, Episode
+from ...rewards import Scores
 
 
 class TrainedSteps(eqx.Module):
@@ -117,8 +118,8 @@ class AbstractGradientEstimator(eqx.Module):
     @abc.abstractmethod
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-        """Computes the objective, a number, and the rewards `[batch]`.
+    ) -> tuple[Float[Array, ""], Scores | Float[Array, " batch"]]:
+        """Computes the objective, a number, and the rewards.
 
         **Arguments:**
 
@@ -129,7 +130,8 @@ class AbstractGradientEstimator(eqx.Module):
 
         **Returns:**
 
-        The objective, and the reward of every image of the chain.
+        The objective, and the reward of every image of the chain: as the episode gave
+        it, with what it is made of, or an array `[batch]`.
         """
 
 

@@ -17,6 +17,7 @@ from ...diffusion import (
     AbstractSteps,
 )
 from ...episodes import Budget, Episode
+from ...rewards import Scores
 from ._interface import AbstractGradientEstimator, TrainedSteps
 
 
@@ -141,7 +142,7 @@ class Penalized(AbstractGradientEstimator):
 
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    ) -> tuple[Float[Array, ""], Scores | Float[Array, " batch"]]:
         if self.weight == 0:
             return self.method(episode, key)
         if episode.base is None:

@@ -5,6 +5,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._checks import plain
 from ...diffusion import AbstractSampler, AbstractSteps, find_idle_steps
 from ...episodes import Budget, count, Episode
+from ...rewards import Scores
 from ._interface import AbstractGradientEstimator, check_steps, TrainedSteps
 
 
@@ -68,7 +69,7 @@ class ReFL(AbstractGradientEstimator):
 
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    ) -> tuple[Float[Array, ""], Scores]:
         left = jr.randint(key, (), self.min_steps, self.max_steps + 1)
         index = len(episode.chain) - left
         state = episode.run_frozen(index)

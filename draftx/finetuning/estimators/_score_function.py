@@ -22,6 +22,7 @@ from ...diffusion import (
     State,
 )
 from ...episodes import Budget, count, Episode
+from ...rewards import Scores
 from ._interface import AbstractGradientEstimator, TrainedSteps
 
 
@@ -94,14 +95,15 @@ class ScoreFunction(AbstractGradientEstimator):
 
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    ) -> tuple[Float[Array, ""], Scores]:
         sampler, total = episode.chain.sampler, len(episode.chain)
         eta = self.eta if sampler.takes_eta else 0.0
         indices = random_steps(sampler, total, eta)
         steps = sampler.steps(total, eta=eta)
         chain = dataclasses.replace(episode.chain, steps=steps, key=key)
         recorded = record(chain, episode.noise)
-        rewards = episode.rewards_alone(recorded.end.latents)
+        judged = episode.scores_alone(recorded.end.latents)
+        rewards = judged.total
         advantages = rewards - _mean_of_others(rewards)
         if self.normalize:
             advantages = advantages / (jnp.std(rewards) + 1e-6)
@@ -132,7 +134,7 @@ class ScoreFunction(AbstractGradientEstimator):
         surrogate = jnp.mean(terms)
         # Its value means nothing; the mean reward, with its gradient, does.
         value = jnp.mean(rewards) + (surrogate - lax.stop_gradient(surrogate))
-        return value, rewards
+        return value, judged
 
 
 def _mean_of_others(rewards: Float[Array, " batch"]) -> Float[Array, " batch"]:

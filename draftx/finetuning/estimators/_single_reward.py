@@ -12,6 +12,7 @@ from ..._checks import plain
 from ..._custom_types import Latents
 from ...diffusion import State
 from ...episodes import Budget, count, Episode
+from ...rewards import Scores
 from ._draft import check_draws, redraw_last_step
 from ._interface import AbstractGradientEstimator, TrainedSteps
 
@@ -68,16 +69,16 @@ class SingleRewardLV(AbstractGradientEstimator):
 
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+    ) -> tuple[Float[Array, ""], Scores]:
         original = episode.run(1 if self.include_original else 0)
         latents = lax.stop_gradient(original.latents)
 
         def mean_reward(latents: Latents):
-            rewards = episode.rewards(latents)
-            return jnp.mean(rewards), rewards
+            scores = episode.scores(latents)
+            return jnp.mean(scores.total), scores
 
-        slope, rewards = jax.grad(mean_reward, has_aux=True)(latents)
-        slope, rewards = lax.stop_gradient((slope, rewards))
+        slope, scores = jax.grad(mean_reward, has_aux=True)(latents)
+        slope, scores = lax.stop_gradient((slope, scores))
 
         def along(episode: Episode, state: State) -> Float[Array, ""]:
             each = jnp.sum(slope * state.latents, axis=(1, 2, 3))
@@ -97,5 +98,5 @@ class SingleRewardLV(AbstractGradientEstimator):
         if self.reduction == "mean":
             surrogate = surrogate / (self.num_samples + self.include_original)
         # Its value means nothing; the mean reward, with its gradient, does.
-        value = jnp.mean(rewards) + (surrogate - lax.stop_gradient(surrogate))
-        return value, rewards
+        value = jnp.mean(scores.total) + (surrogate - lax.stop_gradient(surrogate))
+        return value, scores

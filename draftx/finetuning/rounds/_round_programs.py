@@ -9,7 +9,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ...diffusion import record
 from ...episodes import make_episode, Memory, Task
@@ -62,8 +62,11 @@ class Rounds(eqx.Module):
 @eqx.filter_jit
 def collect(
     rounds: Rounds, trainable: Pipeline, key: PRNGKeyArray
-) -> tuple[Rollout, Int[Array, " batch"]]:
-    """Draws rows and noise, runs the chain, scores what comes out."""
+) -> tuple[Rollout, Int[Array, " batch"], dict[str, Float[Array, " batch"]]]:
+    """Draws rows and noise, runs the chain, scores what comes out.
+
+    Gives the images, their rows, and the components of their rewards.
+    """
     task = rounds.task
     pipeline = eqx.combine(trainable, task.pipeline)
     prompt_key, latents_key, noise_key = jr.split(jr.fold_in(key, 0), 3)
@@ -77,17 +80,17 @@ def collect(
     if chain.key is not None:
         chain = eqx.tree_at(lambda c: c.key, chain, noise_key)
     recorded = record(chain, latents)
-    rewards = episode.rewards_alone(recorded.end.latents)
+    scores = episode.scores_alone(recorded.end.latents)
     rollout = Rollout(
         batch=batch,
         steps=chain.steps,
         record=recorded,
-        rewards=rewards,
-        weights=jnp.zeros_like(rewards),
+        rewards=scores.total,
+        weights=jnp.zeros_like(scores.total),
         times=rounds.times,
         remat=task.memory.remat,
     )
-    return rollout, rows
+    return rollout, rows, scores.components
 
 
 # The state's arrays are given up: it is updated in place.

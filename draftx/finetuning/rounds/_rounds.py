@@ -159,7 +159,7 @@ def finetune_in_rounds(
     def take_step(progress: Progress, step: int):
         round_key = jr.fold_in(key, step)
         state, remembered = progress.state, progress.remembered
-        rollout, rows = collect(rounds, state.trainable, round_key)
+        rollout, rows, components = collect(rounds, state.trainable, round_key)
         rows, rewards = np.asarray(rows), np.asarray(rollout.rewards, np.float64)
         figures: dict[str, Any] = {}
         fine = bool(np.all(np.isfinite(rewards)))
@@ -168,7 +168,8 @@ def finetune_in_rounds(
             weights = jnp.asarray(weights, jnp.float32)
             rollout = eqx.tree_at(lambda r: r.weights, rollout, weights)
             state, figures = improve((rounds, rollout), state, round_key)
-        metrics = {"rewards": rewards, "prompts": rows, "is_finite": fine, **figures}
+        metrics = {"rewards": rewards, "components": components, "prompts": rows}
+        metrics |= {"is_finite": fine, **figures}
         return Progress(state, remembered), jax.device_get(metrics)
 
     run = Run(

@@ -87,12 +87,14 @@ def finetune(
     **Returns:**
 
     The tuned pipeline, its history and the evaluations. A row of the history has
-    `step`, `reward` (mean), `reward_std`, `gradient_norm`, `learning_rate` (if the
-    optimizer injects it, as `draftx.adamw` does), `skipped` (so many steps until now),
-    `prompts` (the indices drawn), and, summed over the run, `seconds` and the other
-    numbers of a [`draftx.Budget`][] if the method knows them. Where an evaluation
-    followed, its figures are there as `held_out/score` and so on; those from before
-    training are in the first row, as `before/score`.
+    `step`, `reward` (mean), `reward_std`, the same of each named reward in a sum,
+    unweighted, as `reward/name` and `reward_std/name` (`draftx.rewards.WeightedSum`),
+    `gradient_norm`, `learning_rate` (if the optimizer injects it, as `draftx.adamw`
+    does), `skipped` (so many steps until now), `prompts` (the indices drawn), and,
+    summed over the run, `seconds` and the other numbers of a [`draftx.Budget`][] if the
+    method knows them. Where an evaluation followed, its figures are there as
+    `held_out/score` and so on; those from before training are in the first row, as
+    `before/score`.
 
     Raises a `ValueError` that names the argument before any work, and a `RewardError`
     if a reward has no gradient, no finite scores, or too many steps in a row without;

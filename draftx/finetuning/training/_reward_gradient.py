@@ -8,7 +8,7 @@ from ..._checks import check_is
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_episode, make_task, Memory, Task
 from ...pipeline import Batch, Pipeline, Sampling, starting_noise
-from ...rewards import check_differentiable, check_finite, Reward
+from ...rewards import check_differentiable, check_finite, Reward, Scores
 from ..estimators import AbstractGradientEstimator
 from ._trained import check_reach, check_trained, trainable_filter
 
@@ -69,9 +69,9 @@ def reward_gradient(
     check_task(task, method, shape)
     batch = task.batch(latents, later_key)
     trainable, frozen = split(task)
-    (_, rewards), gradient = _value_and_grad(trainable, frozen, method, batch)
-    check_finite(rewards)
-    return rewards, gradient
+    (_, scores), gradient = _value_and_grad(trainable, frozen, method, batch)
+    check_finite(scores.total)
+    return scores.total, gradient
 
 
 def check_task(
@@ -114,7 +114,7 @@ def objective(
     method: AbstractGradientEstimator,
     batch: Batch,
     mesh: Mesh | None = None,
-) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+) -> tuple[Float[Array, ""], Scores]:
     """Computes the estimator's objective as a function of the adapter, and the rewards.
 
     **Arguments:**
@@ -125,7 +125,8 @@ def objective(
     """
     pipeline = eqx.combine(trainable, task.pipeline)
     episode = make_episode(pipeline, task.reward, batch, task.memory, mesh=mesh)
-    return method(episode, batch.key)
+    value, rewards = method(episode, batch.key)
+    return value, rewards if isinstance(rewards, Scores) else Scores(rewards)
 
 
 value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)

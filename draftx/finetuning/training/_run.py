@@ -21,6 +21,7 @@ from ._callbacks import AbstractCallback, Callback
 from ._checkpoints import Checkpoints
 from ._optimizer import warn_of_unused_gradients
 from ._result import FinetuneResult
+from ._rows import moments, prefixed, shortest
 from ._stopping import Stopping
 
 
@@ -169,12 +170,14 @@ class Run:
     def record(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Makes a new row, of what a step gave and how long it took.
 
-        `metrics` has `rewards`, `prompts`, `is_finite`, and numbers for the row;
-        `seconds` is how long the step took.
+        `metrics` has `rewards`, `prompts`, `is_finite`, perhaps `components` of the
+        rewards by name, and numbers for the row; `seconds` is how long the step took.
         """
         step = len(self.history)
         figures = dict(metrics)
-        rewards = np.asarray(figures.pop("rewards"), np.float64)
+        of_rewards = moments(figures.pop("rewards"))
+        for name, scores in figures.pop("components", {}).items():
+            of_rewards |= moments(scores, f"/{name}")
         prompts = np.asarray(figures.pop("prompts")).tolist()
         is_finite = bool(figures.pop("is_finite"))
         self.skipped_in_a_row += 1
@@ -185,19 +188,15 @@ class Run:
         spent = self.spent.as_dict() if self.cost else {"seconds": self.spent.seconds}
         row = {
             "step": step,
-            "reward": float(np.mean(rewards)),
-            # The deviation of an infinite reward is not worth a warning.
-            "reward_std": float(np.std(rewards))
-            if np.all(np.isfinite(rewards))
-            else math.nan,
-            **{name: _shortest(value) for name, value in figures.items()},
+            **of_rewards,
+            **{name: shortest(value) for name, value in figures.items()},
             "skipped": self.skipped,
             **spent,
             "seconds": round(float(self.spent.seconds), 3),
             "prompts": prompts,
         }
         if not self.history and self.evaluations:
-            row |= _prefixed("before", self.evaluations[0])
+            row |= prefixed("before", self.evaluations[0])
         self.history.append(row)
         self.stopped = self.stopping.exceeded(self.spent, self.cost)
         return row
@@ -212,7 +211,7 @@ class Run:
             return
         figures = self.evaluation(self.whole(trainable))
         if self.history:
-            self.history[-1] |= _prefixed("held_out", figures)
+            self.history[-1] |= prefixed("held_out", figures)
             since = self.evaluations[-1]["step"]
             rewards = [row["reward"] for row in self.history[since:]]
             rewards = [reward for reward in rewards if math.isfinite(reward)]
@@ -269,12 +268,3 @@ def to_default_device(tree: Any) -> Any:
 def _on_host(tree: Any) -> Any:
     """As arrays of NumPy, which no later step gives up or overwrites."""
     return jax.tree.map(lambda x: np.array(x, copy=True), tree)
-
-
-def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, Any]:
-    return {f"{prefix}/{name}": x for name, x in figures.items() if name != "step"}
-
-
-def _shortest(value: Any) -> float:
-    """A float32 as the shortest decimal that is the same: 0.0004, not 0.00039999999."""
-    return float(str(np.float32(value)))

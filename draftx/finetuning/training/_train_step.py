@@ -70,8 +70,9 @@ def train_step(
 
     **Returns:**
 
-    The state after the step; and `rewards`, `prompts` (the rows drawn),
-    `gradient_norm`, `is_finite`, and `learning_rate` if the optimizer says it.
+    The state after the step; and `rewards`, what they are made of, `components`,
+    `prompts` (the rows drawn), `gradient_norm`, `is_finite`, and `learning_rate` if the
+    optimizer says it.
     """
     task, shape = training.task, training.shape
     prompt_key, latents_key, method_key, reward_key = jr.split(
@@ -84,16 +85,17 @@ def train_step(
     batch = task.batch(latents, method_key, rows)
     batch = _split_over(training.mesh, batch)
     task = eqx.tree_at(lambda t: t.reward, task, with_key(task.reward, reward_key))
-    (_, rewards), gradient = value_and_grad(
+    (_, scores), gradient = value_and_grad(
         state.trainable, task, training.method, batch, training.mesh
     )
     norm = optax.tree.norm(gradient)
-    is_finite = jnp.isfinite(norm) & jnp.all(jnp.isfinite(rewards))
+    is_finite = jnp.isfinite(norm) & jnp.all(jnp.isfinite(scores.total))
     trainable, opt_state = ascend(
         training.optimizer, gradient, state.opt_state, state.trainable, is_finite
     )
     metrics = {
-        "rewards": rewards,
+        "rewards": scores.total,
+        "components": scores.components,
         "gradient_norm": norm,
         "is_finite": is_finite,
         "prompts": rows,

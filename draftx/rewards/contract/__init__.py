@@ -13,5 +13,6 @@ from ._reward import (
     as_reward as as_reward,
     FunctionReward as FunctionReward,
     Reward as Reward,
+    Scores as Scores,
     with_key as with_key,
 )

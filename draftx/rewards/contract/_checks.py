@@ -22,7 +22,7 @@ def check_scores(
 
     **Arguments:**
 
-    - `reward`: Called as `reward(images, features)`.
+    - `reward`: Called as `reward.judge(images, features)`.
     - `image_spec`: Shape and dtype of a batch of images.
     - `features`: What `prepare` gave, for any number of rows.
     """
@@ -30,7 +30,8 @@ def check_scores(
     rows = lambda x: jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
     of_batch = jax.tree.map(rows, features)
     with traced_by_jax():
-        scores = eqx.filter_eval_shape(reward, image_spec, of_batch)
+        judged = eqx.filter_eval_shape(reward.judge, image_spec, of_batch)
+    scores = judged.total
     got = getattr(scores, "shape", type(scores).__name__)
     if got != (batch,):
         raise RewardError(
@@ -41,6 +42,12 @@ def check_scores(
         raise RewardError(
             f"`reward` must give floating-point scores; got {scores.dtype}."
         )
+    for name, component in judged.components.items():
+        if component.shape != (batch,):
+            raise RewardError(
+                "`reward.judge` must give one score for each image in every component, "
+                f"shape ({batch},) for this batch; got {component.shape} in {name!r}."
+            )
 
 
 def check_finite(scores: Array | np.ndarray) -> None:

@@ -7,7 +7,9 @@ from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._custom_types import Images
@@ -21,6 +23,28 @@ Tree = TypeVar("Tree")
 # Gives one score an image, larger is better: an `AbstractReward`, or any function of
 # images, or of images and the rows' arrays. `as_reward` makes the first of the others.
 Reward: TypeAlias = Callable[..., Float[Array, " batch"]]
+
+
+class Scores(eqx.Module):
+    """Holds one score an image, and besides those of the rewards that it is made of.
+
+    JAX's and NumPy's functions take it for the array `total`.
+
+    **Arguments:**
+
+    - `total`: What is sought, one score an image.
+    - `components`: Scores of the same images by name, not weighted. They pass no
+        gradient.
+    """
+
+    total: Any  # What a stranger's function gives is for `check_scores` to judge.
+    components: dict[str, Array] = eqx.field(default_factory=dict)
+
+    def __jax_array__(self) -> Array:
+        return jnp.asarray(self.total)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.total, dtype, copy=copy)
 
 
 class AbstractReward(eqx.Module):
@@ -56,6 +80,22 @@ class AbstractReward(eqx.Module):
         One score an image, in float32, not averaged over the batch.
         """
 
+    def judge(self, images: Images, features: Any = None) -> Scores:
+        """Scores images, and says what the scores are made of.
+
+        Unless a reward has its own, of nothing else. The history of a training has mean
+        and spread of every component.
+
+        **Arguments:**
+
+        - `images`, `features`: Of the call.
+
+        **Returns:**
+
+        The scores of the call, and those of the components: all of one evaluation.
+        """
+        return Scores(self(images, features))
+
 
 class FunctionReward(AbstractReward):
     """Makes a reward of a function of images, or of images and their rows' arrays."""
@@ -78,7 +118,7 @@ class FunctionReward(AbstractReward):
         if not self.takes_rows:
             return None
         arrays = Table.of(rows).arrays
-        return {name: jax.numpy.asarray(column) for name, column in arrays.items()}
+        return {name: jnp.asarray(column) for name, column in arrays.items()}
 
     # What a stranger's function gives is for `check_scores` to judge.
     def __call__(self, images: Images, features: Any = None) -> Any:

@@ -109,7 +109,8 @@ def _sum(
     if len(specs) == 1 and specs[0].weight == 1:
         return loaded[specs[0].source]
     rewards = [loaded[spec.source] for spec in specs]
-    return WeightedSum(rewards, [spec.weight for spec in specs])
+    weights, names = [s.weight for s in specs], [s.name for s in specs]
+    return WeightedSum(rewards, weights, names)
 
 
 def make_sampling(config: RunConfig) -> Sampling:

@@ -13,7 +13,7 @@ from .family import assert_same, gradient, METHODS
 @pytest.mark.parametrize("name", METHODS)
 def test_rewards_and_a_gradient_with_or_without_remat(name):
     _, slope, rewards = gradient(METHODS[name], remat="step")
-    assert rewards.shape == (2,)
+    assert rewards.total.shape == (2,)
     assert jnp.all(jnp.isfinite(slope))
     assert jnp.all(slope != 0)
     without = gradient(METHODS[name])[1]
