@@ -328,7 +328,7 @@ def test_a_tensor_expanded_without_end(write, tmp_path):
     path = tmp_path / "model.pth"
     storage = _Storage("FloatStorage", A.ravel())
     write(path, {"w": tensor(storage, (2**40,), (0,))})
-    with pytest.raises(ModelFileError, match="'w' of .* cannot be read: shape"):
+    with pytest.raises(ModelFileError, match="they unpack to 4398046511104 bytes"):
         read_torch_file(path)
 
 

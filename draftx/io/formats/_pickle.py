@@ -1,6 +1,7 @@
 """Weights in files that PyTorch wrote, `.pth`, `.pt`, `.ckpt` and `.bin`."""
 
 import io
+import math
 import os
 import pathlib
 import struct
@@ -148,6 +149,15 @@ def _read_tensors(
     """
     storages: dict[Storage, np.ndarray] = {}
     arrays = {}
+    # Tied weights are there a few times; a thousand times, or with strides of zero,
+    # they would fill a memory.
+    wanted = sum(_size(t.dtype, *t.shape) for t in tensors.values())
+    there = {t.storage for t in tensors.values()}
+    if wanted > max(2**30, 8 * sum(_size(s.dtype, s.size) for s in there)):
+        raise ModelFileError(
+            f"{name!r} must hold tensors of about its own size; they unpack to "
+            f"{wanted} bytes."
+        )
     for key, tensor in tensors.items():
         storage = tensor.storage
         if storage not in storages:
@@ -163,3 +173,8 @@ def _read_tensors(
         except ValueError as e:
             raise ModelFileError(f"{key!r} of {name!r} cannot be read: {e}.") from e
     return arrays
+
+
+def _size(dtype: str, *shape: int) -> int:
+    """In bytes."""
+    return math.prod(shape) * jnp.dtype(dtype).itemsize

@@ -1,5 +1,6 @@
 """Reading and writing safetensors files, with errors that name the file."""
 
+import collections
 import json
 import pathlib
 import re
@@ -17,6 +18,8 @@ from ._variants import describe_files, find_weights
 
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
+# Names that are no files under Windows, whatever follows their first dot.
+_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)\.")
 
 
 class TensorFile:
@@ -49,6 +52,7 @@ class TensorFile:
                     "damaged or only partly there; download or copy it again."
                 ) from e
             self.metadata |= handle.metadata() or {}
+            _check_header(path)
 
     def check_dtypes(self, keys: list[str]) -> None:
         """Raises unless the tensors named are floats of at least 16 bits."""
@@ -97,6 +101,26 @@ class TensorFile:
             ) from e
 
 
+def _check_header(path: pathlib.Path) -> None:
+    """Raises if a name is there twice: readers differ in which of the two they take."""
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counts = collections.Counter(name for name, _ in pairs)
+        twice.extend(name for name, count in counts.items() if count > 1)
+        return dict(pairs)
+
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        # Its length and its syntax have been checked.
+        json.loads(file.read(size), object_pairs_hook=unique)
+    if twice:
+        raise ModelFileError(
+            f"{str(path)!r} must name each tensor once; {len(twice)} names are there "
+            f"twice: {first_five(twice)}. Download or make it again."
+        )
+
+
 def open_weights(
     folder: pathlib.Path, stem: str, variant: str | None = None
 ) -> TensorFile:
@@ -130,9 +154,10 @@ def _shards(index: pathlib.Path) -> list[pathlib.Path]:
     paths = []
     for name in names:
         # An index from the internet must not name files elsewhere.
-        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+        is_plain = re.fullmatch(r"[\w-][\w.-]*\.safetensors", name, re.ASCII)
+        if not is_plain or len(name) > 255 or _DEVICES.match(name):
             raise ModelFileError(
-                f"{str(index)!r} must name files in its own folder; got {name!r}."
+                f"{str(index)!r} must name files in its own folder; got {name[:300]!r}."
             )
         paths.append(index.parent / name)
     missing = [path.name for path in paths if not path.is_file()]
