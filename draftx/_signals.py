@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to end soon; said twice, as an order."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a wish to end soon; said twice, as an order."""
 
 import os
 import signal
@@ -8,12 +8,19 @@ import threading
 from typing import Final
 
 
-# The codes that a shell gives to a process ended by these signals.
-EXIT_CODES: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}
+# The codes that a shell gives to a process ended by these signals. The last is how
+# schedulers of clusters say that the time is nearly up; not every system has it.
+_NAMES: Final = ("SIGINT", "SIGTERM", "SIGUSR1")
+EXIT_CODES: Final = {
+    number: 128 + number
+    for name in _NAMES
+    if (number := getattr(signal, name, None)) is not None
+}
 
 
 class StopSignals:
-    """Hears SIGINT and SIGTERM, as a context: the first is kept, the second ends all.
+    """Hears SIGINT, SIGTERM and SIGUSR1, as a context: the first is kept, the second
+    ends all.
 
     `received` is the first signal, or `None`: whoever works looks at it when it can be
     left off. It is heard in the midst of a compilation too, which Python itself is not

@@ -115,10 +115,11 @@ def _read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
 def _read_text(path: pathlib.Path) -> str:
     try:
         data = path.read_bytes()
-    except OSError as e:
+    # A name with a NUL in it is a `ValueError`.
+    except (OSError, ValueError) as e:
         raise ValueError(
             f"`prompts` must be a file that can be read; got {str(path)!r}: "
-            f"{e.strerror or e}."
+            f"{getattr(e, 'strerror', None) or e}."
         ) from e
     try:
         # Some systems begin a file with a byte order mark: no part of a prompt.
