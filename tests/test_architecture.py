@@ -37,6 +37,7 @@ _ROOMS = {
 # What a stranger may implement: nobody asks for an implementation of these by name.
 _OPEN = (
     "AbstractCallback",
+    "AbstractCheckpointStore",
     "AbstractGradientEstimator",
     "AbstractLoRASchedule",
     "AbstractPenalty",

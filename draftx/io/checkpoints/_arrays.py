@@ -15,14 +15,17 @@ from ..formats import first_five, ModelFileError
 _Tree = TypeVar("_Tree")
 
 
-def to_arrays(tree: Any) -> dict[str, np.ndarray]:
-    """Copies the arrays of a tree to the host, named by their paths.
+def to_arrays(tree: Any) -> dict[str, jax.Array | np.ndarray]:
+    """Names the arrays of a tree by their paths, as a store takes them.
 
     **Arguments:**
 
     - `tree`: Arrays, typed keys among them, and whatever has none.
     """
-    return {name: np.asarray(data) for name, data in _named_data(tree)}
+    return {
+        name: data if isinstance(data, jax.Array) else np.asarray(data)
+        for name, data in _named_data(tree)
+    }
 
 
 def from_arrays(like: _Tree, arrays: Mapping[str, np.ndarray], name: str) -> _Tree:

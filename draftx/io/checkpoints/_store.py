@@ -1,19 +1,17 @@
-"""Checkpoints: folders of a state, each there whole, or known to be damaged."""
+"""Checkpoints of plain files: each there whole, or known to be damaged."""
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import re
-import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
+from jaxtyping import ArrayLike
 
 from ..formats import (
+    first_five,
     ModelFileError,
     new_folder,
     read_json,
@@ -23,35 +21,25 @@ from ..formats import (
     write_json,
     write_tensors,
 )
+from ._abstract import AbstractCheckpointStore, Checkpoint, numbered, over_limit
+from ._processes import heard_of_all, is_first, is_whole_here
 
 
 _STATE, _NOTES, _MANIFEST = "state.safetensors", "notes.json", "manifest.json"
 _FORMAT = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """Holds what one checkpoint has.
-
-    - `step`: How many steps had been taken.
-    - `arrays`: The state, by name.
-    - `notes`: What else belongs to it, as JSON holds it.
-    - `folder`: Where it was read from.
-    """
-
-    step: int
-    arrays: dict[str, np.ndarray]
-    notes: dict[str, Any]
-    folder: pathlib.Path
-
-
-class CheckpointStore:
-    """Keeps the checkpoints of one training, `step-00000100/` and so on, in a folder.
+class CheckpointStore(AbstractCheckpointStore):
+    """Keeps checkpoints as safetensors and JSON, in `step-00000100/` and so on.
 
     A checkpoint is written under another name and renamed when all its bytes are on
     disk; it is renamed before it is deleted, too. Its manifest has the SHA-256 of every
     file. A kill at any moment leaves each either whole or not there.
+
+    Of several processes the first writes, and the others wait until it has.
     """
+
+    pattern: ClassVar[str] = r"step-(\d{8,})"
 
     def __init__(
         self,
@@ -71,41 +59,52 @@ class CheckpointStore:
         self.folder = pathlib.Path(folder)
         self.total_limit = total_limit
         self.permanent_every = permanent_every
-        self.folder.mkdir(parents=True, exist_ok=True)
-        sweep(self.folder)
+        # The processes of another host look like dead ones.
+        if is_first():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
 
     def steps(self) -> list[int]:
-        """Lists the steps that have a checkpoint, damaged ones too, oldest first."""
-        found = (re.fullmatch(r"step-(\d{8,})", p.name) for p in self.folder.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        return numbered(self.folder, self.pattern)
 
     def path(self, step: int) -> pathlib.Path:
-        """Names the folder of the checkpoint of a `step`."""
         return self.folder / f"step-{step:08d}"
 
     def save(
-        self, step: int, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]
+        self, step: int, arrays: Mapping[str, ArrayLike], notes: Mapping[str, Any]
     ) -> pathlib.Path:
-        """Writes a checkpoint whole, then deletes those that are over the limit.
+        split = [name for name, array in arrays.items() if not is_whole_here(array)]
+        if split:
+            raise ValueError(
+                "`store` must be 'orbax' for arrays that are split over several hosts; "
+                f"{len(split)} are: {first_five(split)}."
+            )
+        problem = None
+        if is_first():
+            try:
+                self._write(step, arrays, notes)
+            except Exception as e:
+                problem = e
+        done = heard_of_all(int(problem is None))
+        if problem is not None:
+            raise problem
+        if done != {1}:
+            raise OSError(f"{str(self.path(step))!r} was not written by its process.")
+        return self.path(step)
 
-        **Arguments:**
-
-        - `step`: How many steps were taken. One that is there already is replaced.
-        - `arrays`: The state.
-        - `notes`: What else belongs to it, as JSON holds it.
-
-        Raises an `OSError` if it cannot be written; those already there then stay as
-        they are.
-        """
-        path = self.path(step)
-        with new_folder(path) as new:
+    def _write(
+        self, step: int, arrays: Mapping[str, ArrayLike], notes: Mapping[str, Any]
+    ) -> None:
+        with new_folder(self.path(step)) as new:
             write_tensors(new / _STATE, arrays, finite=False)
             write_json(new / _NOTES, dict(notes))
             files = {name: _digest(new / name) for name in (_STATE, _NOTES)}
             manifest = {"format": _FORMAT, "step": step, "files": files}
             write_json(new / _MANIFEST, manifest)
-        self._delete_old()
-        return path
+        for old in over_limit(self.steps(), self.total_limit, self.permanent_every):
+            # A checkpoint too many is no reason to lose the training.
+            with contextlib.suppress(OSError):
+                remove_folder(self.path(old))
 
     def read(self, step: int) -> Checkpoint:
         """Reads the checkpoint of a `step`.
@@ -140,34 +139,6 @@ class CheckpointStore:
         arrays = {key: file.read_exactly(key) for key in file.shapes}
         notes = json.loads((folder / _NOTES).read_text("utf-8"))
         return Checkpoint(step, arrays, notes, folder)
-
-    def newest(self) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; `None` if there is none.
-
-        A warning names those that are not.
-        """
-        for step in reversed(self.steps()):
-            try:
-                return self.read(step)
-            except ModelFileError as e:
-                warnings.warn(
-                    f"A damaged checkpoint is left out, and an earlier one is looked "
-                    f"for: {e}",
-                    stacklevel=2,
-                )
-        return None
-
-    def _delete_old(self) -> None:
-        if self.total_limit is None:
-            return
-        rolling = [s for s in self.steps() if not self._is_permanent(s)]
-        for step in rolling[: -self.total_limit]:
-            # A checkpoint too many is no reason to lose the training.
-            with contextlib.suppress(OSError):
-                remove_folder(self.path(step))
-
-    def _is_permanent(self, step: int) -> bool:
-        return self.permanent_every is not None and step % self.permanent_every == 0
 
 
 def _digest(path: pathlib.Path) -> dict[str, Any]:
