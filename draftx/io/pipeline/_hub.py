@@ -28,6 +28,13 @@ _SMALL = (
     "unet/config.json",
     "vae/config.json",
 )
+# Of these, what every model has.
+_NEEDED = (
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "unet/config.json",
+    "vae/config.json",
+)
 _STEMS = {part: weights_stem(cls) for part, cls in NETWORKS.items()}
 
 
@@ -48,6 +55,7 @@ def download(
     check_model_index(read_model_index(folder), repo_id)
     patterns = [*_SMALL, "tokenizer/tokenizer.json", *_weights(_STEMS, variant)]
     folder = _snapshot(repo_id, revision, patterns, variant)
+    _check_small(folder, repo_id, revision, variant)
     lacking = _lacking(folder, _STEMS, variant)
     if variant is not None and len(lacking) == len(_STEMS):
         raise _nothing(repo_id, revision, lacking, f" of the variant {variant!r}")
@@ -100,14 +108,23 @@ def model_files(
 
     The files, and their sizes in bytes by name.
     """
-    end = "" if variant is None else f".{variant}"
-    weights = [f"{part}/{stem}{end}.safetensors" for part, stem in _STEMS.items()]
-    sizes = hub_sizes(HubFiles(repo_id, revision, (*_SMALL, *weights)))
+    sizes = hub_sizes(_all_files(repo_id, revision, variant))
     names, lacking = _chosen(list(sizes), variant)
     if lacking:
         raise _nothing(repo_id, revision, lacking, "")
     files = HubFiles(repo_id, revision, tuple(names))
     return files, {name: sizes[name] for name in names}
+
+
+def _all_files(repo_id: str, revision: str | None, variant: str | None) -> HubFiles:
+    end = "" if variant is None else f".{variant}"
+    weights = [f"{part}/{stem}{end}.safetensors" for part, stem in _STEMS.items()]
+    return HubFiles(repo_id, revision, (*_SMALL, *weights))
+
+
+def _command(repo_id: str, revision: str | None, variant: str | None) -> str:
+    """What downloads a model into the cache."""
+    return _all_files(repo_id, revision, variant).command
 
 
 def _chosen(names: list[str], variant: str | None) -> tuple[list[str], list[str]]:
@@ -136,6 +153,22 @@ def _lacking(
     return [p for p in parts if not has_weights(folder / p, _STEMS[p], variant)]
 
 
+def _check_small(
+    folder: pathlib.Path, repo_id: str, revision: str | None, variant: str | None
+) -> None:
+    """Raises if a download broke off before all small files were there."""
+    words = "tokenizer/vocab.json", "tokenizer/merges.txt"
+    if (folder / "tokenizer/tokenizer.json").is_file():
+        words = ()
+    missing = [n for n in (*_NEEDED, *words) if not (folder / n).is_file()]
+    if missing:
+        raise ModelFileError(
+            f"{repo_id!r} must have {', '.join(missing)}; the copy in {str(folder)!r} "
+            f"has not. With a connection, `{_command(repo_id, revision, variant)}` "
+            "gets what the hub has."
+        )
+
+
 def _nothing(
     repo_id: str, revision: str | None, parts: list[str], kind: str
 ) -> ModelFileError:
@@ -144,9 +177,12 @@ def _nothing(
 
     try:
         names = huggingface_hub.list_repo_files(repo_id, revision=revision)
-    # Without a list the error is still true.
     except Exception:
-        names = []
+        return ModelFileError(
+            f"{repo_id!r} must have safetensors{kind} of {', '.join(parts)}; the copy "
+            "in the cache has none, and the Hugging Face Hub did not say what it has. "
+            f"With a connection, `{_command(repo_id, revision, None)}` gets them."
+        )
     texts = [
         f" Of {part}:{text}"
         for part in parts
@@ -174,15 +210,11 @@ def _snapshot(
         )
     # What is raised depends on the version and on the HTTP client that it uses.
     except Exception as e:
-        at = "" if revision is None else f" --revision {revision}"
-        end = "" if variant is None else f".{variant}"
-        weights = [f"{part}/{stem}{end}.safetensors" for part, stem in _STEMS.items()]
-        files = " ".join([*_SMALL, *weights])
         cause = " ".join([f"{type(e).__name__}:", *str(e).split("\n")[:1]])
         raise ModelFileError(
             f"`source` {repo_id!r} is no folder here, and the Hugging Face Hub did not "
             f"give it ({cause}). "
-            f"With a connection, `hf download {repo_id}{at} {files}` gets its "
+            f"With a connection, `{_command(repo_id, revision, variant)}` gets its "
             'files; `draftx.load("tiny")` needs none.'
         ) from e
     return pathlib.Path(folder)
