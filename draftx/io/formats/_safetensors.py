@@ -2,30 +2,30 @@
 
 import collections
 import json
+import math
 import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp  # Teaches NumPy, hence safetensors, about bfloat16.
 import numpy as np
 from safetensors import safe_open, SafetensorError
-from safetensors.numpy import save_file
 
 from ._atomic import write_file
 from ._errors import first_five, ModelFileError
+from ._tensors import AbstractTensors, dtype_name, DTYPES
 from ._variants import describe_files, find_weights
 
 
-_FLOATS = ("F64", "F32", "F16", "BF16")
 # Names that are no files under Windows, whatever follows their first dot.
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)\.")
 
 
-class TensorFile:
+class TensorFile(AbstractTensors):
     """Reads what one safetensors file, or several shards of one, hold.
 
-    Only the headers are read at first: names, shapes and dtypes.
+    Only the headers are read at first. Tensors are read from the file, not from a
+    mapping of it into memory, whose pages would stay beside what is made of them.
     """
 
     def __init__(self, *paths: pathlib.Path):
@@ -34,75 +34,51 @@ class TensorFile:
         - `paths`: The file, or all shards.
         """
         self.name = str(paths[0])
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.dtypes: dict[str, str] = {}
+        self.shapes = {}
+        self.dtypes = {}
         self.metadata: dict[str, str] = {}
-        self._handles: dict[str, Any] = {}
+        self._places: dict[str, tuple[pathlib.Path, int]] = {}
         for path in paths:
             try:
-                handle = safe_open(path, framework="np")
-                for key in handle.keys():
-                    part = handle.get_slice(key)
-                    self.shapes[key] = tuple(part.get_shape())
-                    self.dtypes[key] = str(part.get_dtype())
-                    self._handles[key] = handle
+                # Checks that the tensors fill the file, without holes or overlap.
+                with safe_open(path, framework="np") as handle:
+                    for key in handle.keys():
+                        part = handle.get_slice(key)
+                        self.shapes[key] = tuple(part.get_shape())
+                        self.dtypes[key] = str(part.get_dtype())
+                    self.metadata |= handle.metadata() or {}
             except (SafetensorError, OSError, ValueError, KeyError) as e:
                 raise ModelFileError(
                     f"{str(path)!r} cannot be read as safetensors: {e}. The file is "
                     "damaged or only partly there; download or copy it again."
                 ) from e
-            self.metadata |= handle.metadata() or {}
-            _check_header(path)
-
-    def check_dtypes(self, keys: list[str]) -> None:
-        """Raises unless the tensors named are floats of at least 16 bits."""
-        wrong = [
-            f"{k}: {self.dtypes[k]}" for k in keys if self.dtypes[k] not in _FLOATS
-        ]
-        if wrong:
-            raise ModelFileError(
-                f"{self.name!r} must hold weights in one of {list(_FLOATS)}; "
-                f"{len(wrong)} are not: {first_five(wrong)}. Quantized files are not "
-                "supported; use the float16, bfloat16 or float32 one."
-            )
-
-    def read(self, key: str, dtype: Any) -> np.ndarray:
-        """Reads one tensor, cast; a value that is not finite is an error.
-
-        **Arguments:**
-
-        - `key`: The name of the tensor.
-        - `dtype`: To be cast to.
-        """
-        array = self.read_exactly(key)
-        with np.errstate(over="ignore"):
-            cast = array.astype(dtype, copy=False)
-        if not np.isfinite(cast).all():
-            cause = "are not finite"
-            if np.isfinite(array).all():
-                cause = f"are too large for {jnp.dtype(dtype).name}"
-            raise ModelFileError(
-                f"{self.name!r} must hold finite weights; values of {key!r} {cause}."
-            )
-        return cast
+            for key, start in _offsets(path).items():
+                self._places[key] = (path, start)
 
     def read_exactly(self, key: str) -> np.ndarray:
-        """Reads one tensor as it was written, whatever its dtype and values.
-
-        **Arguments:**
-
-        - `key`: The name of the tensor.
-        """
+        path, start = self._places[key]
+        shape, dtype = self.shapes[key], DTYPES.get(self.dtypes[key])
+        if dtype is None:
+            raise ModelFileError(
+                f"{key!r} of {self.name!r} cannot be read: it is {self.dtypes[key]}."
+            )
+        size = math.prod(shape)
         try:
-            return self._handles[key].get_tensor(key)
-        except (SafetensorError, OSError) as e:
+            flat = np.fromfile(path, dtype, size, offset=start)
+        except OSError as e:
             raise ModelFileError(
                 f"{key!r} of {self.name!r} cannot be read: {e}."
             ) from e
+        if flat.size != size:
+            raise ModelFileError(
+                f"{key!r} of {self.name!r} cannot be read: the file has become shorter."
+            )
+        return flat.reshape(shape)
 
 
-def _check_header(path: pathlib.Path) -> None:
-    """Raises if a name is there twice: readers differ in which of the two they take."""
+def _offsets(path: pathlib.Path) -> dict[str, int]:
+    """Where each tensor begins; a name that is there twice is an error, for readers
+    differ in which of the two they take."""
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,12 +89,14 @@ def _check_header(path: pathlib.Path) -> None:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         # Its length and its syntax have been checked.
-        json.loads(file.read(size), object_pairs_hook=unique)
+        header = json.loads(file.read(size), object_pairs_hook=unique)
     if twice:
         raise ModelFileError(
             f"{str(path)!r} must name each tensor once; {len(twice)} names are there "
             f"twice: {first_five(twice)}. Download or make it again."
         )
+    header.pop("__metadata__", None)
+    return {key: 8 + size + entry["data_offsets"][0] for key, entry in header.items()}
 
 
 def open_weights(
@@ -198,28 +176,55 @@ def write_tensors(
 ) -> None:
     """Writes a safetensors file, whole or not at all.
 
+    One array after the other is taken to the host, and forgotten when it is written.
+
     **Arguments:**
 
     - `path`: The file.
-    - `arrays`: Of any dtype.
+    - `arrays`: Of any dtype. The mapping may make them when they are asked for, so
+        long as it makes the same each time.
     - `finite`: Whether every value must be finite.
     - `metadata`: Texts for the header.
     """
-    header = {"format": "pt"} | dict(metadata or {})
-    # The writer stores the memory of an array with strides as if it had none.
-    contiguous = {k: np.asarray(a, order="C") for k, a in arrays.items()}
-    wrong = [k for k, a in contiguous.items() if not np.isfinite(a).all()]
-    if finite and wrong:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"} | dict(metadata or {})}
+    wrong, end = [], 0
+    # The widest first, so that each begins at a multiple of its own width.
+    order = sorted(arrays, key=lambda key: (-_dtype(arrays[key]).itemsize, key))
+    for key in order:
+        array = np.asarray(arrays[key])
+        if finite and not np.isfinite(array).all():
+            wrong.append(key)
+        name = dtype_name(array.dtype)
+        if name not in DTYPES:
+            raise ValueError(
+                f"`arrays` must have dtypes that safetensors knows; {key!r} has {name}."
+            )
+        header[key] = dict(
+            dtype=name,
+            shape=list(array.shape),
+            data_offsets=[end, end + array.nbytes],
+        )
+        end += array.nbytes
+    if wrong:
         raise ValueError(
-            f"Weights to be saved must be finite; {len(wrong)} of {len(contiguous)} "
+            f"Weights to be saved must be finite; {len(wrong)} of {len(arrays)} "
             f"arrays are not: {first_five(wrong)}. The training diverged; go back to "
             "an earlier checkpoint."
         )
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # Tensors begin at a multiple of eight bytes.
+    text += b" " * (-len(text) % 8)
 
     def write(temporary: pathlib.Path) -> None:
-        try:
-            save_file(contiguous, temporary, metadata=header)
-        except SafetensorError as e:
-            raise OSError(f"{str(path)!r} could not be written: {e}") from e
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for key in order:
+                # The bytes of an array with strides are not in the order of its shape.
+                array = np.asarray(arrays[key], order="C")
+                array.reshape(-1).view(np.uint8).tofile(file)
 
     write_file(path, write)
+
+
+def _dtype(array: Any) -> np.dtype:
+    return np.dtype(array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype)

@@ -130,7 +130,7 @@ def test_a_write_that_fails_leaves_those_before(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("draftx.io.formats._safetensors.save_file", full)
+    monkeypatch.setattr("draftx.io.formats._atomic._fsync", full)
     with pytest.raises(OSError, match="No space left"):
         store.save(2, {"x": np.zeros(2)}, {})
     assert os.listdir(tmp_path) == ["step-00000001"]
