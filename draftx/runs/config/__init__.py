@@ -30,6 +30,7 @@ from ._make import (
     make_training_method as make_training_method,
 )
 from ._methods import ROUND_METHODS as ROUND_METHODS
+from ._numbers import check_numbers as check_numbers
 from ._prompts import read_prompts as read_prompts, split_prompts as split_prompts
 from ._rewards import (
     load_reward as load_reward,

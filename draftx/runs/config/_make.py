@@ -12,6 +12,7 @@ from ..._checks import check_whole
 from ..._table import Table
 from ...episodes import Budget, Memory
 from ...finetuning import (
+    AbstractGradientEstimator,
     adamw,
     Checkpoints,
     EarlyStopping,
@@ -127,7 +128,10 @@ def make_training_method(config: RunConfig) -> Any:
     """Makes the method of a `config`: a gradient estimator, or one with rounds."""
     options = config_fields(config.method)
     updates = Updates(**config_fields(config.updates))
-    return make_method(options.pop("name"), options, updates)
+    method = make_method(options.pop("name"), options, updates)
+    if isinstance(method, AbstractGradientEstimator):
+        method.check(config.sampling.num_inference_steps)
+    return method
 
 
 def make_optimizer(config: RunConfig) -> Any:

@@ -19,8 +19,10 @@ from ...finetuning import (
 )
 from ...io import save_lora
 from ...io.formats import write_json, write_text
+from ...pipeline import latent_shape
 from .._busy import Busy
 from ..config import (
+    check_numbers,
     config_table,
     differences,
     keys,
@@ -80,13 +82,14 @@ def train(config: RunConfig) -> FinetuneResult:
     Raises a `ValueError` that names what is wrong before any long work, and a
     `RunInUseError` if another process works in the folder.
     """
-    if not config.output_dir.strip():
-        raise ValueError("`output_dir` must name a folder; got ''.")
+    if not config.output_dir.strip() or "\0" in config.output_dir:
+        raise ValueError(f"`output_dir` must name a folder; got {config.output_dir!r}.")
     # Keys are made of 32 bits.
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"`seed` must lie in [0, 2**32); got {config.seed}.")
     batch_size = check_whole("train_batch_size", config.train_batch_size)
     check_whole("max_train_steps", config.max_train_steps)
+    check_numbers(config)
     folder = RunFolder(pathlib.Path(config.output_dir))
     # All that can be wrong without loading anything.
     options: dict[str, Any] = dict(
@@ -121,6 +124,8 @@ def _train(
     with Busy(f"loading {config.model}"):
         reward, measured, weights = make_rewards(config)
         pipeline = make_pipeline(config)
+    # What only the model can say of the options; then something is written.
+    latent_shape(pipeline, options["sampling"])
     write_text(folder.config, write_config(config))
     write_json(folder.versions, _versions())
     drawn = list(config.validation_prompt)
