@@ -68,11 +68,8 @@ def test_what_is_not_converted(tmp_path):
         (pair(TO_Q.replace("blocks.0.attn1", "blocks.1.attn1")), "trained on SDXL"),
         (pair("unet.nowhere"), "1 of 1 are not: nowhere. Give the model"),
         (
-            # Without its prefix it might be of the UNet.
-            pair(
-                "text_model_encoder_layers_0_mlp_fc1", sides=(".lora_down", ".lora_up")
-            ),
-            "1 of 1 are not: text_model_encoder_layers_0_mlp_fc1",
+            pair("input_blocks_1_1_proj_in", sides=(".lora_down", ".lora_up")),
+            "1 of 1 are not: input_blocks_1_1_proj_in",
         ),
         ({f"{TO_Q}.dora_scale": np.ones(3, np.float32)}, "DoRA"),
         ({f"{TO_Q}.hada_w1_a": np.ones(3, np.float32)}, "LoHa"),

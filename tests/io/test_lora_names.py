@@ -120,6 +120,10 @@ SPELLINGS = {
     "kohya": kohya,
     "kohya of sdxl's first encoder": lambda k: kohya(k, "lora_te1_"),
     "kohya without a prefix": lambda k: kohya(k).removeprefix("lora_unet_"),
+    "kohya without any prefix": lambda k: (
+        kohya(k).removeprefix("lora_unet_").removeprefix("lora_te_")
+    ),
+    "kohya, flat text encoder": lambda k: kohya(k).replace("text_model_", ""),
     "kohya, original blocks": lambda k: kohya(original(k)),
     "original blocks": lambda k: peft(original(k, "diffusion_model.")),
     "original blocks, whole": lambda k: original(k, "model.diffusion_model."),

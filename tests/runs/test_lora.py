@@ -1,8 +1,11 @@
 """`draftx lora`: the same numbers as in Python, and errors of a line."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import draftx
 from draftx.lora import iter_lora
@@ -23,15 +26,118 @@ def _assert_equal(actual, expected):
         np.testing.assert_allclose(actual[name], update, 1e-4, 1e-4)
 
 
+def _rows(file, capsys):
+    """What `draftx lora info` prints, by the names in front."""
+    capsys.readouterr()
+    assert main(["lora", "info", str(file)]) == 0
+    rows = [
+        line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines()
+    ]
+    return {name: text.strip() for name, text in rows}
+
+
 def test_info(adapters, capsys):
-    assert main(["lora", "info", str(adapters[0])]) == 0
-    rows = [line.split(None, 1) for line in capsys.readouterr().out.splitlines()]
-    rows = dict(rows[:-1])
+    rows = _rows(adapters[0], capsys)
     assert rows["rank"] == "2"
     assert rows["alpha"] == "not said"
     assert rows["scale"] == "1 (alpha / rank)"
     assert rows["format"] == "diffusers' training scripts"
     assert rows["layers"].split()[0] in ("self_attention", "cross_attention")
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "said"),
+    [
+        ("kohya", "fox.safetensors", "kohya's scripts"),
+        ("peft", "fox", "PEFT"),
+        ("diffusers", "fox.safetensors", "diffusers' training scripts"),
+    ],
+)
+def test_converted(adapters, short_pipeline, tmp_path, capsys, format, name, said):
+    file, out = tmp_path / "run.safetensors", tmp_path / "new" / name
+    adapted = draftx.load_lora(short_pipeline, adapters[1])
+    about = {"base_model": "tiny", "reward": "mine.py:reward=1"}
+    draftx.save_lora(adapted, file, metadata=about)
+    flags = ["--format", format, "--trigger-words", "in fox style"]
+    assert main(["lora", "convert", str(file), str(out), *flags]) == 0
+    assert f"the adapter is in {out}" in capsys.readouterr().out
+    _assert_equal(_updates(short_pipeline, out), _updates(short_pipeline, file))
+    rows = _rows(out, capsys)
+    assert rows["format"].startswith(said)
+    assert rows["made for"].startswith("tiny")
+    assert rows["rank"] == "3"
+    assert rows["alpha"] == ("not said" if format == "diffusers" else "3")
+    assert rows["scale"] == "1 (alpha / rank)"
+    assert rows["reward"] == "mine.py:reward=1"
+    assert rows["trigger words"] == "in fox style"
+    assert rows["draftx version"] == draftx.__version__
+    # And from there back, to the same file.
+    back = tmp_path / "back.safetensors"
+    assert main(["lora", "convert", str(out), str(back), "--format=diffusers"]) == 0
+    for key, array in load_file(file).items():
+        np.testing.assert_array_equal(load_file(back)[key], array)
+
+
+def test_names_of_the_original_code_need_the_model(
+    model, short_pipeline, tmp_path, capsys
+):
+    file, out = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
+    rng = np.random.default_rng(0)
+    name = "lora_unet_input_blocks_1_1_proj_in"
+    arrays = {
+        f"{name}.lora_{side}.weight": rng.random((*shape, 1, 1), np.float32)
+        for side, shape in (("down", (2, 8)), ("up", (8, 2)))
+    }
+    save_file(arrays, file)
+    flags = ["convert", str(file), str(out), "--format", "kohya"]
+    assert main(["lora", *flags]) == 1
+    error = capsys.readouterr().err
+    assert "Without a model" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [file]
+    assert main(["lora", *flags, "--model", str(model)]) == 0
+    _assert_equal(_updates(short_pipeline, out), _updates(short_pipeline, file))
+    layer = "lora_unet_down_blocks_0_attentions_0_proj_in"
+    assert {key.split(".")[0] for key in load_file(out)} == {layer}
+
+
+def test_what_is_not_converted_is_one_line(adapters, tmp_path, monkeypatch, capsys):
+    a, there = str(adapters[0]), tmp_path / "there.safetensors"
+    there.write_bytes(b"mine")
+    before = adapters[0].read_bytes()
+    # Whoever runs this test may be allowed to write anywhere.
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    allowed = lambda path, mode: os.fspath(path) != str(locked)
+    monkeypatch.setattr(os, "access", allowed)
+    new = str(tmp_path / "new.safetensors")
+    for source, out, format, message in (
+        (a, a, "kohya", "`output` must be another name than that of `file`"),
+        (a, str(there), "kohya", "there.safetensors' exists. Choose another name"),
+        (a, str(locked), "peft", "locked' exists. Choose another name"),
+        (
+            a,
+            str(locked / "x.safetensors"),
+            "kohya",
+            "`output` must be in a folder that",
+        ),
+        (a, str(locked / "in" / "x"), "peft", "locked' is none"),
+        (a, str(there / "x.safetensors"), "kohya", "there.safetensors' is none"),
+        (a, str(tmp_path / "new"), "kohya", "`output` must end in .safetensors"),
+        (a, str(tmp_path / "new"), "diffusers", "`output` must end in .safetensors"),
+        (a, new, "peft", "`output` must be a folder of the adapter alone"),
+        (str(there), new, "kohya", "cannot be read as safetensors"),
+        ("no.safetensors", new, "kohya", "'no.safetensors' does not exist"),
+        (str(locked), new, "kohya", "has neither"),
+    ):
+        assert main(["lora", "convert", source, out, "--format", format]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("draftx lora: ")
+        assert message in error
+        assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == [locked, there]
+    assert there.read_bytes() == b"mine"
+    assert adapters[0].read_bytes() == before
 
 
 def test_scaled_and_mixed(adapters, model, short_pipeline, tmp_path, capsys):
@@ -89,4 +195,5 @@ def test_what_is_wrong_is_one_line(adapters, tmp_path, capsys):
 def test_help_is_of_the_table(capsys):
     assert main(["lora"]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n  {name} " in out for name in ("info", "scale", "mix", "merge"))
+    names = ("info", "convert", "scale", "mix", "merge")
+    assert all(f"\n  {name} " in out for name in names)

@@ -33,7 +33,7 @@ def convert_lora_file(
     - `path`: As for [`draftx.load_lora`][].
     - `output`, `format`: As for [`draftx.save_lora`][].
     - `pipeline`: The model. Only files need it that number the blocks of the UNet as
-        the original code does, or that do not say which names are the text encoder's.
+        the original code does.
     - `metadata`: Texts to be added to the header.
     """
     target = check_target("output", output, format)

@@ -59,8 +59,8 @@ class LayerNames:
             for spelled in (name, name.removeprefix("text_model.")):
                 for prefix in ("", "text_encoder."):
                     self._known[prefix + spelled] = layer
-                # The second belongs to the first encoder of SDXL.
-                for prefix in ("lora_te_", "lora_te1_"):
+                # The last belongs to the first encoder of SDXL.
+                for prefix in ("", "lora_te_", "lora_te1_"):
                     self._known[prefix + spelled.replace(".", "_")] = layer
 
     def find(self, *names: str) -> str | None:

@@ -5,7 +5,7 @@ import re
 
 _WRAPPED = re.compile(r"^((?:unet|text_encoder(?:_2)?)\.)?base_model\.model\.")
 _TEXT = re.compile(
-    r"text_encoder(_2)?\.|lora_te1?_|lora_te(2)_|(?=text_model\.|encoder\.layers\.)"
+    r"text_encoder(_2)?\.|lora_te1?_|lora_te(2)_|(?=text_model[._]|encoder[._]layers[._])"
 )
 # What names are made of between dots. The longer is meant where both may be.
 _UNET_WORDS = (
@@ -38,8 +38,8 @@ class SpelledNames:
             second = "_2" if any(match.groups()) else ""
             bare = text[match.end() :]
             # Newer versions of transformers have no `text_model` in between.
-            if bare.startswith("encoder."):
-                bare = f"text_model.{bare}"
+            if bare.startswith(("encoder.", "encoder_")):
+                bare = f"text_model{bare[7]}{bare}"
             return f"text_encoder{second}.{bare}"
         return f"unet.{_UNET.sub('', unet, count=1)}"
 
@@ -71,8 +71,7 @@ def published_name(layer: str) -> str | None:
 
     **Returns:**
 
-    `None` if only a model can tell: where blocks are numbered as in the original code,
-    and where a text encoder's name has nothing in front.
+    `None` if only a model can tell: where blocks are numbered as in the original code.
     """
     model, bare = layer.split(".", 1)
     words = {"unet": _UNET_WORDS, "text_encoder": _TEXT_WORDS}.get(model)

@@ -37,8 +37,7 @@ class LoraConvertOptions:
         str | None,
         _arg(
             help="'tiny', a folder or the hub's name of the model: only needed where "
-            "the names of layers are those of the original code, or do not say which "
-            "model they are of."
+            "layers are named as in the original code, input_blocks_1_1_..."
         ),
     ] = None
     trigger_words: Annotated[
