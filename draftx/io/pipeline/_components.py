@@ -36,6 +36,7 @@ from ..formats import (
     write_tensors,
 )
 from ._configs import config_dict
+from ._families import looks_like
 
 
 Model = TypeVar("Model", bound=eqx.Module)
@@ -179,7 +180,7 @@ def match_keys(
     if problems:
         raise ModelFileError(
             f"{name!r} does not fit the {type(model).__name__} of {described} "
-            f"({len(parameters)} tensors): {'; '.join(problems)}."
+            f"({len(parameters)} tensors): {'; '.join(problems)}.{looks_like(shapes)}"
         )
     return found
 

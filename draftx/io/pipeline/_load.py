@@ -6,6 +6,7 @@ from ...pipeline import Pipeline
 from ..formats import check_variant, ModelFileError, TensorFile
 from ..sources import EmbeddedFolder, is_repo_id
 from ._components import check_dtype
+from ._families import looks_like
 from ._folder import load_folder
 from ._hub import download
 
@@ -80,6 +81,8 @@ def _about_file(path: pathlib.Path) -> str:
                 f"{rule}; {str(path)!r} is a LoRA. Load the model that it was trained "
                 "on, then the LoRA with `draftx.load_lora`."
             )
+        if (kind := looks_like(shapes)).endswith("not supported."):
+            return f"{rule}; got {str(path)!r}.{kind}"
         if len(shapes) == 1:
             return (
                 f"{rule}; {str(path)!r} is a learned word. Load the model that it was "
