@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from draftx.io import ModelFileError
-from draftx.io.formats._pickle import read_torch_file
+from draftx.io.formats import read_torch_file
 
 
 class _Global:

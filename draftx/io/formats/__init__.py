@@ -10,10 +10,6 @@ from ._atomic import (
     write_text as write_text,
 )
 from ._errors import first_five as first_five, ModelFileError as ModelFileError
-from ._pickle import (
-    read_torch_contents as read_torch_contents,
-    read_torch_file as read_torch_file,
-)
 from ._safetensors import (
     open_weights as open_weights,
     read_json as read_json,
@@ -21,6 +17,12 @@ from ._safetensors import (
     write_tensors as write_tensors,
 )
 from ._sha256 import check_sha256 as check_sha256
+from ._tensors import AbstractTensors as AbstractTensors
+from ._torch_file import (
+    read_torch_contents as read_torch_contents,
+    read_torch_file as read_torch_file,
+    TorchFile as TorchFile,
+)
 from ._variants import (
     check_variant as check_variant,
     describe_files as describe_files,

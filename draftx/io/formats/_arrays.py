@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._errors import ModelFileError
-from ._pickle import read_torch_file
 from ._safetensors import TensorFile
 from ._tensors import AbstractTensors, dtype_name
+from ._torch_file import read_torch_file
 
 
 class Arrays(AbstractTensors):

@@ -1,16 +1,13 @@
-"""Weights in files that PyTorch wrote, `.pth`, `.pt`, `.ckpt` and `.bin`."""
+"""The two containers of `torch.save`: a zip file, and what was before version 1.6."""
 
 import io
-import math
 import os
-import pathlib
 import struct
 import zipfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from ._errors import ModelFileError
 from ._flatten import flatten
@@ -22,56 +19,36 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
-def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads the tensors of a file that `torch.save` wrote, without PyTorch.
+class Contents(NamedTuple):
+    """Says what a file holds: tensors and strings by name, and how to read a storage.
 
-    Such files hold a pickle, which could run anything. This function runs nothing: of
-    the names in a pickle it knows those that describe tensors, and any other is an
-    error that says which. Both of PyTorch's containers are read, the zip file and the
-    one before version 1.6.
+    `read` is given the file, open, and a storage, and gives the bytes of that.
+    """
+
+    tensors: dict[str, Tensor]
+    texts: dict[str, str]
+    read: Callable[[io.BufferedIOBase, Storage], bytes]
+
+
+def read_contents(
+    file: io.BufferedIOBase, name: str, *, is_checkpoint: bool
+) -> Contents:
+    """Reads the pickle of a file, and finds its storages without reading them.
 
     **Arguments:**
 
-    - `path`: The file. Nested dictionaries and lists are flattened, keys joined with
-        dots; where there is an entry `"state_dict"`, it alone is read. Numbers and
-        strings are left out.
+    - `file`: Open, at its start.
+    - `name`: Of the file, for error texts.
+    - `is_checkpoint`: As for `unpickle`.
 
-    **Returns:**
-
-    Contiguous arrays in the file's dtypes, in the file's order. They may be read-only.
+    Raises a `ModelFileError`, or what a damaged file makes its readers raise.
     """
-    arrays, _ = read_torch_contents(path)
-    return arrays
-
-
-def read_torch_contents(
-    path: str | os.PathLike,
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads the tensors of a file that `torch.save` wrote, and its strings.
-
-    **Arguments:**
-
-    - `path`: As in [`draftx.io.read_torch_file`][].
-    """
-    path = pathlib.Path(path)
-    name = str(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_LEGACY_START))
-            file.seek(0)
-            if start[:4] == b"PK\x03\x04":
-                return _read_zip(file, name)
-            if start == _LEGACY_START:
-                return _read_legacy(file, name)
-    except ModelFileError:
-        raise
-    except FileNotFoundError as e:
-        raise ModelFileError(f"{name!r} is missing.") from e
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as e:
-        raise ModelFileError(
-            f"{name!r} cannot be read: {e}. The file is damaged or only partly there; "
-            "download or copy it again."
-        ) from e
+    start = file.read(len(_LEGACY_START))
+    file.seek(0)
+    if start[:4] == b"PK\x03\x04":
+        return _of_zip(file, name, is_checkpoint)
+    if start == _LEGACY_START:
+        return _of_legacy(file, name, is_checkpoint)
     raise ModelFileError(
         f"{name!r} must be a file of `torch.save`; it begins with {start[:8]!r}. If "
         "PyTorch reads it, convert it: "
@@ -79,9 +56,7 @@ def read_torch_contents(
     )
 
 
-def _read_zip(
-    file: io.BufferedIOBase, name: str
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _of_zip(file: io.BufferedIOBase, name: str, is_checkpoint: bool) -> Contents:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         pickles = [n for n in names if n.endswith("/data.pkl") and n.count("/") == 1]
@@ -91,26 +66,37 @@ def _read_zip(
                 f"{len(pickles)} of data.pkl."
             )
         root = pickles[0].removesuffix("data.pkl")
-
-        def read(member: str) -> bytes:
-            # PyTorch stores; what unpacks to more than the file could fill a memory.
-            if archive.getinfo(member).compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"{member!r} is compressed")
-            return archive.read(member)
-
-        if f"{root}byteorder" in names and read(f"{root}byteorder") != b"little":
+        order = f"{root}byteorder"
+        if order in names and _member(archive, order) != b"little":
             raise ModelFileError(f"{name!r} must be little-endian; it is not.")
-        tree = unpickle(io.BytesIO(read(pickles[0])), name, {})
+        pickle = io.BytesIO(_member(archive, pickles[0]))
+        tree = unpickle(pickle, name, {}, is_checkpoint=is_checkpoint)
         tensors, texts = flatten(tree, name)
-        of = lambda storage: read(f"{root}data/{storage.key}")
-        return _read_tensors(tensors, of, name), texts
+        for storage in dict.fromkeys(tensor.storage for tensor in tensors.values()):
+            info = archive.getinfo(f"{root}data/{storage.key}")
+            if info.file_size != _bytes(storage):
+                raise ValueError(
+                    f"storage {storage.key!r} has {info.file_size} of "
+                    f"{_bytes(storage)} bytes"
+                )
+
+    def read(file: io.BufferedIOBase, storage: Storage) -> bytes:
+        with zipfile.ZipFile(file) as archive:
+            return _member(archive, f"{root}data/{storage.key}")
+
+    return Contents(tensors, texts, read)
 
 
-def _read_legacy(
-    file: io.BufferedIOBase, name: str
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    # PyTorch stores; what unpacks to more than the file could fill a memory.
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name!r} is compressed")
+    return archive.read(name)
+
+
+def _of_legacy(file: io.BufferedIOBase, name: str, is_checkpoint: bool) -> Contents:
     storages: dict[str, Storage] = {}
-    following = lambda: unpickle(file, name, storages)
+    following = lambda: unpickle(file, name, storages, is_checkpoint=is_checkpoint)
     magic, version, system = following(), following(), following()
     tree, keys = following(), following()
     if magic != _LEGACY_MAGIC or version != 1001 or not isinstance(keys, list):
@@ -118,17 +104,28 @@ def _read_legacy(
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ModelFileError(f"{name!r} must be little-endian; it is not.")
     tensors, texts = flatten(tree, name)
-    wanted = {tensor.storage.key for tensor in tensors.values()}
-    data: dict[str, bytes] = {}
+    places: dict[str, int] = {}
+    place = file.tell()
+    end = file.seek(0, os.SEEK_END)
     for key in map(str, keys):
         storage = storages[key]
+        file.seek(place)
         (size,) = struct.unpack("<q", _exactly(file, 8))
         if size != storage.size:
             raise ValueError(f"storage {key!r} has {size} of {storage.size} elements")
-        content = _exactly(file, size * jnp.dtype(storage.dtype).itemsize)
-        if key in wanted:
-            data[key] = content
-    return _read_tensors(tensors, lambda storage: data[storage.key], name), texts
+        places[key] = place + 8
+        place += 8 + _bytes(storage)
+        if place > end:
+            raise EOFError(f"it ends {place - end} bytes early")
+
+    def read(file: io.BufferedIOBase, storage: Storage) -> bytes:
+        file.seek(places[storage.key])
+        return _exactly(file, _bytes(storage))
+
+    # What the pickle names and the file does not have is damage, found before reading.
+    for tensor in tensors.values():
+        places[tensor.storage.key]
+    return Contents(tensors, texts, read)
 
 
 def _exactly(file: io.BufferedIOBase, size: int) -> bytes:
@@ -138,43 +135,5 @@ def _exactly(file: io.BufferedIOBase, size: int) -> bytes:
     return data
 
 
-def _read_tensors(
-    tensors: Mapping[str, Tensor], read: Any, name: str
-) -> dict[str, np.ndarray]:
-    """**Arguments:**
-
-    - `tensors`: Of the file.
-    - `read`: The bytes of a storage.
-    - `name`: Of the file, for the error text.
-    """
-    storages: dict[Storage, np.ndarray] = {}
-    arrays = {}
-    # Tied weights are there a few times; a thousand times, or with strides of zero,
-    # they would fill a memory.
-    wanted = sum(_size(t.dtype, *t.shape) for t in tensors.values())
-    there = {t.storage for t in tensors.values()}
-    if wanted > max(2**30, 8 * sum(_size(s.dtype, s.size) for s in there)):
-        raise ModelFileError(
-            f"{name!r} must hold tensors of about its own size; they unpack to "
-            f"{wanted} bytes."
-        )
-    for key, tensor in tensors.items():
-        storage = tensor.storage
-        if storage not in storages:
-            storages[storage] = np.frombuffer(read(storage), np.uint8)
-            expected = storage.size * jnp.dtype(storage.dtype).itemsize
-            if len(storages[storage]) != expected:
-                raise ValueError(
-                    f"storage {storage.key!r} has {len(storages[storage])} of "
-                    f"{expected} bytes"
-                )
-        try:
-            arrays[key] = tensor.read(storages[storage])
-        except ValueError as e:
-            raise ModelFileError(f"{key!r} of {name!r} cannot be read: {e}.") from e
-    return arrays
-
-
-def _size(dtype: str, *shape: int) -> int:
-    """In bytes."""
-    return math.prod(shape) * jnp.dtype(dtype).itemsize
+def _bytes(storage: Storage) -> int:
+    return storage.size * jnp.dtype(storage.dtype).itemsize

@@ -219,8 +219,10 @@ def write_tensors(
         with temporary.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for key in order:
-                # The bytes of an array with strides are not in the order of its shape.
+                # The bytes of an array with strides are not in the order of its shape,
+                # and those of each number may be the other way round.
                 array = np.asarray(arrays[key], order="C")
+                array = array.astype(array.dtype.newbyteorder("="), copy=False)
                 array.reshape(-1).view(np.uint8).tofile(file)
 
     write_file(path, write)

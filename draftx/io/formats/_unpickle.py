@@ -158,19 +158,66 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+# Where trainers take from what they keep beside the tensors of a checkpoint.
+_OF_TRAINERS = ("lightning", "lightning_fabric", "numpy", "omegaconf")
+_OF_TRAINERS += ("pytorch_lightning", "_codecs", "collections", "typing")
+
+
+class _PassedOver:
+    """What stands for an object beside the tensors: takes everything, keeps nothing."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "_PassedOver":
+        del args, kwargs
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        del args, kwargs
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "_PassedOver":
+        del args, kwargs
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        del state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        del key, value
+
+    def append(self, item: Any) -> None:
+        """Takes an `item` of a list."""
+        del item
+
+    def extend(self, items: Any) -> None:
+        """Takes `items` of a list."""
+        del items
+
+    def add(self, item: Any) -> None:
+        """Takes an `item` of a set."""
+        del item
+
+
 class _Unpickler(AbstractUnpickler):
     def __init__(
-        self, file: io.BufferedIOBase, name: str, storages: dict[str, Storage]
+        self,
+        file: io.BufferedIOBase,
+        name: str,
+        storages: dict[str, Storage],
+        is_checkpoint: bool,
     ):
         # Files of Python 2 have byte strings for names.
         super().__init__(file, encoding="utf-8")
         self._name = name
         self._storages = storages
+        self._is_checkpoint = is_checkpoint
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         try:
             return _ALLOWED[module_name, global_name]
         except KeyError:
+            if self._is_checkpoint and module_name.split(".")[0] in _OF_TRAINERS:
+                return _PassedOver
             raise ModelFileError(
                 f"{self._name!r} must hold tensors in dictionaries and nothing else; "
                 f"its pickle names `{module_name}.{global_name}`, which was not run. "
@@ -199,7 +246,13 @@ class _Unpickler(AbstractUnpickler):
         return storage
 
 
-def unpickle(file: io.BufferedIOBase, name: str, storages: dict[str, Storage]) -> Any:
+def unpickle(
+    file: io.BufferedIOBase,
+    name: str,
+    storages: dict[str, Storage],
+    *,
+    is_checkpoint: bool = False,
+) -> Any:
     """Reads one pickle: dictionaries, lists, numbers, strings and `Tensor` records.
 
     **Arguments:**
@@ -207,9 +260,11 @@ def unpickle(file: io.BufferedIOBase, name: str, storages: dict[str, Storage]) -
     - `file`: Left at the byte after the pickle.
     - `name`: Of the file, for the error text.
     - `storages`: Gets the storages that the pickle mentions, by key.
+    - `is_checkpoint`: Whether objects that trainers keep beside the tensors are passed
+        over: what is of Lightning, NumPy and the like becomes a record without content.
     """
     try:
-        return _Unpickler(file, name, storages).load()
+        return _Unpickler(file, name, storages, is_checkpoint).load()
     except ModelFileError:
         raise
     # A damaged pickle can make the interpreter raise nearly anything.
