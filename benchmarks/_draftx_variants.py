@@ -127,8 +127,9 @@ def draftx_variant(
             return {"latents": clean, "images": task.pipeline.decode(clean)}
         trainable, task = split(task)
         differentiate: Any = value_and_grad
-        (_, rewards), gradient = differentiate(trainable, task, method, batch, mesh)
-        return {"rewards": rewards, "gradient": draftx.lora_state_dict(gradient)}
+        (_, scores), gradient = differentiate(trainable, task, method, batch, mesh)
+        named = draftx.lora_state_dict(gradient)
+        return {"rewards": scores.total, "gradient": named}
 
     operands = (arrays, ids, latents)
     options = {}

@@ -159,8 +159,8 @@ def gradient_program(
     def fn(arrays):
         trainable, task, method, latents, key = eqx.combine(arrays, static)
         batch = task.batch(latents, key)
-        (_, rewards), gradient = value_and_grad(trainable, task, method, batch)
-        return rewards, eqx.filter(gradient, eqx.is_array)
+        (_, scores), gradient = value_and_grad(trainable, task, method, batch)
+        return scores.total, eqx.filter(gradient, eqx.is_array)
 
     return Program(fn, arrays)
 

@@ -37,9 +37,10 @@ def main(name: str) -> None:
         pipeline = make_pipeline(dict(file))
     method, options, remat = _METHODS[name]
     latents = jr.normal(jr.key(1), (4, *pipeline.latent_shape))
+    rewards = [reference.reward, lambda images: images.mean((1, 2, 3))]
     task = make_task(
         pipeline,
-        reference.reward,
+        draftx.rewards.WeightedSum(rewards, [1.0, 0.1], ["reference", "light"]),
         draftx.Table.of(_PROMPTS),
         draftx.Sampling(3, **options),
         shape=latents.shape,
@@ -51,8 +52,8 @@ def main(name: str) -> None:
 
     def gradient(task, batch, mesh):
         trainable, frozen = separate(task)
-        (_, rewards), gradient = value_and_grad(trainable, frozen, method, batch, mesh)
-        return rewards, draftx.lora_state_dict(gradient)
+        (_, scores), gradient = value_and_grad(trainable, frozen, method, batch, mesh)
+        return scores, draftx.lora_state_dict(gradient)
 
     expected = eqx.filter_jit(gradient)(task, batch, None)
     everywhere = NamedSharding(mesh, PartitionSpec())

@@ -290,3 +290,4 @@ def test_prompts_and_rewards_of_a_run(tmp_path):
     score = draftx.rewards.JPEGCompressibility()(images)
     features = reward.prepare(["a", "b"])
     np.testing.assert_allclose(reward(images, features), 2 * score, rtol=1e-6)
+    assert reward.names == ("compressibility",)

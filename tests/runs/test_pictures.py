@@ -1,6 +1,7 @@
 """Grids and curves of any words: what looks like a formula is none."""
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from draftx.runs import captioned_grid
@@ -24,3 +25,18 @@ def test_dollars_are_dollars(tmp_path, words):
     rows = [{"step": 0, "reward": 1.0, "reward_std": 0.5}]
     curves(tmp_path / "curves.png", rows, [], title=words)
     assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_each_reward_of_a_sum_is_drawn_below_their_sum(tmp_path):
+    path, heights = tmp_path / "curves.png", []
+    row = {"step": 0, "reward": 1.0, "reward_std": 0.5}
+    for names in ((), ("a",), ("a", r"$\frac$")):
+        for name in names:
+            row |= {f"reward/{name}": 2.0, f"reward_std/{name}": 0.1}
+        # What a run gained only later has no points before.
+        curves(path, [{"step": 0, "reward": 0.0, "reward_std": 0.0}, row], [], title="")
+        with PIL.Image.open(path) as picture:
+            heights.append(picture.height)
+    # Of one reward alone the sum says enough.
+    assert heights[0] == heights[1]
+    assert heights[2] == heights[0] + 2 * 2 * 150

@@ -10,6 +10,7 @@ import pytest
 
 from draftx.io import ModelFileError
 from draftx.runs import main, write_report
+from draftx.runs.folder._folder import write_lines
 from draftx.runs.folder._panels import split_panels
 from draftx.runs.report._charts import chart, Series, smoothed
 from draftx.runs.report._runs import merged_evaluations
@@ -89,6 +90,24 @@ def test_a_run_that_is_finished(finished, tmp_path, capsys):
     assert mean["y"][9] == pytest.approx(np.mean([-20, -19, -18, *range(-15, -10)]))
     assert (held_out["x"], held_out["y"]) == ([0, 6, 12], [-30, -24, -18])
     assert curves["gradient norm"][0]["y"][3] is None
+
+
+def test_each_reward_of_a_sum_has_a_chart(tmp_path):
+    run = make_run(tmp_path / "sum")
+    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    part = lambda name, i: {f"reward/{name}": i + 0.5, f"reward_std/{name}": 0.25}
+    write_lines(run.metrics, [row | part("clip", row["step"]) for row in rows])
+    assert "reward: clip" not in _series(_page(tmp_path, run.path))
+    both = [row | part("clip", row["step"]) | part("<i>", 0) for row in rows]
+    write_lines(run.metrics, both)
+    curves = _series(_page(tmp_path, run.path))
+    names = ["score, held-out", "red<b>ness, held-out", "gradient norm"]
+    names += ["images per second", "reward: clip", "reward: <i>"]
+    # No chart of a spread alone.
+    assert set(curves) == {"reward in training", *names}
+    (clip,) = curves["reward: clip"]
+    assert clip["y"] == [i + 0.5 for i in range(12)]
+    assert clip["spread"] == [0.25] * 12
 
 
 def test_pictures_by_step(finished, tmp_path):

@@ -73,26 +73,33 @@ def curves(
 ) -> None:
     """Draws the reward of each step, and what was measured on held-out prompts.
 
+    Below it, each on its own scale, the rewards of a sum of several.
+
     **Arguments:**
 
     - `path`: Of the PNG file; written whole or not at all.
-    - `history`: Rows with `step`, `reward` and `reward_std`.
+    - `history`: Rows with `step`, `reward` and `reward_std`, and perhaps those of named
+        rewards.
     - `evaluations`: With `step` and `score`.
     - `title`: Above the curves.
     """
     plt = _pyplot()
-    column = lambda name: np.asarray([row[name] for row in history], np.float64)
-    figure, axis = plt.subplots(figsize=(6, 3.5))
+    names = dict.fromkeys(n for row in history for n in row if n.startswith("reward/"))
+    parts = [name.removeprefix("reward/") for name in names if len(names) > 1]
+    heights = [3.5] + [2.0] * len(parts)
+    figure, axes = plt.subplots(
+        len(heights),
+        figsize=(6, sum(heights)),
+        height_ratios=heights,
+        sharex=True,
+        squeeze=False,
+    )
+    axis, *below = axes[:, 0]
     if history:
-        # A step has moved the adapter at its end.
-        steps, reward, spread = (column(n) for n in ("step", "reward", "reward_std"))
-        steps = steps + 1
-        axis.fill_between(steps, reward - spread, reward + spread, alpha=0.15, lw=0)
-        axis.plot(steps, reward, lw=0.8, alpha=0.6, label="batch mean (band: spread)")
-        width = 10
-        if len(history) > width:
-            mean = np.convolve(reward, np.ones(width) / width, mode="valid")
-            axis.plot(steps[width - 1 :], mean, lw=2, label=f"mean of {width} steps")
+        _draw_reward(axis, history)
+    for part_axis, part in zip(below, parts, strict=True):
+        _draw_reward(part_axis, history, f"/{part}")
+        part_axis.set_ylabel(part, parse_math=False)
     held_out = [row for row in evaluations if math.isfinite(row["score"])]
     if held_out:
         axis.plot(
@@ -102,13 +109,26 @@ def curves(
             lw=1,
             label="held-out score",
         )
-    axis.set(xlabel="training steps", ylabel="reward")
+    axis.set_ylabel("reward")
+    (below or [axis])[-1].set_xlabel("training steps")
     axis.set_title(title, parse_math=False)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
     figure.tight_layout()
     _save(figure, path)
+
+
+def _draw_reward(axis: Any, history: Sequence[Mapping[str, Any]], of: str = "") -> None:
+    column = lambda name: np.asarray([row.get(name, math.nan) for row in history])
+    reward, spread = column(f"reward{of}"), column(f"reward_std{of}")
+    steps = column("step") + 1  # A step has moved the adapter at its end.
+    axis.fill_between(steps, reward - spread, reward + spread, alpha=0.15, lw=0)
+    axis.plot(steps, reward, lw=0.8, alpha=0.6, label="batch mean (band: spread)")
+    width = 10
+    if len(history) > width:
+        mean = np.convolve(reward, np.ones(width) / width, mode="valid")
+        axis.plot(steps[width - 1 :], mean, lw=2, label=f"mean of {width} steps")
 
 
 def _pyplot() -> Any:

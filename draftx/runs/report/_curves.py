@@ -8,7 +8,7 @@ import numpy as np
 
 from ._charts import chart, Series, smoothed
 from ._html import color, is_dashed, none, words
-from ._runs import column, curve_names, figure_names, ReportedRun
+from ._runs import column, curve_names, figure_names, ReportedRun, spread_name
 
 
 # As many steps as `curves.png` takes the mean of.
@@ -45,7 +45,7 @@ def curves(runs: Sequence[ReportedRun]) -> str:
                 runs,
                 lambda run: _x(run.saved.history, 1),
                 lambda run, name=name: column(run.saved.history, name),
-                lambda run, name=name: column(run.saved.history, f"{name}_std"),
+                lambda run, name=name: column(run.saved.history, spread_name(name)),
             ),
             _end(runs),
         )

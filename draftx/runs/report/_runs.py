@@ -17,6 +17,8 @@ from ..folder import is_png, open_run, Panel, SavedRun, split_panels
 
 # Of what an evaluation measured, as the rows of a step carry it.
 _BEFORE, _HELD_OUT = "before/", "held_out/"
+# Of one of the rewards in a sum.
+_COMPONENT = "reward/"
 # Of a row: what is no figure to be drawn over the steps.
 _NO_CURVES = ("step", "prompts", "reward", "skipped", "seconds", "images")
 _NO_CURVES += ("reward_queries", "unet_forwards", "unet_backwards")
@@ -154,7 +156,8 @@ def curve_names(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
     **Arguments:**
 
-    - `history`: Rows of steps. Numbers count; the spread of another one does not.
+    - `history`: Rows of steps. Numbers count; the spread of another one does not, and
+        neither does a reward that is the only one in a sum.
     """
     names = dict.fromkeys(
         name
@@ -162,13 +165,23 @@ def curve_names(history: Sequence[Mapping[str, Any]]) -> list[str]:
         for name, value in row.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     )
+    spreads = {spread_name(name) for name in names}
+    components = [name for name in names if name.startswith(_COMPONENT)]
     return [
         name
         for name in names
         if name not in _NO_CURVES
+        and name not in spreads
         and not name.startswith((_BEFORE, _HELD_OUT))
-        and not (name.endswith("_std") and name.removesuffix("_std") in names)
+        and not components == [name]
     ]
+
+
+def spread_name(name: str) -> str:
+    """Names the spread of the figure that is called `name`."""
+    if name.startswith(_COMPONENT):
+        return f"reward_std/{name.removeprefix(_COMPONENT)}"
+    return f"{name}_std"
 
 
 def column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
