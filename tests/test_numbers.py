@@ -129,6 +129,7 @@ _TABLE: dict[Callable, tuple[Callable, dict[str, float | int]]] = {
             num_inner_epochs=2, minibatch_size=2, steps_per_update=1, step_fraction=0.5
         ),
     ),
+    draftx.ProgressBar: (_made(draftx.ProgressBar), dict(every=5)),
     draftx.EarlyStopping: (
         _made(draftx.EarlyStopping),
         dict(patience=2, min_delta=0.5, min_diversity=0.25),
@@ -239,7 +240,7 @@ _EXEMPT = {
     "Evaluation": {"weights"},
     "WeightedSum": {"weights"},
     "mix_lora": {"weights"},
-    "sweep_lora_scale": {"scales"},
+    "sweep_lora_scale": {"scales", "tell"},
     "CLIPScore": {"scale"},
     "PickScore": {"scale"},
     "split_cpu": {"batch_size"},

@@ -1,37 +1,58 @@
 """Long work that has no steps to count: what is done, and for how long already."""
 
 import sys
-import threading
 import time
 from types import TracebackType
+
+from tqdm import tqdm
+
+from .._custom_types import Real
+from .._ticker import duration, Ticker
 
 
 class Busy:
     """Says what is being done, as a context: once, then every ten seconds, then how
     long it took."""
 
-    def __init__(self, what: str, *, every: float = 10.0):
+    def __init__(self, what: str, parts: str = "", *, every: Real = 10.0):
         """**Arguments:**
 
-        - `what`: In a few words, "compiling the training step".
+        - `what`: In a few words, "loading the model".
+        - `parts`: What `tell` counts, "batches".
         - `every`: Seconds between two signs of life.
         """
         self.what = what
+        self.parts = parts
         self.every = every
-        self._done = threading.Event()
+        self._counted = ""
+        self._ticker: Ticker | None = None
 
     def __enter__(self) -> "Busy":
         self._start = time.perf_counter()
-        print(f"{self.what} ...", file=sys.stderr, flush=True)
-        threading.Thread(target=self._tick, daemon=True).start()
+        _print(f"{self.what} ...")
+        self._ticker = Ticker(self.every, self._tick)
         return self
 
+    def tell(self, done: int, total: int) -> None:
+        """Notes how many parts are `done`, and how many there are in `total`."""
+        self._counted = f"{done} of {total} {self.parts}, "
+
+    def stop(self) -> None:
+        """Says how long it took, if that was not said: what follows is other work."""
+        if self._end():
+            _print(f"{self.what}: {self._seconds()}")
+
     def _tick(self) -> None:
-        while not self._done.wait(self.every):
-            print(f"{self.what} ... {self._seconds()}", file=sys.stderr, flush=True)
+        _print(f"{self.what} ... {self._counted}{self._seconds()}")
 
     def _seconds(self) -> str:
-        return f"{time.perf_counter() - self._start:.0f} s"
+        return duration(time.perf_counter() - self._start)
+
+    def _end(self) -> bool:
+        ticker, self._ticker = self._ticker, None
+        if ticker is not None:
+            ticker.stop()
+        return ticker is not None
 
     def __exit__(
         self,
@@ -39,7 +60,14 @@ class Busy:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._done.set()
         del value, traceback
         if kind is None:
-            print(f"{self.what}: {self._seconds()}", file=sys.stderr, flush=True)
+            self.stop()
+        else:
+            self._end()
+
+
+def _print(text: str) -> None:
+    # Above the bars of a download, if there are any.
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()

@@ -1,7 +1,7 @@
 """Figures of images that nothing was trained on."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -156,20 +156,32 @@ class Evaluation(eqx.Module):
         draw = lambda i: jr.normal(jr.fold_in(self.key, i), shape, jnp.float32)
         return jax.vmap(draw)(jnp.asarray(indices))
 
-    def __call__(self, pipeline: Pipeline) -> dict[str, float]:
-        """Computes the figures of a pipeline, numbers by name."""
+    def __call__(
+        self, pipeline: Pipeline, tell: Callable[[int, int], None] | None = None
+    ) -> dict[str, float]:
+        """Computes the figures of a pipeline, numbers by name.
+
+        **Arguments:**
+
+        - `pipeline`: That draws.
+        - `tell`: Called before every batch and at the end, with how many batches are
+            done and how many there are.
+        """
+        tell = tell or _ignore
         prepared = {
             name: reward.prepare(self.table) for name, reward in self.rewards.items()
         }
         total, chunk = len(self.table) * self.num_samples, self._chunk()
-        scored = []
+        count, scored = -(-total // chunk), []
         for start in range(0, total, chunk):
+            tell(start // chunk, count)
             # The last batch is filled up: one program for all.
             indices = np.arange(start, start + chunk) % total
             rows = indices // self.num_samples
             images = self._draw(pipeline, indices, rows)
             of_rows = take_rows(prepared, jnp.asarray(rows))
             scored.append(_score(self.rewards, self.features, images, of_rows))
+        tell(count, count)
         scores, features = jax.tree.map(
             lambda *parts: np.concatenate([np.asarray(x) for x in parts])[:total],
             *scored,
@@ -205,6 +217,10 @@ class Evaluation(eqx.Module):
         devices = len(jax.devices())
         size = min(self.batch_size, len(self.table) * self.num_samples)
         return -(-size // devices) * devices
+
+
+def _ignore(done: int, total: int) -> None:
+    del done, total
 
 
 @eqx.filter_jit

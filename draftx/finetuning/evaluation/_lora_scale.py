@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..._checks import finite, within
@@ -15,6 +15,7 @@ def sweep_lora_scale(
     evaluation: Evaluation,
     *,
     min_diversity: RealLike = 0.0,
+    tell: Callable[[int, int], None] | None = None,
 ) -> tuple[float, list[dict[str, Any]]]:
     """Picks the scale of an adapter by the held-out score.
 
@@ -29,6 +30,7 @@ def sweep_lora_scale(
     - `evaluation`: Must not be what decides in the end how good the result is.
     - `min_diversity`: Scales with a diversity below this fraction of the base model's
         (scale 0) are not picked.
+    - `tell`: Called with how many batches of images are done, and how many there are.
 
     **Returns:**
 
@@ -41,10 +43,10 @@ def sweep_lora_scale(
     scales = [finite("scales", scale) for scale in scales]
     evaluation.check(pipeline)
     scaled = [scale_lora(pipeline, scale) for scale in scales]  # Raises at once.
-    rows: list[dict[str, Any]] = [
-        {"lora_scale": scale} | evaluation(one)
-        for scale, one in zip(scales, scaled, strict=True)
-    ]
+    rows: list[dict[str, Any]] = []
+    for i, (scale, one) in enumerate(zip(scales, scaled, strict=True)):
+        figures = evaluation(one, None if tell is None else _told_of(tell, i, scales))
+        rows.append({"lora_scale": scale} | figures)
     allowed = rows
     if min_diversity > 0:
         of_base = [row for row in rows if row["lora_scale"] == 0]
@@ -57,3 +59,10 @@ def sweep_lora_scale(
             f"{min_diversity} of the base model's; got {rows}. Try smaller ones."
         )
     return max(allowed, key=lambda row: row["score"])["lora_scale"], rows
+
+
+def _told_of(
+    tell: Callable[[int, int], None], index: int, scales: Sequence[float]
+) -> Callable[[int, int], None]:
+    """What one of several evaluations, all of the same size, tells of all of them."""
+    return lambda done, total: tell(index * total + done, len(scales) * total)

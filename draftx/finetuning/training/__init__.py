@@ -5,7 +5,6 @@ from ._callbacks import (
     AbstractCallback as AbstractCallback,
     Callback as Callback,
     check_callbacks as check_callbacks,
-    ProgressBar as ProgressBar,
 )
 from ._checkpoints import (
     check_checkpoints as check_checkpoints,
@@ -20,6 +19,7 @@ from ._optimizer import (
     learning_rate as learning_rate,
     Optimizer as Optimizer,
 )
+from ._progress_bar import ProgressBar as ProgressBar
 from ._rates import square_root_decay as square_root_decay
 from ._result import FinetuneResult as FinetuneResult
 from ._reward_gradient import (

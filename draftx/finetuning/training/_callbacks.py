@@ -4,8 +4,6 @@ import abc
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from tqdm import tqdm
-
 from ...pipeline import Pipeline
 
 
@@ -31,6 +29,15 @@ class AbstractCallback(abc.ABC):
         """
         return True
 
+    def working(self, what: str) -> None:
+        """Hears what is done now besides steps; nothing, unless overridden.
+
+        **Arguments:**
+
+        - `what`: Such as "compiling the training step"; empty when steps go on.
+        """
+        del what
+
     @abc.abstractmethod
     def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
         """Hears of a step.
@@ -50,41 +57,60 @@ class AbstractCallback(abc.ABC):
 Callback: TypeAlias = Callable[[dict[str, Any], Any], None]
 
 
-class ProgressBar(AbstractCallback):
-    """Shows a bar with the reward and the latest held-out score."""
+class Listeners:
+    """Tells all callbacks of a training what each of them hears."""
 
-    def __init__(self):
-        self._bar = None
-        self._shown: dict[str, str] = {}
+    def __init__(self, callbacks: Sequence[Callback]):
+        """**Arguments:**
 
-    def begin(self, num_train_steps: int) -> None:
-        self._bar = tqdm(total=num_train_steps, desc="fine-tuning")
-        self._shown = {}
+        - `callbacks`: As for `finetune`.
+        """
+        self.callbacks = callbacks
+        self._told = [c for c in callbacks if isinstance(c, AbstractCallback)]
+        self._has_measured = False
 
-    def resume(self, history: list[dict[str, Any]]) -> None:
-        if self._bar is not None:
-            # What was done before does not count for the time that is left.
-            self._bar.initial = self._bar.n = len(history)
-            self._bar.refresh()
+    def begin(self, num_train_steps: int, saved: list[dict[str, Any]] | None) -> None:
+        """Says that training begins, or goes on.
 
-    def needs_pipeline(self) -> bool:
-        return False
+        **Arguments:**
 
-    def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
-        del pipeline
-        self._shown["reward"] = f"{row['reward']:.4g}"
-        for name in ("before/score", "held_out/score"):
-            if name in row:
-                self._shown["held_out"] = f"{row[name]:.4g}"
-        if row["skipped"]:
-            self._shown["skipped"] = str(row["skipped"])
-        if self._bar is not None:
-            self._bar.set_postfix(self._shown, refresh=False)
-            self._bar.update()
+        - `num_train_steps`: The steps, at most.
+        - `saved`: The rows of a training that goes on.
+        """
+        for callback in self._told:
+            callback.begin(num_train_steps)
+            if saved is not None:
+                callback.resume(saved)
+
+    def working(self, what: str) -> None:
+        """Says `what` is done besides steps; that steps go on if it is empty."""
+        for callback in self._told:
+            callback.working(what)
+
+    def measuring(self, done: int, total: int) -> None:
+        """Says that an evaluation has `done` batches of a `total`."""
+        if done == 0 and not self._has_measured:
+            self._has_measured = True
+            self.working("compiling the evaluation")
+        else:
+            self.working(f"measuring held-out prompts, {done} of {total} batches")
+
+    def need_pipeline(self) -> bool:
+        """Says whether one of them wants the pipeline with each row."""
+        return any(
+            not isinstance(callback, AbstractCallback) or callback.needs_pipeline()
+            for callback in self.callbacks
+        )
+
+    def hear(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
+        """Says that a step was taken; `row` and `pipeline` as for each of them."""
+        for callback in self.callbacks:
+            callback(row, pipeline)
 
     def end(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        """Says that no step follows."""
+        for callback in self._told:
+            callback.end()
 
 
 def check_callbacks(callbacks: Any) -> None:

@@ -16,9 +16,10 @@ from ...pipeline import latent_shape, Pipeline, Sampling
 from ...rewards import Reward, RewardError
 from ..estimators import AbstractGradientEstimator
 from ..evaluation import Evaluation
-from ._callbacks import Callback, check_callbacks, ProgressBar
+from ._callbacks import Callback, check_callbacks
 from ._checkpoints import check_checkpoints, Checkpoints, describe_training
 from ._optimizer import adamw, as_optimizer, Optimizer
+from ._progress_bar import ProgressBar
 from ._result import FinetuneResult
 from ._reward_gradient import check_task, split
 from ._run import Run, to_default_device

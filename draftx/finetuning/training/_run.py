@@ -17,7 +17,7 @@ from ...pipeline import Pipeline
 from ...rewards import check_finite, RewardError
 from ..evaluation import Evaluation
 from ._average import averaged
-from ._callbacks import AbstractCallback, Callback
+from ._callbacks import Callback, Listeners
 from ._checkpoints import Checkpoints
 from ._optimizer import warn_of_unused_gradients
 from ._result import FinetuneResult
@@ -58,7 +58,7 @@ class Run:
         self.evaluation = evaluation
         self.stopping = stopping
         self.cost = cost
-        self.callbacks = callbacks
+        self.listeners = Listeners(callbacks)
         self.checkpoints = checkpoints
         self.facts = dict(facts or {})
         self.history: list[dict[str, Any]] = []
@@ -85,37 +85,38 @@ class Run:
             saved = self.checkpoints.find(self.facts, self.num_train_steps)
             if saved is not None:
                 state = self._restore(saved, state)
-        told = [c for c in self.callbacks if isinstance(c, AbstractCallback)]
         hears = contextlib.nullcontext if self.checkpoints is None else StopSignals
         with hears() as signals:
             try:
-                for callback in told:
-                    callback.begin(self.num_train_steps)
-                    if saved is not None:
-                        callback.resume(list(self.history))
+                before = None if saved is None else list(self.history)
+                self.listeners.begin(self.num_train_steps, before)
                 return self._train(take_step, state, signals)
             finally:
-                for callback in told:
-                    callback.end()
+                self.listeners.end()
 
     def _train(self, take_step, state, signals: StopSignals | None) -> FinetuneResult:
         if not self.history:
             self.evaluate_if_due(_shown(state))
+        is_first = True
         for step in range(len(self.history), self.num_train_steps):
             if self.stopped is not None:
                 break
             start = time.perf_counter()
+            if is_first:
+                self.listeners.working("compiling the training step")
             state, metrics = take_step(state, step)
             row = self.record(metrics, time.perf_counter() - start)
+            if is_first:
+                self.listeners.working("")
+                is_first = False
             if self.skipped_in_a_row == self.stopping.max_skipped_steps:
                 error = self.error(metrics["rewards"])
                 whole = self.whole(_shown(state))
                 error.result = FinetuneResult(whole, self.history, self.evaluations)
                 raise error
             self.evaluate_if_due(_shown(state))
-            whole = self.whole(_shown(state)) if self._needs_pipeline() else None
-            for callback in self.callbacks:
-                callback(row, whole)
+            needed = self.listeners.need_pipeline()
+            self.listeners.hear(row, self.whole(_shown(state)) if needed else None)
             received = None if signals is None else signals.received
             self._save_if_due(state, must=received is not None)
             if received is not None and self.stopped is None:
@@ -143,8 +144,10 @@ class Run:
             "stopped": self.stopped,
             "has_best": self._best is not None,
         }
+        self.listeners.working("saving a checkpoint")
         arrays = to_arrays({"state": state, "best": self._best})
         self.checkpoints.open().save(done, arrays, notes)
+        self.listeners.working("")
 
     def _restore(self, saved: Checkpoint, state: Any) -> Any:
         """Takes up the bookkeeping of a checkpoint; gives the state that it holds."""
@@ -160,12 +163,6 @@ class Run:
         self.skipped_in_a_row = notes["skipped_in_a_row"]
         self.stopped = notes["stopped"]
         return tree["state"]
-
-    def _needs_pipeline(self) -> bool:
-        return any(
-            not isinstance(callback, AbstractCallback) or callback.needs_pipeline()
-            for callback in self.callbacks
-        )
 
     def record(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Makes a new row, of what a step gave and how long it took.
@@ -209,7 +206,8 @@ class Run:
         is_last = done == self.num_train_steps or self.stopped is not None
         if done % self.evaluation.every and not is_last:
             return
-        figures = self.evaluation(self.whole(trainable))
+        figures = self.evaluation(self.whole(trainable), self.listeners.measuring)
+        self.listeners.working("")
         if self.history:
             self.history[-1] |= prefixed("held_out", figures)
             since = self.evaluations[-1]["step"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TYPE_CHECKING
 
 import tyro
@@ -111,8 +111,8 @@ def evaluate_command(arguments: Sequence[str]) -> int:
         pipeline = load_model(options)
     count = len(prompts) * evaluation.num_samples
     scales = options.lora_scale if options.lora is not None else (0.0,)
-    with Busy(f"drawing {count * len(scales)} images"):
-        found = measure(pipeline, scales, evaluation, options)
+    with Busy(f"drawing {count * len(scales)} images", "batches") as busy:
+        found = measure(pipeline, scales, evaluation, options, busy.tell)
     print(table(found["figures"]))
     if len(scales) > 1:
         print(f"the best by the score: scale {found['best_lora_scale']:g}")
@@ -127,6 +127,7 @@ def measure(
     scales: Sequence[float],
     evaluation: Evaluation,
     options: EvaluateOptions,
+    tell: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Computes the figures at all scales, and what they are of.
 
@@ -136,6 +137,7 @@ def measure(
     - `scales`: Of the adapter.
     - `evaluation`: That measures.
     - `options`: Of the command.
+    - `tell`: As for `sweep_lora_scale`.
     """
     about = {
         "model": options.model,
@@ -147,10 +149,10 @@ def measure(
     }
     if options.lora is None:
         evaluation.check(pipeline)
-        rows = [{"lora_scale": 0.0} | evaluation(pipeline)]
+        rows = [{"lora_scale": 0.0} | evaluation(pipeline, tell)]
         return about | {"best_lora_scale": None, "figures": rows}
     best, rows = sweep_lora_scale(
-        pipeline, scales, evaluation, min_diversity=options.min_diversity
+        pipeline, scales, evaluation, min_diversity=options.min_diversity, tell=tell
     )
     return about | {"best_lora_scale": best, "figures": rows}
 

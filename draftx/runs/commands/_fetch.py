@@ -9,6 +9,7 @@ import tyro
 
 from ... import rewards
 from ...io import fetch, fetch_model, hub_sizes, HubFiles, is_repo_id, model_files
+from .._busy import Busy
 from ..config import reward_names
 from ._options import parse
 
@@ -76,13 +77,16 @@ def fetch_command(arguments: Sequence[str]) -> int:
         return 0
     if of_rewards:
         what = ", ".join(name for name in names if name in rewards.names())
-        folders = fetch(of_rewards, what)
+        with Busy(f"fetching and checking {what}"):
+            folders = fetch(of_rewards, what)
         for files, folder in zip(of_rewards, folders, strict=True):
             _report(
                 files.repo_id, {n: (folder / n).stat().st_size for n in files.names}
             )
     for model in models:
-        _report(model, fetch_model(model, **how))
+        with Busy(f"fetching and checking {model}"):
+            sizes = fetch_model(model, **how)
+        _report(model, sizes)
     return 0
 
 

@@ -5,7 +5,7 @@ import io
 import pathlib
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import jax
@@ -84,21 +84,33 @@ def sample_command(arguments: Sequence[str]) -> int:
     if options.lora is not None:
         pipeline = scale_lora(pipeline, options.lora_scale)
     table = table.take(np.repeat(np.arange(len(table)), count))
-    with Busy(f"drawing {len(table)} images"):
-        images = draw(pipeline, table, sampling, options.seed, batch_size)
-    rows = []
-    for i, (prompt, image) in enumerate(zip(table.prompts, images, strict=True)):
-        name = f"{file_name(i, prompt)}.png"
-        write_bytes(folder / name, _png(image, {"prompt": prompt}))
-        rows.append({"file": name, "prompt": prompt, "seed": options.seed, "index": i})
-    write_lines(folder / "images.jsonl", rows)
-    _write_grid(folder / "grid.png", images, table.prompts, count)
+    with Busy(f"drawing {len(table)} images", "images") as busy:
+        images = draw(pipeline, table, sampling, options.seed, batch_size, busy.tell)
+    with Busy(f"writing {len(table)} images"):
+        _write(folder, images, table, options.seed, count)
     print(f"{len(images)} images are in {folder}")
     return 0
 
 
+def _write(
+    folder: pathlib.Path, images: np.ndarray, table: Table, seed: int, count: int
+) -> None:
+    rows = []
+    for i, (prompt, image) in enumerate(zip(table.prompts, images, strict=True)):
+        name = f"{file_name(i, prompt)}.png"
+        write_bytes(folder / name, _png(image, {"prompt": prompt}))
+        rows.append({"file": name, "prompt": prompt, "seed": seed, "index": i})
+    write_lines(folder / "images.jsonl", rows)
+    _write_grid(folder / "grid.png", images, table.prompts, count)
+
+
 def draw(
-    pipeline: Pipeline, table: Table, sampling: Sampling, seed: int, batch_size: int
+    pipeline: Pipeline,
+    table: Table,
+    sampling: Sampling,
+    seed: int,
+    batch_size: int,
+    tell: Callable[[int, int], None],
 ) -> np.ndarray:
     """Draws an image of each row, a batch at a time, each from noise of its own.
 
@@ -109,6 +121,7 @@ def draw(
     - `seed`: Of the noise, which does not depend on the size of the batches. What
         `eta` adds in the steps does.
     - `batch_size`: The last batch is filled up, so that one program draws them all.
+    - `tell`: Called with how many images are drawn, and how many there will be.
     """
     key, total = jr.key(seed), len(table)
     size = min(batch_size, total)
@@ -123,6 +136,7 @@ def draw(
             pipeline, table.take(rows), sampling, key=of_steps, latents=latents
         )
         drawn.append(np.asarray(images))
+        tell(min(start + size, total), total)
     return np.concatenate(drawn)[:total]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._ticker import duration
 from ...io import read_json
 from ..config import config_table, differences, write_config
 from ..folder import licence
@@ -177,7 +178,7 @@ def _cost(run: ReportedRun) -> dict[str, str]:
     titles = {"images": "images drawn", "skipped": "steps skipped"}
     found = {titles.get(name, words(name)): f"{last[name]:,}" for name in names}
     if isinstance(last.get("seconds"), int | float):
-        found["time of training"] = _duration(last["seconds"])
+        found["time of training"] = duration(last["seconds"])
     if run.saved.folder.result.is_file():
         stopped = read_json(run.saved.folder.result).get("stopped")
         if stopped is not None:
@@ -188,11 +189,3 @@ def _cost(run: ReportedRun) -> dict[str, str]:
 
 def _made_with(run: ReportedRun) -> dict[str, str]:
     return {str(name): _value(value) for name, value in run.versions.items()}
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

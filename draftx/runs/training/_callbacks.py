@@ -1,6 +1,6 @@
 """What a run writes down while it trains: figures of each step, and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,29 @@ from jaxtyping import Array
 
 from ...finetuning import AbstractCallback
 from ...pipeline import Pipeline, sample, Sampling
+from .._busy import Busy
 from ..folder import append_line, captioned_grid, RunFolder, write_lines
+
+
+class Begun(AbstractCallback):
+    """Ends what was said to be done until then when a training begins."""
+
+    def __init__(self, busy: Busy):
+        """**Arguments:**
+
+        - `busy`: Says it.
+        """
+        self.busy = busy
+
+    def needs_pipeline(self) -> bool:
+        return False
+
+    def begin(self, num_train_steps: int) -> None:
+        del num_train_steps
+        self.busy.stop()
+
+    def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
+        del row, pipeline
 
 
 class MetricsFile(AbstractCallback):
@@ -61,18 +83,21 @@ class Samples(AbstractCallback):
         key: Array,
         *,
         every: int,
+        tell: Callable[[str], None],
     ):
         """**Arguments:**
 
         - `folder`: Of the run.
         - `prompts`, `sampling`, `key`: What is drawn, and how.
         - `every`: After so many steps.
+        - `tell`: Hears that it is drawn, and an empty text when it is.
         """
         self.folder = folder
         self.prompts = list(prompts)
         self.sampling = sampling
         self.key = key
         self.every = every
+        self.tell = tell
         self._base: np.ndarray | None = None
         self._last = 0
 
@@ -100,4 +125,6 @@ class Samples(AbstractCallback):
     def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
         step = row["step"] + 1
         if pipeline is not None and (step % self.every == 0 or step == self._last):
+            self.tell(f"drawing {len(self.prompts)} samples")
             self.draw(pipeline, step)
+            self.tell("")

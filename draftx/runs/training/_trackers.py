@@ -157,6 +157,7 @@ class Tracker(AbstractCallback):
         folder: RunFolder,
         config: Mapping[str, Any],
         *,
+        tell: Callable[[str], None] = lambda what: None,
         patience: float = 60.0,
     ):
         """**Arguments:**
@@ -164,11 +165,13 @@ class Tracker(AbstractCallback):
         - `name`: One of `TRACKERS`.
         - `folder`: Of the run. Pictures are those that are in it after a step.
         - `config`: Of the run, as a table.
+        - `tell`: Hears what takes long, and an empty text when it is done.
         - `patience`: Seconds that the end of the run waits for what is left to be sent.
         """
         self.name = name
         self.folder = folder
         self.config = config
+        self.tell = tell
         self.patience = patience
         self._backend: AbstractBackend | None = None
         self._is_started = False
@@ -201,7 +204,9 @@ class Tracker(AbstractCallback):
             return
         if not self._is_started:
             # Not before a step is taken: until then it is not known how many were.
+            self.tell(f"starting {self.name}")
             backend.start(self.folder, self.config, self._done)
+            self.tell("")
             self._is_started = True
         before, after = _figures(row)
         step = row["step"] + 1
@@ -232,7 +237,9 @@ class Tracker(AbstractCallback):
         # Without a connection some would wait for it for ever.
         thread = threading.Thread(target=finish, daemon=True)
         thread.start()
+        self.tell(f"sending what is left to {self.name}")
         thread.join(self.patience)
+        self.tell("")
         if thread.is_alive():
             errors.append(TimeoutError(f"not done within {self.patience:g} s"))
         if errors:

@@ -50,7 +50,7 @@ from ..folder import (
     write_card,
     write_lines,
 )
-from ._callbacks import MetricsFile, Samples
+from ._callbacks import Begun, MetricsFile, Samples
 from ._push import check_push, push_if_asked
 from ._trackers import check_trackers, Tracker
 
@@ -128,6 +128,7 @@ def _train(
     latent_shape(pipeline, options["sampling"])
     write_text(folder.config, write_config(config))
     write_json(folder.versions, _versions())
+    bar = ProgressBar()
     drawn = list(config.validation_prompt)
     drawn = drawn or held_out.prompts[: config.num_validation_images]
     of_keys = keys(config)
@@ -137,29 +138,30 @@ def _train(
         options["sampling"],
         of_keys["drawing"],
         every=config.validation_steps,
+        tell=bar.working,
     )
     if not folder.samples(0).is_file():
         with Busy(f"drawing {len(drawn)} images before training"):
             samples.draw(pipeline, 0)
-    print("measuring, and compiling the training step ...", file=sys.stderr)
     metrics = MetricsFile(folder, config.train_batch_size)
     table = config_table(config)
     names = dict.fromkeys(config.report_to)
-    # After the samples, which they look for.
-    trackers = [Tracker(name, folder, table) for name in names]
+    trackers = [Tracker(name, folder, table, tell=bar.working) for name in names]
     in_rounds = config.method.name in ROUND_METHODS
     run = finetune_in_rounds if in_rounds else finetune
-    result = run(
-        pipeline,
-        reward,
-        prompts,
-        key=of_keys["training"],
-        num_train_steps=config.max_train_steps,
-        batch_size=config.train_batch_size,
-        evaluation=make_evaluation(config, held_out, measured, weights),
-        callbacks=(ProgressBar(), metrics, samples, *trackers),
-        **options,
-    )
+    with Busy("checking what is to be trained") as checking:
+        result = run(
+            pipeline,
+            reward,
+            prompts,
+            key=of_keys["training"],
+            num_train_steps=config.max_train_steps,
+            batch_size=config.train_batch_size,
+            evaluation=make_evaluation(config, held_out, measured, weights),
+            # Trackers look for the samples, and the bar lives as long as they do.
+            callbacks=(Begun(checking), metrics, samples, *trackers, bar),
+            **options,
+        )
     _write_results(config, folder, result)
     return result
 

@@ -56,9 +56,35 @@ def test_a_bar_shows_the_reward(pipeline, capsys, evaluation):
         callbacks=[draftx.ProgressBar()],
     )
     shown = capsys.readouterr().err
-    assert "fine-tuning" in shown
-    assert "reward=-" in shown
-    assert "held_out=" in shown
-    assert "2/2" in shown
+    assert "fine-tuning: 2 of 2 steps, reward -" in shown
+    assert "held-out" in shown
     finetune(pipeline, num_train_steps=1)
     assert capsys.readouterr().err == ""
+
+
+def test_a_training_says_what_it_does(pipeline, evaluation, tmp_path):
+    class Heard(draftx.AbstractCallback):
+        def __init__(self):
+            self.heard = []
+
+        def working(self, what):
+            self.heard.append(what)
+
+        def __call__(self, row, pipeline):
+            self.heard.append(row["step"])
+
+    told = Heard()
+    finetune(
+        pipeline,
+        num_train_steps=2,
+        evaluation=evaluation,
+        callbacks=[told],
+        checkpoints=draftx.Checkpoints(tmp_path, every=2),
+    )
+    batches = [f"measuring held-out prompts, {n} of 2 batches" for n in range(3)]
+    assert told.heard == [
+        *("compiling the evaluation", *batches[1:], ""),
+        *("compiling the training step", "", 0),
+        *(*batches, "", 1),
+        *("saving a checkpoint", ""),
+    ]
