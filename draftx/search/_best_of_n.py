@@ -1,20 +1,21 @@
 import time
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from .._checks import check_whole
 from .._custom_types import WholeLike
 from .._table import Rows, Table
 from ..episodes import count
+from ..io.checkpoints import check_checkpoints, Checkpoints
 from ..pipeline import check_drawn, Pipeline, Sampling
 from ..rewards import Reward
 from ._result import SearchResult
-from ._setup import ask, draw
+from ._setup import ask, draw, facts, no_images
+from ._steps import take_steps
 
 
 def best_of_n(
@@ -25,6 +26,8 @@ def best_of_n(
     *,
     n: WholeLike = 16,
     key: PRNGKeyArray | None = None,
+    checkpoints: Checkpoints | None = None,
+    progress: bool = True,
 ) -> SearchResult:
     """Draws `n` images for each prompt, and keeps the one with the largest reward.
 
@@ -34,10 +37,15 @@ def best_of_n(
     - `n`: At least 1. With the same key, the images of a smaller number are among those
         of a larger one.
     - `pipeline`, `prompts`, `sampling`, `key`: As for `draftx.sample`.
+    - `checkpoints`: Where the search is saved, and goes on from when it is called
+        again, with a larger `n` too; a draw of an image for each prompt is a step.
+        `None` is nowhere.
+    - `progress`: Whether a bar is shown.
 
     **Returns:**
 
-    The best images. A row of the `history` is a draw. A score that is not a number is
+    The best images, of those until then if it was `stopped`. A row of the `history` is
+    a draw. A score that is not a number is
     never the best, unless there is no other.
 
     ??? cite
@@ -45,38 +53,52 @@ def best_of_n(
         [DRaFT](https://arxiv.org/abs/2309.17400), appendix A.3.
     """
     n = check_whole("n", n)
+    check_checkpoints(checkpoints)
     start = time.perf_counter()
     key = jr.key(0) if key is None else key
     table = Table.of(prompts)
     question = ask(pipeline, reward, table, sampling, key=key, latents=None)
     shape = question.batch.latents.shape
-    best: Any = None
-    history = []
-    for i in range(n):
+
+    def take_step(best: list[Array], i: int):
         latents_key, noise_key = jr.split(jr.fold_in(key, i))
         latents = jr.normal(latents_key, shape, jnp.float32)
-        question = eqx.tree_at(
-            lambda q: (q.batch.latents, q.batch.key), question, (latents, noise_key)
+        images, clean, rewards = draw(
+            eqx.tree_at(
+                lambda q: (q.batch.latents, q.batch.key), question, (latents, noise_key)
+            )
         )
-        images, clean, rewards = draw(question)
-        drawn = (images, rewards, latents, clean)
-        history.append(np.asarray(rewards))
-        if best is None:
-            best = drawn
-            continue
+        drawn = [images, rewards, latents, clean]
         better = (rewards > best[1]) | jnp.isnan(best[1])
         best = [
             jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
             for new, old in zip(drawn, best, strict=True)
         ]
+        return best, rewards
+
+    images, clean, rewards = no_images(pipeline, question)
+    taken = take_steps(
+        take_step,
+        [images, rewards, question.batch.latents, clean],
+        n,
+        name="best_of_n",
+        argument="n",
+        checkpoints=checkpoints,
+        facts=facts("best_of_n", pipeline, question, table, dict(sampling=sampling)),
+        progress=progress,
+    )
+    done = len(taken.history)
     budget = count(
         len(table),
         guided=question.is_guided,
-        forwards=n * sampling.num_inference_steps,
-        images=n,
-        queries=n,
-        seconds=time.perf_counter() - start,
+        forwards=done * sampling.num_inference_steps,
+        images=done,
+        queries=done,
+        seconds=taken.seconds + time.perf_counter() - start,
     )
-    result = SearchResult(*best, history=np.stack(history), budget=budget)
+    history = np.stack(taken.history)
+    result = SearchResult(
+        *taken.state, history=history, budget=budget, stopped=taken.stopped
+    )
     check_drawn(pipeline, result.clean_latents, result.images)
     return result

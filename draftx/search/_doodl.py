@@ -1,3 +1,4 @@
+import functools as ft
 import math
 import time
 from typing import Any
@@ -14,11 +15,13 @@ from .._checks import check_is, check_whole, not_negative, positive
 from .._custom_types import Latents, RealLike, WholeLike
 from .._table import Rows, Table
 from ..episodes import count, image_spec
+from ..io.checkpoints import check_checkpoints, Checkpoints
 from ..layers import Remat
 from ..pipeline import check_drawn, Pipeline, Sampling
 from ..rewards import check_differentiable, Reward
 from ._result import SearchResult
-from ._setup import ask, draw, Question
+from ._setup import ask, draw, facts, Question
+from ._steps import take_steps
 
 
 def doodl(
@@ -33,6 +36,8 @@ def doodl(
     noise_weight: RealLike = 0.0,
     key: PRNGKeyArray | None = None,
     latents: Any = None,
+    checkpoints: Checkpoints | None = None,
+    progress: bool = True,
 ) -> SearchResult:
     r"""Optimizes the starting noise of every image by the gradient of its reward.
 
@@ -52,11 +57,14 @@ def doodl(
         as in ReNO, which has 0.01 and does not renormalize.
     - `pipeline`, `prompts`, `sampling`, `key`, `latents`: As for `draftx.sample`. The
         noise of the steps, if they add any, is the same every time.
+    - `checkpoints`: Where the search is saved, and goes on from when it is called
+        again, with more steps too; `None` is nowhere.
+    - `progress`: Whether a bar is shown.
 
     **Returns:**
 
-    For every prompt the best image on the way, which the `history` lists from the
-    first to the one after the last step.
+    For every prompt the best image on the way, until then if the search was `stopped`.
+    The `history` lists them from the first to the one after the last step.
 
     ??? cite
 
@@ -67,6 +75,7 @@ def doodl(
     num_steps = check_whole("num_steps", num_steps)
     learning_rate = positive("learning_rate", learning_rate)
     noise_weight = not_negative("noise_weight", noise_weight)
+    check_checkpoints(checkpoints)
     start = time.perf_counter()
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     table, total = Table.of(prompts), sampling.num_inference_steps
@@ -74,39 +83,77 @@ def doodl(
     latents = question.batch.latents
     images = image_spec(pipeline, latents.shape)
     check_differentiable(question.task.reward, images, question.batch.features)
-    optimizer = optax.adam(learning_rate)
-    state = optimizer.init(latents)
-    best_rewards, best_latents = jnp.full(len(table), -jnp.inf), latents
-    history = []
+    optimizer = _adam(learning_rate)
     at = lambda latents: eqx.tree_at(lambda q: q.batch.latents, question, latents)
-    for _ in range(num_steps):
-        following, state, rewards = _ascend(
-            at(latents), state, optimizer, noise_weight, renormalize
+
+    def take_step(state: _Ascent, step: int):
+        del step
+        latents, opt_state, rewards = _ascend(
+            at(state.latents), state.opt_state, optimizer, noise_weight, renormalize
         )
-        best_rewards, best_latents = _better(
-            best_rewards, best_latents, rewards, latents
-        )
-        history.append(np.asarray(rewards))
-        latents = following
+        return _Ascent(latents, opt_state, *state.better(rewards)), rewards
+
+    opt_state = optimizer.init(latents)
+    lowest = jnp.full(len(table), -jnp.inf, jnp.float32)
+    options = dict(
+        sampling=sampling,
+        learning_rate=learning_rate,
+        renormalize=renormalize,
+        noise_weight=noise_weight,
+    )
+    taken = take_steps(
+        take_step,
+        _Ascent(latents, opt_state, lowest, latents),
+        num_steps,
+        name="doodl",
+        argument="num_steps",
+        checkpoints=checkpoints,
+        facts=facts("doodl", pipeline, question, table, options),
+        progress=progress,
+    )
     # What the last step led to, and once more the images of those that were better.
-    images, clean, rewards = draw(at(latents))
-    history.append(np.asarray(rewards))
+    state, done = taken.state, len(taken.history)
+    images, clean, rewards = draw(at(state.latents))
+    history = np.stack([*taken.history, np.asarray(rewards)])
     draws = 1
-    _, best_latents = _better(best_rewards, best_latents, rewards, latents)
-    if not np.array_equal(best_latents, latents):
+    _, best_latents = state.better(rewards)
+    if not np.array_equal(best_latents, state.latents):
         images, clean, rewards = draw(at(best_latents))
         draws = 2
     budget = count(
         len(table),
         guided=question.is_guided,
-        forwards=total * (num_steps + draws),
-        backwards=total * num_steps,
-        images=num_steps + draws,
-        queries=num_steps + draws,
-        seconds=time.perf_counter() - start,
+        forwards=total * (done + draws),
+        backwards=total * done,
+        images=done + draws,
+        queries=done + draws,
+        seconds=taken.seconds + time.perf_counter() - start,
     )
     check_drawn(pipeline, clean, images)
-    return SearchResult(images, rewards, best_latents, clean, np.stack(history), budget)
+    return SearchResult(
+        images, rewards, best_latents, clean, history, budget, taken.stopped
+    )
+
+
+# The same object compiles no other program.
+_adam = ft.cache(optax.adam)
+
+
+class _Ascent(eqx.Module):
+    """Holds where the noise is, and where it was best until now."""
+
+    latents: Latents
+    opt_state: Any
+    best_rewards: Float[Array, " batch"]
+    best_latents: Latents
+
+    def better(
+        self, rewards: Float[Array, " batch"]
+    ) -> tuple[Float[Array, " batch"], Latents]:
+        """Finds what is best, now that the rewards of the latents are known."""
+        better = rewards > self.best_rewards
+        best = jnp.where(better[:, None, None, None], self.latents, self.best_latents)
+        return jnp.where(better, rewards, self.best_rewards), best
 
 
 @eqx.filter_jit
@@ -147,9 +194,3 @@ def noise_log_density(latents: Latents) -> Float[Array, " batch"]:
     """
     squared = jnp.sum(latents**2, axis=(1, 2, 3))
     return (latents[0].size - 1) / 2 * jnp.log(squared) - squared / 2
-
-
-def _better(best_rewards, best_latents, rewards, latents):
-    better = rewards > best_rewards
-    rewards = jnp.where(better, rewards, best_rewards)
-    return rewards, jnp.where(better[:, None, None, None], latents, best_latents)

@@ -1,17 +1,20 @@
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._custom_types import Images, Latents
 from .._table import Rows, Table
 from ..episodes import count
+from ..io.checkpoints import check_checkpoints, Checkpoints
 from ..pipeline import Pipeline, Sampling
 from ..rewards import Reward
 from ._result import SearchResult
-from ._setup import ask, draw
+from ._setup import ask, draw, facts, no_images
+from ._steps import take_steps
 
 
 # DRaFT, appendix A.3.
@@ -29,6 +32,8 @@ def prompt_engineering(
     templates: Sequence[str] = (TEMPLATE,),
     key: PRNGKeyArray | None = None,
     latents: Any = None,
+    checkpoints: Checkpoints | None = None,
+    progress: bool = True,
 ) -> SearchResult:
     """Puts each prompt into a phrase that is known to give good images.
 
@@ -40,12 +45,18 @@ def prompt_engineering(
         over all prompts is kept. The default is the paper's.
     - `pipeline`, `sampling`, `key`, `latents`: As for `draftx.sample`, and the same for
         every template.
+    - `checkpoints`: Where the search is saved, and goes on from when it is called
+        again; a template is a step. `None` is nowhere.
+    - `progress`: Whether a bar is shown.
 
     **Returns:**
 
-    The images of the best template. A row of the `history` is a template. The reward is
-    told the prompts as they were, not the phrases.
+    The images of the best template, of those until then if the search was `stopped`. A
+    row of the `history` is a template. A mean that is not a number is never the
+    largest, unless there is no other. The reward is told the prompts as they were, not
+    the phrases.
     """
+    check_checkpoints(checkpoints)
     if isinstance(templates, str) or len(templates) == 0:
         raise ValueError(
             f"`templates` must be a non-empty sequence of phrases; got {templates!r}."
@@ -65,26 +76,62 @@ def prompt_engineering(
         latents=latents,
         judged=table,
     )
-    results = []
-    for phrased in phrases:
-        question = eqx.tree_at(
+
+    def take_step(best: _Best, i: int):
+        asked = eqx.tree_at(
             lambda q: q.batch.conditioning.input_ids,
             question,
-            pipeline.tokenize(phrased.prompts),
+            pipeline.tokenize(phrases[i].prompts),
         )
-        results.append(draw(question))
-    history = np.stack([np.asarray(rewards) for _, _, rewards in results])
-    images, clean, rewards = results[int(np.argmax(history.mean(axis=1)))]
-    n = len(phrases)
+        images, clean, rewards = draw(asked)
+        mean = np.asarray(rewards).mean()
+        if mean > best.mean or np.isnan(best.mean):
+            best = _Best(images, clean, rewards, mean)
+        return best, rewards
+
+    taken = take_steps(
+        take_step,
+        _Best(*no_images(pipeline, question), np.asarray(np.nan, np.float32)),
+        len(phrases),
+        name="prompt_engineering",
+        argument="len(templates)",
+        checkpoints=checkpoints,
+        facts=facts(
+            "prompt_engineering",
+            pipeline,
+            question,
+            table,
+            dict(sampling=sampling, templates=templates),
+        ),
+        progress=progress,
+    )
+    best, done = taken.state, len(taken.history)
     budget = count(
         len(table),
         guided=question.is_guided,
-        forwards=n * sampling.num_inference_steps,
-        images=n,
-        queries=n,
-        seconds=time.perf_counter() - start,
+        forwards=done * sampling.num_inference_steps,
+        images=done,
+        queries=done,
+        seconds=taken.seconds + time.perf_counter() - start,
     )
-    return SearchResult(images, rewards, question.batch.latents, clean, history, budget)
+    return SearchResult(
+        best.images,
+        best.rewards,
+        question.batch.latents,
+        best.clean,
+        np.stack(taken.history),
+        budget,
+        taken.stopped,
+    )
+
+
+class _Best(NamedTuple):
+    """Holds the images of the best template until now."""
+
+    images: Images
+    clean: Latents
+    rewards: Float[Array, " batch"]
+    mean: Any
 
 
 def _fill(template: str, prompt: str) -> str:

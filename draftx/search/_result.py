@@ -18,6 +18,8 @@ class SearchResult:
     - `clean_latents`: What the images were decoded from.
     - `history`: All the scores that were compared, the latest in the last row.
     - `budget`: What the search has cost.
+    - `stopped`: The name of the signal that ended the search before its last step, or
+        `None`. It had been saved, and the images are the best that there were.
     """
 
     images: Images
@@ -26,3 +28,4 @@ class SearchResult:
     clean_latents: Latents
     history: Float[np.ndarray, "compared batch"]
     budget: Budget
+    stopped: str | None = None

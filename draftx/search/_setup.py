@@ -1,5 +1,6 @@
 """What all searches share: making a task of a question, and drawing its images."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,8 @@ from .._custom_types import Images, Latents
 from .._scaled_gradient import scaled_call
 from .._table import Table
 from ..diffusion import Chain, run_truncated
-from ..episodes import make_task, Task
+from ..episodes import image_spec, make_task, Task
+from ..io.checkpoints import describe
 from ..pipeline import Batch, Pipeline, Sampling, starting_noise
 from ..rewards import Reward
 
@@ -76,3 +78,42 @@ def draw(question: Question) -> tuple[Images, Latents, Float[Array, " batch"]]:
     clean = question.run(question.batch.latents)
     images = question.task.pipeline.decode(clean)
     return images, clean, question.score(images)
+
+
+def no_images(
+    pipeline: Pipeline, question: Question
+) -> tuple[Images, Latents, Float[Array, " batch"]]:
+    """Makes what any drawn images are better than: their rewards are no numbers.
+
+    **Arguments:**
+
+    - `pipeline`: Whose decoder would make the images.
+    - `question`: Asks for them.
+    """
+    latents = jnp.zeros_like(question.batch.latents)
+    images = image_spec(pipeline, latents.shape)
+    black = jnp.zeros(images.shape, images.dtype)
+    return black, latents, jnp.full(len(latents), jnp.nan, jnp.float32)
+
+
+def facts(
+    name: str,
+    pipeline: Pipeline,
+    question: Question,
+    table: Table,
+    options: Mapping[str, Any],
+) -> dict[str, str]:
+    """Describes what decides the course of a search, for its checkpoints.
+
+    **Arguments:**
+
+    - `name`: Of the search.
+    - `pipeline`, `table`: As its user gave them.
+    - `question`: Made of them.
+    - `options`: Everything else, by the name that its user gave it.
+    """
+    batch = question.batch
+    known = {"reward": question.task.reward, "latents": batch.latents}
+    return describe(
+        f"search by {name}", pipeline, table, batch.key, known | {**options}
+    )

@@ -8,17 +8,19 @@ import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from .._checks import check_is, check_whole, not_negative
 from .._custom_types import Images, Latents, RealLike, WholeLike
 from .._table import Rows, Table
-from ..diffusion import Prediction, random_steps, State
+from ..diffusion import Chain, Prediction, random_steps, State
 from ..episodes import count
+from ..io.checkpoints import check_checkpoints, Checkpoints
 from ..pipeline import check_drawn, Pipeline, Sampling
 from ..rewards import Reward
 from ._result import SearchResult
-from ._setup import ask, Question
+from ._setup import ask, facts, Question
+from ._steps import take_steps
 
 
 def svdd(
@@ -31,6 +33,8 @@ def svdd(
     temperature: RealLike = 0.0,
     key: PRNGKeyArray | None = None,
     latents: Any = None,
+    checkpoints: Checkpoints | None = None,
+    progress: bool = True,
 ) -> SearchResult:
     r"""Draws every step several times and takes the best: soft value-based decoding.
 
@@ -46,11 +50,15 @@ def svdd(
     - `temperature`: $\alpha$; 0 takes the candidate with the largest reward.
     - `pipeline`, `prompts`, `sampling`, `key`, `latents`: As for `draftx.sample`. The
         steps must add noise: `eta` above 0, or a sampler that does so by itself.
+    - `checkpoints`: Where the search is saved, and goes on from when it is called
+        again; a step of the chain is a step. `None` is nowhere.
+    - `progress`: Whether a bar is shown.
 
     **Returns:**
 
-    The images. The `history` lists the scores of the candidates that were taken, step
-    after step; the last are those of the images.
+    The images; of a search that was `stopped` those that the candidates taken last
+    would become in one jump. The `history` lists the scores of the candidates that were
+    taken, step after step; the last are those of the images.
 
     ??? cite
 
@@ -59,78 +67,149 @@ def svdd(
     num_candidates = check_whole("num_candidates", num_candidates)
     temperature = not_negative("temperature", temperature)
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
+    check_checkpoints(checkpoints)
     table, total = Table.of(prompts), sampling.num_inference_steps
     start = time.perf_counter()
     question = ask(pipeline, reward, table, sampling, key=key, latents=latents)
     random = random_steps(question.batch.plan.sampler, total, sampling.eta)
     # Candidates of a step without noise would all be the same.
     last = num_candidates if total - 1 in random else 1
-    images, clean, history = _decode(question, num_candidates, last, temperature)
+
+    def take_step(ahead: _Ahead, step: int):
+        choice = _Choice(num_candidates, temperature, jnp.asarray(step))
+        return _advance(question, ahead, choice)
+
+    options = dict(
+        sampling=sampling, num_candidates=num_candidates, temperature=temperature
+    )
+    taken = take_steps(
+        take_step,
+        _begin(question),
+        total - 1,
+        name="svdd",
+        argument="num_inference_steps",
+        checkpoints=checkpoints,
+        facts=facts("svdd", pipeline, question, table, options),
+        progress=progress,
+    )
+    history, done = taken.history, len(taken.history)
+    if done < total - 1:
+        last = 0
+        images, clean, rewards = _jump(question, taken.state, jnp.asarray(done))
+    else:
+        choice = _Choice(last, temperature, jnp.asarray(done))
+        images, clean, rewards = _finish(question, taken.state, choice)
+        history = [*history, np.asarray(rewards)]
     budget = count(
         len(table),
         guided=question.is_guided,
-        forwards=1 + num_candidates * (total - 1),
-        queries=num_candidates * (total - 1) + last,
-        seconds=time.perf_counter() - start,
+        forwards=1 + num_candidates * done,
+        queries=num_candidates * done + last,
+        seconds=taken.seconds + time.perf_counter() - start,
     )
-    history = np.asarray(history)
-    rewards = jnp.asarray(history[-1])
-    noise = question.batch.latents
     check_drawn(pipeline, clean, images)
-    return SearchResult(images, rewards, noise, clean, history, budget)
+    noise = question.batch.latents
+    return SearchResult(
+        images, rewards, noise, clean, np.stack(history), budget, taken.stopped
+    )
+
+
+class _Ahead(eqx.Module):
+    """Holds where the chains stand, and what the model says there."""
+
+    state: State
+    prediction: Prediction
+
+
+class _Choice(eqx.Module):
+    """Says how one of the candidates of a step is taken."""
+
+    num_candidates: int = eqx.field(static=True)
+    temperature: float = eqx.field(static=True)
+    index: Int[Array, ""]
+
+    def noise_keys(self, question: Question) -> Key[Array, " candidates"]:
+        """Makes the keys of the candidates; the first is that of `draftx.sample`."""
+        others, _ = self._keys(question)
+        keys = jr.split(others, self.num_candidates - 1)
+        return jnp.stack([question.batch.key, *keys])
+
+    def take(
+        self,
+        question: Question,
+        candidates: Any,
+        rewards: Float[Array, "candidates batch"],
+    ) -> tuple[Any, Float[Array, " batch"]]:
+        """Takes a candidate for each image, of every array of a tree, and its score."""
+        # What is not a number is not to be taken.
+        known = jnp.where(jnp.isnan(rewards), -jnp.inf, rewards)
+        if self.temperature == 0:
+            chosen = jnp.argmax(known, axis=0)
+        else:
+            _, choice_key = self._keys(question)
+            logits = (known - jnp.max(known, axis=0, keepdims=True)) / self.temperature
+            key = jr.fold_in(choice_key, self.index)
+            chosen = jr.categorical(key, logits, axis=0)
+        taken = lambda x: x[chosen, jnp.arange(len(chosen))]
+        return jax.tree.map(taken, candidates), taken(rewards)
+
+    def _keys(self, question: Question) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+        batch = question.batch
+        others, choice = jr.split(jr.fold_in(batch.key, batch.plan.num_inference_steps))
+        return others, choice
 
 
 @eqx.filter_jit
-def _decode(
-    question: Question, num_candidates: int, num_last: int, temperature: float
-) -> tuple[Images, Latents, Float[Array, "steps batch"]]:
-    chain, decode = question.chain(), question.task.pipeline.decode
-    total, key = len(chain), question.batch.key
-    # The first candidate is what the chain would have drawn.
-    others, choice_key = jr.split(jr.fold_in(key, total))
-    noise_keys = jnp.stack([key, *jr.split(others, num_candidates - 1)])
-
-    def advance(state: State, prediction: Prediction, index, noise_key) -> State:
-        candidate = dataclasses.replace(chain, key=noise_key)
-        return candidate.advance(state, prediction, index)
-
-    def choose(rewards: Float[Array, "candidates batch"], index: Int[Array, ""]):
-        # What is not a number is not to be taken.
-        rewards = jnp.where(jnp.isnan(rewards), -jnp.inf, rewards)
-        if temperature == 0:
-            return jnp.argmax(rewards, axis=0)
-        key = jr.fold_in(choice_key, index)
-        logits = (rewards - jnp.max(rewards, axis=0, keepdims=True)) / temperature
-        return jr.categorical(key, logits, axis=0)
-
-    def body(before: tuple[State, Prediction], index: Int[Array, ""]):
-        def look_ahead(noise_key: PRNGKeyArray):
-            following = advance(before[0], before[1], index, noise_key)
-            prediction = chain.predict(following, index + 1)
-            jumped = chain.jump(following, prediction, index + 1)
-            rewards = question.score(decode(jumped.latents))
-            return (following, prediction), rewards
-
-        candidates, rewards = lax.map(look_ahead, noise_keys)
-        chosen = choose(rewards, index)
-        return _take(candidates, chosen), _take(rewards, chosen)
-
+def _begin(question: Question) -> _Ahead:
+    chain = question.chain()
     start = chain.begin(question.batch.latents)
-    before = (start, chain.predict(start, jnp.asarray(0)))
-    before, history = lax.scan(body, before, jnp.arange(total - 1))
-    index = jnp.asarray(total - 1)
-
-    def finish(noise_key: PRNGKeyArray):
-        clean = advance(before[0], before[1], index, noise_key).latents
-        images = decode(clean)
-        return images, clean, question.score(images)
-
-    images, clean, rewards = lax.map(finish, noise_keys[:num_last])
-    chosen = choose(rewards, index)
-    history = jnp.concatenate([history, _take(rewards, chosen)[None]])
-    return _take(images, chosen), _take(clean, chosen), history
+    return _Ahead(start, chain.predict(start, jnp.asarray(0)))
 
 
-def _take(candidates: Any, chosen: Int[Array, " batch"]) -> Any:
-    """Of each image the candidate that was chosen, in every array of a tree."""
-    return jax.tree.map(lambda x: x[chosen, jnp.arange(len(chosen))], candidates)
+@eqx.filter_jit
+def _advance(
+    question: Question, ahead: _Ahead, choice: _Choice
+) -> tuple[_Ahead, Float[Array, " batch"]]:
+    """Takes a step, one candidate after the other."""
+    chain, following = question.chain(), choice.index + 1
+
+    def look_ahead(noise_key: PRNGKeyArray):
+        state = _step(chain, ahead, choice.index, noise_key)
+        candidate = _Ahead(state, chain.predict(state, following))
+        _, _, rewards = _jump(question, candidate, following)
+        return candidate, rewards
+
+    candidates, rewards = lax.map(look_ahead, choice.noise_keys(question))
+    return choice.take(question, candidates, rewards)
+
+
+def _step(chain: Chain, ahead: _Ahead, index, noise_key: PRNGKeyArray) -> State:
+    candidate = dataclasses.replace(chain, key=noise_key)
+    return candidate.advance(ahead.state, ahead.prediction, index)
+
+
+@eqx.filter_jit
+def _jump(
+    question: Question, ahead: _Ahead, index: Int[Array, ""]
+) -> tuple[Images, Latents, Float[Array, " batch"]]:
+    """The images that the latents of a step would become at once."""
+    jumped = question.chain().jump(ahead.state, ahead.prediction, index).latents
+    images = question.task.pipeline.decode(jumped)
+    return images, jumped, question.score(images)
+
+
+@eqx.filter_jit
+def _finish(
+    question: Question, ahead: _Ahead, choice: _Choice
+) -> tuple[Images, Latents, Float[Array, " batch"]]:
+    """Takes the last step."""
+    chain = question.chain()
+
+    def draw(noise_key: PRNGKeyArray):
+        clean = _step(chain, ahead, choice.index, noise_key).latents
+        images = question.task.pipeline.decode(clean)
+        return (images, clean), question.score(images)
+
+    drawn, rewards = lax.map(draw, choice.noise_keys(question))
+    (images, clean), rewards = choice.take(question, drawn, rewards)
+    return images, clean, rewards
