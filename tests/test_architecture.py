@@ -29,7 +29,7 @@ _ROOMS = {
     "kernels": ("attention", "conv"),
     "models": ("clip", "unet", "vae"),
     "judges": ("classifiers", "clip", "blip", "owlvit"),
-    "io": ("formats", "checkpoints", "sources", "pipeline", "judges"),
+    "io": ("formats", "checkpoints", "sources", "original", "pipeline", "judges"),
     "rewards": ("contract", "jpeg", "preference", "perception", "zoo"),
     "finetuning": ("estimators", "evaluation", "training", "rounds"),
     "runs": ("config", "folder", "report", "training", "commands"),
@@ -47,6 +47,8 @@ _OPEN = (
     "AbstractStepCost",
 )
 _PLAIN_BASES = ("Module", "NamedTuple", "Generic", "Protocol", "StrEnum", "ABC")
+# Of the standard library, and abstract.
+_PLAIN_BASES += ("Mapping",)
 
 # Each file by its parts, `("io", "sources", "_hub_files.py")`.
 _FILES = {

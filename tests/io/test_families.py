@@ -66,7 +66,7 @@ _FILES = {
     "one file": (
         "unet",
         lambda: {"model.diffusion_model.out.2.weight": (4, 320, 3, 3)},
-        "a whole model in one file.*from_single_file",
+        "a whole model in one file.*draftx.load",
     ),
     "an autoencoder": ("unet", lambda: manifest("vae"), "an autoencoder"),
     "a text encoder": (
@@ -122,6 +122,6 @@ def test_a_single_file_of_another_family(tmp_path):
         {"conditioner.embedders.1.model.ln.weight": np.zeros(3, np.float32)}, path
     )
     with pytest.raises(
-        ModelFileError, match="a folder.*It looks like SDXL, which is not"
+        ModelFileError, match="a whole model.*It looks like SDXL, which is not"
     ):
         load(path)

@@ -277,7 +277,7 @@ def test_sources_that_are_no_folder(folder, tmp_path):
         load(tmp_path / "nowhere")
     with pytest.raises(ModelFileError, match="pass the folder above it"):
         load(folder / "unet")
-    with pytest.raises(ModelFileError, match="from_single_file"):
+    with pytest.raises(ModelFileError, match="must hold a whole model"):
         load(folder / UNET_FILE)
     with pytest.raises(ValueError, match="`revision` must be None unless"):
         load(folder, revision="main")

@@ -19,9 +19,9 @@ from ._safetensors import (
 from ._sha256 import check_sha256 as check_sha256
 from ._tensors import AbstractTensors as AbstractTensors
 from ._torch_file import (
+    PickledFile as PickledFile,
     read_torch_contents as read_torch_contents,
     read_torch_file as read_torch_file,
-    TorchFile as TorchFile,
 )
 from ._variants import (
     check_variant as check_variant,

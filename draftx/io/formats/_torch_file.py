@@ -18,7 +18,7 @@ from ._unpickle import Tensor
 _DAMAGE = (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError)
 
 
-class TorchFile(AbstractTensors):
+class PickledFile(AbstractTensors):
     """Reads what a file of `torch.save` holds, without PyTorch.
 
     Such files hold a pickle, which could run anything. Nothing is run: of the names in
@@ -99,7 +99,7 @@ def read_torch_contents(
 
     - `path`: As in [`draftx.io.read_torch_file`][].
     """
-    file = TorchFile(path)
+    file = PickledFile(path)
     return {key: file.read_exactly(key) for key in file.shapes}, file.texts
 
 

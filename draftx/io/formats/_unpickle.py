@@ -168,15 +168,12 @@ class _PassedOver:
 
     __slots__ = ()
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "_PassedOver":
-        del args, kwargs
+    def __new__(cls, *args: Any) -> "_PassedOver":
+        del args
         return super().__new__(cls)
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        del args, kwargs
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "_PassedOver":
-        del args, kwargs
+    def __call__(self, *args: Any) -> "_PassedOver":
+        del args
         return self
 
     def __setstate__(self, state: Any) -> None:

@@ -1,11 +1,11 @@
 """Pipelines, adapters and learned inputs as files of diffusers and PEFT."""
 
 from ._components import (
-    check_dtype as check_dtype,
     fill as fill,
     load_component as load_component,
     save_component as save_component,
 )
+from ._dtypes import check_dtype as check_dtype
 from ._embedding import load_embedding as load_embedding
 from ._hub import fetch_model as fetch_model, model_files as model_files
 from ._learned import (

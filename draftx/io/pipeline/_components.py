@@ -7,9 +7,7 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 
 from ...lora import iter_lora
 from ...models import (
@@ -25,17 +23,17 @@ from ...models import (
     UNetConfig,
 )
 from ..formats import (
-    Arrays,
+    AbstractTensors,
     check_variant,
     first_five,
     ModelFileError,
     open_weights,
     read_json,
-    TensorFile,
     write_json,
     write_tensors,
 )
 from ._configs import config_dict
+from ._dtypes import check_dtype_or_stored, resolved_dtype
 from ._families import looks_like
 
 
@@ -75,41 +73,58 @@ def load_component(
     - `cls`: `UNet2DConditionModel`, `AutoencoderKL` or `CLIPTextModel`.
     - `folder`: Has `config.json` and the weights, as diffusers or transformers write
         them.
-    - `dtype`: To compute in; float32 if `None`, whatever the file has.
+    - `dtype`: To compute in; float32 if `None`, whatever the file has, and that of the
+        file if `"stored"`.
     - `variant`: Of the weights, as in [`draftx.load`][].
     """
-    folder, dtype = pathlib.Path(folder), check_dtype(dtype)
-    config = read_json(folder / "config.json")
-    return build_component(cls, config, folder, dtype, check_variant(variant))
+    folder, dtype = pathlib.Path(folder), check_dtype_or_stored(dtype)
+    path = folder / "config.json"
+    config = read_json(path)
+    check_class(cls, config, str(path))
+    file = open_component(cls, folder, check_variant(variant))
+    return fill(make_skeleton(cls, config, str(path), file, dtype), file)
 
 
-def build_component(
-    cls: type[Model],
-    config: Mapping[str, Any],
-    folder: pathlib.Path,
-    dtype: Any,
-    variant: str | None,
-) -> Model:
-    """Makes one network of its config, and fills it with the weights of its folder.
+def open_component(
+    cls: type, folder: pathlib.Path, variant: str | None
+) -> AbstractTensors:
+    """Opens the weights of one network.
 
     **Arguments:**
 
-    - `config`: The parsed `config.json`, which may have been repaired.
-    - `cls`, `folder`, `dtype`, `variant`: As for `load_component`.
+    - `cls`, `folder`, `variant`: As for `load_component`.
     """
-    path = folder / "config.json"
-    _check_class(cls, config, path)
+    return open_weights(folder, weights_stem(cls), variant)
+
+
+def make_skeleton(
+    cls: type[Model],
+    config: Mapping[str, Any],
+    name: str,
+    file: AbstractTensors,
+    dtype: Any,
+) -> Model:
+    """Makes one network of its config, with shapes and dtypes for arrays.
+
+    **Arguments:**
+
+    - `cls`: As for `load_component`.
+    - `config`: The parsed `config.json`, which may have been repaired.
+    - `name`: Of the config, for error texts.
+    - `file`: Its weights, for whose dtype `dtype` may ask.
+    - `dtype`: As for `load_component`, checked.
+    """
+    dtype = resolved_dtype(dtype, file)
     try:
         config = _CONFIGS[cls].from_dict(config)
-        skeleton = eqx.filter_eval_shape(cls, config, dtype=dtype, key=jr.key(0))
+        return eqx.filter_eval_shape(cls, config, dtype=dtype, key=jr.key(0))
     except (TypeError, ValueError, AttributeError, ArithmeticError, IndexError) as e:
-        raise ModelFileError(f"{str(path)!r} describes no {cls.__name__}: {e}") from e
-    return fill(skeleton, open_weights(folder, weights_stem(cls), variant))
+        raise ModelFileError(f"{name!r} describes no {cls.__name__}: {e}") from e
 
 
 def fill(
     skeleton: Any,
-    file: TensorFile | Arrays,
+    file: AbstractTensors,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     described: str = _BESIDE,
 ) -> Any:
@@ -216,33 +231,21 @@ def check_no_lora(model: eqx.Module) -> None:
         )
 
 
-def check_dtype(dtype: Any) -> np.dtype:
-    """Finds the dtype to compute in; float32 for `None`.
+def check_class(cls: type, config: Mapping[str, Any], name: str) -> None:
+    """Raises unless a config is of a network.
 
     **Arguments:**
 
-    - `dtype`: float32, bfloat16 or float16, anything else being a `ValueError`.
+    - `cls`: Of the network.
+    - `config`, `name`: As for `make_skeleton`.
     """
-    accepted = [jnp.dtype(t) for t in (jnp.float32, jnp.bfloat16, jnp.float16)]
-    try:
-        return accepted[
-            accepted.index(jnp.dtype(jnp.float32 if dtype is None else dtype))
-        ]
-    except (TypeError, ValueError) as e:
-        names = [t.name for t in accepted]
-        raise ValueError(
-            f"`dtype` must be None or one of {names}; got {dtype!r}."
-        ) from e
-
-
-def _check_class(cls: type, config: Mapping[str, Any], path: pathlib.Path) -> None:
     names = [config.get("_class_name")]
     if cls is CLIPTextModel:
         names = config.get("architectures") or names
         names = names if isinstance(names, list) else [names]
     if names != [None] and cls.__name__ not in names:
         raise ModelFileError(
-            f"{str(path)!r} must describe a {cls.__name__}; it describes {names[0]!r}."
+            f"{name!r} must describe a {cls.__name__}; it describes {names[0]!r}."
         )
 
 

@@ -18,8 +18,7 @@ _BY_NAME = (
     ),
     (
         r"^(model\.diffusion_model|first_stage_model|cond_stage_model)\.",
-        "a whole model in one file: make a folder of it with diffusers, "
-        "`StableDiffusionPipeline.from_single_file(path).save_pretrained(folder)`",
+        "a whole model in one file: give its path to `draftx.load`",
     ),
     (r"^decoder\.up_blocks\.", "an autoencoder"),
 )

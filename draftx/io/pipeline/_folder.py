@@ -2,14 +2,25 @@
 
 import pathlib
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from ...diffusion import DDIM, SchedulerConfig
-from ...models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
+from ...models import (
+    AutoencoderKL,
+    CLIPTextModel,
+    CLIPTokenizer,
+    UNet2DConditionModel,
+)
 from ...pipeline import Pipeline
 from ..formats import describe_files, has_weights, ModelFileError, read_json
-from ._components import build_component, load_component, weights_stem
+from ._components import (
+    check_class,
+    fill,
+    make_skeleton,
+    open_component,
+    weights_stem,
+)
 from ._embedding import EMBEDDING_FILES
 from ._repair import repair_scheduler, repair_unet
 from ._schedulers import scheduler_class, with_defaults
@@ -25,6 +36,19 @@ NETWORKS = {
 _LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_config.json")
 
 
+class Description(NamedTuple):
+    """Holds all of a model but its weights: configs by part, sampler, tokenizer.
+
+    `name` is that of the folder, for error texts, and `names` are those of the configs.
+    """
+
+    name: str
+    configs: Mapping[str, Mapping[str, Any]]
+    names: Mapping[str, str]
+    sampler: DDIM
+    tokenizer: CLIPTokenizer
+
+
 def load_folder(
     folder: pathlib.Path, dtype: Any, variant: str | None = None
 ) -> Pipeline:
@@ -32,6 +56,26 @@ def load_folder(
 
     - `folder`: Has `model_index.json` and a folder for each part.
     - `dtype`, `variant`: As in [`draftx.load`][].
+    """
+    # The large files last: what is wrong elsewhere is found at once.
+    description = describe_folder(folder)
+    variants = _variants_of_parts(folder, variant)
+
+    def network(part: str) -> Any:
+        cls = NETWORKS[part]
+        file = open_component(cls, folder / part, variants[part])
+        config, name = description.configs[part], description.names[part]
+        return fill(make_skeleton(cls, config, name, file, dtype), file)
+
+    return assemble(description, network)
+
+
+def describe_folder(folder: pathlib.Path) -> Description:
+    """Reads what a folder of a pipeline says beside its weights.
+
+    **Arguments:**
+
+    - `folder`: Has `model_index.json` and a folder for each part.
     """
     index = read_model_index(folder)
     check_model_index(index, str(folder))
@@ -41,7 +85,6 @@ def load_folder(
             f"{str(folder)!r} must have the folders {', '.join(_PARTS)}; missing are "
             f"{', '.join(missing)}."
         )
-    variants = _variants_of_parts(folder, variant)
     path = folder / "scheduler" / "scheduler_config.json"
     scheduler = read_json(path)
     name = scheduler_class(index, scheduler, path)
@@ -50,30 +93,41 @@ def load_folder(
         sampler = DDIM(SchedulerConfig.from_dict(scheduler))
     except (TypeError, ValueError) as e:
         raise ModelFileError(f"{str(path)!r} describes no scheduler: {e}") from e
-    # The large files last: what is wrong elsewhere is found at once.
     tokenizer = load_tokenizer(folder / "tokenizer")
-    path = folder / "unet" / "config.json"
-    unet_config = repair_unet(read_json(path), path)
-    load = lambda cls, part: load_component(
-        cls, folder / part, dtype=dtype, variant=variants[part]
-    )
-    text_encoder = load(CLIPTextModel, "text_encoder")
-    check_tokenizer(tokenizer, text_encoder, folder)
-    vae = load(AutoencoderKL, "vae")
-    unet = build_component(
-        UNet2DConditionModel, unet_config, path.parent, dtype, variants["unet"]
-    )
+    paths = {part: folder / part / "config.json" for part in NETWORKS}
+    configs = {part: read_json(path) for part, path in paths.items()}
+    for part, cls in NETWORKS.items():
+        check_class(cls, configs[part], str(paths[part]))
+    configs["unet"] = repair_unet(configs["unet"], paths["unet"])
+    names = {part: str(path) for part, path in paths.items()}
+    return Description(str(folder), configs, names, sampler, tokenizer)
+
+
+def assemble(description: Description, network: Callable[[str], Any]) -> Pipeline:
+    """Makes a pipeline of its parts, which must fit one another.
+
+    **Arguments:**
+
+    - `description`: All but the weights.
+    - `network`: Loads the network of a part.
+    """
+    name = description.name
+    text_encoder = network("text_encoder")
+    check_tokenizer(description.tokenizer, text_encoder, name)
+    vae = network("vae")
+    unet = network("unet")
     channels = vae.config.latent_channels
     if unet.config.in_channels != channels:
         raise ModelFileError(
-            f"The UNet of {str(folder)!r} must take the {channels} channels of the "
+            f"The UNet of {name!r} must take the {channels} channels of the "
             f"autoencoder's latents; it takes {unet.config.in_channels}. Inpainting "
             "and upscaling models are not supported."
         )
+    sampler, tokenizer = description.sampler, description.tokenizer
     try:
         return Pipeline(unet, vae, text_encoder, sampler, tokenizer)
     except ValueError as e:
-        raise ModelFileError(f"The parts of {str(folder)!r} do not fit: {e}") from e
+        raise ModelFileError(f"The parts of {name!r} do not fit: {e}") from e
 
 
 def read_model_index(folder: pathlib.Path) -> dict[str, Any]:

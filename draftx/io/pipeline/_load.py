@@ -3,12 +3,12 @@ import pathlib
 from typing import Any
 
 from ...pipeline import Pipeline
-from ..formats import check_variant, ModelFileError, TensorFile
+from ..formats import check_variant, ModelFileError
 from ..sources import EmbeddedFolder, is_repo_id
-from ._components import check_dtype
-from ._families import looks_like
+from ._dtypes import check_dtype_or_stored
 from ._folder import load_folder
 from ._hub import download
+from ._single_file import load_single_file
 
 
 def load(
@@ -17,21 +17,29 @@ def load(
     dtype: Any = None,
     revision: str | None = None,
     variant: str | None = None,
+    config: str | os.PathLike | None = None,
 ) -> Pipeline:
     """Loads a text-to-image model.
 
     **Arguments:**
 
     - `source`: `"tiny"`, the model that comes with draftx; a folder in the layout of
-        diffusers; or the name of a repository on the Hugging Face Hub, such as
-        `"CompVis/stable-diffusion-v1-4"`.
+        diffusers; the name of a repository on the Hugging Face Hub, such as
+        `"CompVis/stable-diffusion-v1-4"`; or a single file of the layout that Stable
+        Diffusion was published in, `.safetensors` or `.ckpt`. Nothing in a pickle is
+        run.
     - `dtype`: Of all weights, and what is computed in: float32 if `None`, whatever the
-        files have. `jnp.bfloat16` halves memory.
+        files have; that of each network's file if `"stored"`. `jnp.bfloat16` halves
+        memory.
     - `revision`: A branch, tag or commit of the repository; pin it for results that
         can be reproduced.
     - `variant`: Of the weights, such as `"bf16"` for files called
         `diffusion_pytorch_model.bf16.safetensors`. Parts without it are read without,
         with a warning. With `None`, float16 ones are read where there are no others.
+    - `config`: For a single file alone, which has no configs: `"v1"`, `"v2"` (velocity,
+        768 pixels), `"v2-base"` (noise, 512 pixels), `"turbo"`, or a folder of
+        diffusers whose configs and tokenizer are read. `None` tells 1.x and 2.x by the
+        file.
 
     Configs of 2022 are repaired as diffusers' pipeline does, with a warning:
     `steps_offset` of the scheduler becomes 1, its `clip_sample` false, and a
@@ -44,8 +52,13 @@ def load(
     The pipeline. A file that is damaged or does not fit is a
     [`draftx.io.ModelFileError`][]; there is no partly loaded model.
     """
-    dtype, variant = check_dtype(dtype), check_variant(variant)
+    dtype, variant = check_dtype_or_stored(dtype), check_variant(variant)
     path = pathlib.Path(source)
+    if config is not None and not path.is_file():
+        raise ValueError(
+            "`config` must be None unless `source` is a single file; got "
+            f"{str(config)!r} for {str(source)!r}."
+        )
     is_hub = (
         isinstance(source, str)
         and source != "tiny"
@@ -65,31 +78,13 @@ def load(
     if path.is_dir():
         return load_folder(path, dtype, variant)
     if path.is_file():
-        raise ModelFileError(_about_file(path))
+        if variant is not None:
+            raise ValueError(
+                "`variant` must be None for a single file, which is one; got "
+                f"{variant!r} for {str(source)!r}."
+            )
+        return load_single_file(path, dtype, None if config is None else str(config))
     raise ModelFileError(
-        f'`source` must be "tiny", a folder or a repository "owner/name"; got '
+        f'`source` must be "tiny", a folder, a file or a repository "owner/name"; got '
         f"{str(source)!r}, and there is no such folder."
-    )
-
-
-def _about_file(path: pathlib.Path) -> str:
-    rule = "`source` must be a folder, not a single file"
-    if path.suffix == ".safetensors":
-        shapes = TensorFile(path).shapes
-        if any("lora" in key for key in shapes):
-            return (
-                f"{rule}; {str(path)!r} is a LoRA. Load the model that it was trained "
-                "on, then the LoRA with `draftx.load_lora`."
-            )
-        if (kind := looks_like(shapes)).endswith("not supported."):
-            return f"{rule}; got {str(path)!r}.{kind}"
-        if len(shapes) == 1:
-            return (
-                f"{rule}; {str(path)!r} is a learned word. Load the model that it was "
-                "learned with, then the word with `draftx.load_embedding`."
-            )
-    return (
-        f"{rule}; got {str(path)!r}. Convert it with diffusers, "
-        f"`StableDiffusionPipeline.from_single_file({str(path)!r})"
-        '.save_pretrained("folder")`, and pass the folder.'
     )

@@ -13,8 +13,8 @@ from ...models import is_number
 from ._schedulers import has_offset
 
 
-# From here to the user: `load_folder` and `load`.
-_STACKLEVEL = 4
+# From here to the user: `describe_folder`, `load_folder` and `load`.
+_STACKLEVEL = 5
 
 
 def repair_scheduler(

@@ -1,7 +1,9 @@
 import pathlib
+from collections import ChainMap
 
 from ...pipeline import Pipeline
-from ..formats import new_folder, write_json
+from ..formats import new_folder, write_json, write_tensors
+from ..original import OriginalTensors
 from ._components import check_no_lora, save_component
 from ._configs import DIFFUSERS_VERSION
 from ._tokenizer import save_tokenizer
@@ -9,6 +11,10 @@ from ._tokenizer import save_tokenizer
 
 def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
     """Writes a pipeline as a folder that diffusers and [`draftx.load`][] open.
+
+    With a name that ends in `.safetensors` it is a single file instead, in the layout
+    that Stable Diffusion was published in. Such a file has no configs and no tokenizer:
+    of a model with others than the published ones, `draftx.load` needs `config=`.
 
     The scheduler is diffusers' `DDIMScheduler`, as draftx samples, also of a model that
     was loaded with another: it keeps all that the noise is made of. In diffusers,
@@ -18,7 +24,7 @@ def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
 
     - `pipeline`: Without LoRA, and without learned inputs of the sampler.
     - `folder`: Written whole or not at all. A folder there already is replaced if it is
-        empty or a saved pipeline, and is an error otherwise.
+        empty or a saved pipeline, and is an error otherwise; so is a file.
     """
     folder = pathlib.Path(folder)
     if pipeline.learned is not None:
@@ -29,6 +35,9 @@ def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
         )
     for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         check_no_lora(model)
+    if folder.suffix == ".safetensors":
+        _save_single_file(pipeline, folder)
+        return
     _check_target(folder)
     with new_folder(folder) as new:
         token_ids = save_tokenizer(pipeline.tokenizer, new / "tokenizer")
@@ -39,6 +48,22 @@ def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
         scheduler |= pipeline.sampler.config.to_dict()
         write_json(new / "scheduler" / "scheduler_config.json", scheduler)
         write_json(new / "model_index.json", _model_index())
+
+
+def _save_single_file(pipeline: Pipeline, path: pathlib.Path) -> None:
+    if path.exists():
+        raise ValueError(
+            f"`folder` must not exist if it names a file; {str(path)!r} does. Choose "
+            "another name."
+        )
+    # That of version 2, whose queries, keys and values are one matrix there.
+    is_open_clip = pipeline.text_encoder.config.hidden_act == "gelu"
+    parts = (
+        OriginalTensors(pipeline.unet),
+        OriginalTensors(pipeline.vae),
+        OriginalTensors(pipeline.text_encoder, is_open_clip=is_open_clip),
+    )
+    write_tensors(path, ChainMap(*parts))  # pyright: ignore
 
 
 def _check_target(folder: pathlib.Path) -> None:

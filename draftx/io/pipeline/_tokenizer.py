@@ -17,7 +17,7 @@ def load_tokenizer(folder: pathlib.Path) -> CLIPTokenizer:
 
 
 def check_tokenizer(
-    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, folder: pathlib.Path
+    tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, name: str
 ) -> None:
     """Raises unless the text encoder takes what the tokenizer gives.
 
@@ -31,7 +31,7 @@ def check_tokenizer(
     }
     if unknown:
         raise ModelFileError(
-            f"The tokenizer of {str(folder)!r} must fit the text encoder, whose "
+            f"The tokenizer of {name!r} must fit the text encoder, whose "
             f"embedding has {config.vocab_size} rows; these added tokens have no row: "
             f"{first_five(f'{token!r} ({i})' for token, i in unknown.items())}. Take "
             "both folders from the same model; words learned in a file of their own "
@@ -44,7 +44,7 @@ def check_tokenizer(
     for what, got, most in pairs:
         if got > most:
             raise ModelFileError(
-                f"The tokenizer of {str(folder)!r} must fit the text encoder; it gives "
+                f"The tokenizer of {name!r} must fit the text encoder; it gives "
                 f"{got} {what}, and the text encoder takes {most}."
             )
 

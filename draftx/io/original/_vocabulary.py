@@ -1,0 +1,43 @@
+"""CLIP's vocabulary, which no file of weights has with it."""
+
+import gzip
+import json
+import pathlib
+import tempfile
+
+from ...models import CLIPTokenizer
+from ..sources import EmbeddedFolder
+
+
+# Merges that CLIP takes of the file: its vocabulary less bytes and special tokens.
+_NUM_MERGES = 49152 - 256 - 2
+
+
+def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
+    """Makes the tokenizer of Stable Diffusion 1.x and 2.x.
+
+    **Arguments:**
+
+    - `pad_token`: What rows are filled up with.
+    """
+    folder = EmbeddedFolder("clip_bpe").find("CLIP's vocabulary")
+    path = folder / "bpe_simple_vocab_16e6.txt.gz"
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    merges = lines[1 : 1 + _NUM_MERGES]
+    letters = list(_letters_of_bytes())
+    words = letters + [letter + "</w>" for letter in letters]
+    words += [merge.replace(" ", "") for merge in merges]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    with tempfile.TemporaryDirectory() as temporary:
+        vocab_path = pathlib.Path(temporary) / "vocab.json"
+        vocab_path.write_text(json.dumps({word: i for i, word in enumerate(words)}))
+        merges_path = pathlib.Path(temporary) / "merges.txt"
+        merges_path.write_text("\n".join(["#version: 0.2", *merges]) + "\n", "utf-8")
+        return CLIPTokenizer.from_files(vocab_path, merges_path, pad_token=pad_token)
+
+
+def _letters_of_bytes() -> list[str]:
+    """A printable letter for each byte, those that are one already first."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [*map(chr, printable), *(chr(256 + i) for i in range(len(others)))]
