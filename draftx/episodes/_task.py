@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ from ..pipeline import (
     Batch,
     condition,
     Conditioning,
+    encode_texts,
     make_plan,
     Pipeline,
     Plan,
@@ -52,6 +54,15 @@ class Task(eqx.Module):
     def __len__(self) -> int:
         """The number of rows."""
         return self.conditioning.input_ids.shape[0]
+
+    def encoded(self) -> "Task":
+        """Asks the text encoder once about all rows, instead of in every program.
+
+        Once it is clear what is trained: see [`draftx.pipeline.encode_texts`][], which
+        says when that is possible, and when the task stays as it is.
+        """
+        pipeline, conditioning = encode_texts(self.pipeline, self.conditioning)
+        return dataclasses.replace(self, pipeline=pipeline, conditioning=conditioning)
 
     def batch(
         self,

@@ -20,5 +20,6 @@ from ._prepare import (
     prepare as prepare,
     starting_noise as starting_noise,
 )
-from ._sample import sample as sample, sample_anyway as sample_anyway
+from ._sample import draw as draw, sample as sample
 from ._sampling import Sampling as Sampling
+from ._texts import encode_texts as encode_texts

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._custom_types import InputIds, Latents, NegativeInputIds
+from .._custom_types import InputIds, Latents, NegativeInputIds, TextEmbeddings
 from ._plan import Plan
 
 
@@ -23,20 +23,24 @@ class Conditioning(eqx.Module):
         off.
     - `channels`: What a UNet sees beside the latents, at their resolution: the column
         `conditioning` of the table, `None` for a model that sees no image.
+    - `embeddings`, `negative_embeddings`: What the text encoder makes of the token ids,
+        where it was asked before; `None` where it is to be asked.
     """
 
     input_ids: InputIds
     negative_input_ids: NegativeInputIds | None = None
     channels: Float[Array, "rows height width channels"] | None = None
+    embeddings: TextEmbeddings | None = None
+    negative_embeddings: Float[Array, "negatives tokens features"] | None = None
 
     def take(self, rows: Int[Array, " batch"]) -> "Conditioning":
         """Takes some of the rows, in this order."""
-        negative = self.negative_input_ids
-        if negative is not None and negative.shape[0] > 1:
-            negative = negative[rows]
-        return Conditioning(
-            self.input_ids[rows], negative, take_rows(self.channels, rows)
-        )
+        negative = (self.negative_input_ids, self.negative_embeddings)
+        if self.negative_input_ids is not None and len(self.negative_input_ids) > 1:
+            negative = take_rows(negative, rows)
+        own = (self.input_ids, self.channels, self.embeddings)
+        input_ids, channels, embeddings = take_rows(own, rows)
+        return Conditioning(input_ids, negative[0], channels, embeddings, negative[1])
 
 
 class Batch(eqx.Module):

@@ -80,9 +80,20 @@ class Pipeline(eqx.Module):
         """Makes token ids of prompts; on the host, outside of `jit`."""
         return jnp.asarray(self.tokenizer(prompts))
 
-    def embed(self, input_ids: InputIds) -> TextEmbeddings:
-        """Encodes tokens as what the UNet is conditioned on."""
-        return scaled_call(self.text_encoder, input_ids)
+    def embed(
+        self, input_ids: InputIds, known: TextEmbeddings | None = None
+    ) -> TextEmbeddings:
+        """Encodes tokens as what the UNet is conditioned on.
+
+        **Arguments:**
+
+        - `input_ids`: Of some texts.
+        - `known`: What the text encoder made of them, which is then not asked again.
+        """
+        if known is None:
+            return scaled_call(self.text_encoder, input_ids)
+        # As `scaled_call` gives it, so that gradients are not rounded to float16 here.
+        return known.astype(jnp.float32) if known.dtype == jnp.float16 else known
 
     def without_lora(self) -> "Pipeline":
         """Makes the base model: the same arrays, the adapter left out."""
@@ -147,10 +158,10 @@ class Pipeline(eqx.Module):
                 self.without_lora().denoiser(*args, remat=remat, mesh=mesh),
                 timesteps.shape[0],
             )
-        embeddings = self.embed(conditioning.input_ids)
+        embeddings = self.embed(conditioning.input_ids, conditioning.embeddings)
         negative, negative_ids = None, conditioning.negative_input_ids
         if negative_ids is not None and guidance_scale is not None:
-            negative = self.embed(negative_ids)
+            negative = self.embed(negative_ids, conditioning.negative_embeddings)
             negative = jnp.broadcast_to(negative, embeddings.shape)
             if self.learned is not None:
                 negative = self.learned.negative(negative, embeddings)

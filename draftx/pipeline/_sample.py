@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from ._finite import finite_rows, not_finite
 from ._pipeline import Pipeline
 from ._prepare import prepare
 from ._sampling import Sampling
+from ._texts import encode_texts
 
 
 def sample(
@@ -42,38 +44,32 @@ def sample(
     Raises a `ValueError` that names the argument for anything out of range, and one
     that names the rows of images that are not finite, as where float16 overflows.
     """
-    images, wrong = sample_anyway(pipeline, prompts, sampling, key=key, latents=latents)
+    check_is("pipeline", pipeline, Pipeline, 'draftx.load("tiny")')
+    check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
+    table = Table.of(prompts)
+    batch = prepare(pipeline, table, sampling, key=key, latents=latents)
+    pipeline, conditioning = encode_texts(pipeline, batch.conditioning)
+    batch = dataclasses.replace(batch, conditioning=conditioning)
+    images, wrong = draw(pipeline, batch)
     if wrong is not None:
         raise ValueError(wrong)
     return images
 
 
-def sample_anyway(
-    pipeline: Pipeline,
-    prompts: Rows,
-    sampling: Sampling = Sampling(),
-    *,
-    key: PRNGKeyArray | None = None,
-    latents: Any = None,
-) -> tuple[Images, str | None]:
-    """Does as `sample`, but gives images even if they are not finite.
+def draw(pipeline: Pipeline, batch: Batch) -> tuple[Images, str | None]:
+    """Draws a batch, and gives its images even if they are not finite.
 
     For who would lose more by an error, as in the middle of a training.
 
     **Arguments:**
 
-    - `pipeline`, `prompts`, `sampling`, `key`, `latents`: As for `sample`.
+    - `pipeline`, `batch`: What draws, and what is to be drawn.
 
     **Returns:**
 
     The images, and what is wrong with them; `None` if all are finite.
     """
-    check_is("pipeline", pipeline, Pipeline, 'draftx.load("tiny")')
-    check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
-    table = Table.of(prompts)
-    images, finite = _sample(
-        pipeline, prepare(pipeline, table, sampling, key=key, latents=latents)
-    )
+    images, finite = _sample(pipeline, batch)
     return images, not_finite(pipeline, finite)
 
 

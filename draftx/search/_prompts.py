@@ -1,3 +1,4 @@
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -10,7 +11,7 @@ from .._custom_types import Images, Latents
 from .._table import Rows, Table
 from ..episodes import count
 from ..io.checkpoints import check_checkpoints, Checkpoints
-from ..pipeline import Pipeline, Sampling
+from ..pipeline import encode_texts, Pipeline, Sampling
 from ..rewards import Reward
 from ._result import SearchResult
 from ._setup import ask, draw, facts, no_images
@@ -78,11 +79,12 @@ def prompt_engineering(
     )
 
     def take_step(best: _Best, i: int):
-        asked = eqx.tree_at(
-            lambda q: q.batch.conditioning.input_ids,
-            question,
-            pipeline.tokenize(phrases[i].prompts),
+        told = dataclasses.replace(
+            question.batch.conditioning,
+            input_ids=pipeline.tokenize(phrases[i].prompts),
         )
+        _, told = encode_texts(pipeline, told)
+        asked = eqx.tree_at(lambda q: q.batch.conditioning, question, told)
         images, clean, rewards = draw(asked)
         mean = np.asarray(rewards).mean()
         if mean > best.mean or np.isnan(best.mean):

@@ -69,6 +69,7 @@ def ask(
     )
     shape = latents.shape
     task = make_task(pipeline, reward, table, sampling, shape=shape, judged=judged)
+    task = task.encoded()
     return Question(task, task.batch(latents, later_key))
 
 

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jaxtyping
@@ -7,6 +8,7 @@ import pytest
 import draftx
 from draftx.episodes import image_spec, make_task, Memory
 
+from ..helpers import assert_close
 from ..toys import toy_reward
 
 
@@ -51,6 +53,24 @@ def test_one_negative_prompt_is_not_a_row(base_pipeline):
     unguided = _task(base_pipeline, ["cat"], toy_reward, sampling=draftx.Sampling(2, 1))
     assert unguided.conditioning.negative_input_ids is None
     assert unguided.plan.guidance_scale is None
+
+
+def test_texts_are_encoded_once_for_all_batches(base_pipeline):
+    task = _task(base_pipeline)
+    encoded = task.encoded()
+    rows = jnp.asarray([2, 0])
+    batch = encoded.batch(jnp.zeros(_SHAPE), jr.key(0), rows)
+    plain = task.batch(jnp.zeros(_SHAPE), jr.key(0), rows)
+    told, ids = batch.conditioning, plain.conditioning
+    np.testing.assert_array_equal(told.input_ids, ids.input_ids)
+    embed = base_pipeline.embed
+    assert_close(told.embeddings, embed(ids.input_ids))
+    assert_close(told.negative_embeddings, embed(ids.negative_input_ids))
+    assert batch.features["weight"].tolist() == [3, 1]
+    # Nothing that a program is given has the text encoder in it.
+    assert not jax.tree.leaves(encoded.pipeline.text_encoder)
+    assert jax.tree.leaves(task.pipeline.text_encoder)
+    assert plain.conditioning.embeddings is None
 
 
 def test_a_reward_may_be_told_other_rows(base_pipeline):

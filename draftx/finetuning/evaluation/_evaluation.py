@@ -18,11 +18,17 @@ from ..._keys import check_key
 from ..._table import Rows, Table
 from ...episodes import image_spec
 from ...pipeline import (
+    Batch,
+    condition,
+    Conditioning,
+    draw,
+    encode_texts,
     latent_shape,
     make_plan,
     Pipeline,
-    sample_anyway,
+    Plan,
     Sampling,
+    starting_noise,
     take_rows,
 )
 from ...rewards import (
@@ -171,6 +177,10 @@ class Evaluation(eqx.Module):
         prepared = {
             name: reward.prepare(self.table) for name, reward in self.rewards.items()
         }
+        plan = make_plan(pipeline, self.sampling)
+        shape = (len(self.table), *latent_shape(pipeline, self.sampling))
+        conditioning = condition(pipeline, self.table, self.sampling, shape)
+        pipeline, conditioning = encode_texts(pipeline, conditioning)
         total, chunk = len(self.table) * self.num_samples, self._chunk()
         count, scored = -(-total // chunk), []
         for start in range(0, total, chunk):
@@ -178,7 +188,7 @@ class Evaluation(eqx.Module):
             # The last batch is filled up: one program for all.
             indices = np.arange(start, start + chunk) % total
             rows = indices // self.num_samples
-            images = self._draw(pipeline, indices, rows)
+            images = self._draw(pipeline, plan, conditioning, indices)
             of_rows = take_rows(prepared, jnp.asarray(rows))
             scored.append(_score(self.rewards, self.features, images, of_rows))
         tell(count, count)
@@ -193,20 +203,24 @@ class Evaluation(eqx.Module):
         return {"score": float(score)} | figures
 
     def _draw(
-        self, pipeline: Pipeline, indices: np.ndarray, rows: np.ndarray
+        self,
+        pipeline: Pipeline,
+        plan: Plan,
+        conditioning: Conditioning,
+        indices: np.ndarray,
     ) -> Images:
         latents = self.latents(pipeline, indices)
         devices = np.asarray(jax.devices())
         if len(devices) > 1:  # One needs no program other than that of a user.
             by_batch = NamedSharding(Mesh(devices, ("data",)), PartitionSpec("data"))
             latents = jax.device_put(latents, by_batch)
-        images, wrong = sample_anyway(
-            pipeline,
-            self.table.take(rows),
-            self.sampling,
-            key=jr.fold_in(self.key, int(indices[0])),  # Of what the steps add.
-            latents=latents,
+        # Of what the steps add.
+        key = jr.fold_in(self.key, int(indices[0]))
+        latents, key = starting_noise(
+            pipeline, len(indices), self.sampling, key=key, latents=latents
         )
+        conditioning = conditioning.take(jnp.asarray(indices // self.num_samples))
+        images, wrong = draw(pipeline, Batch(conditioning, latents, key, plan))
         if wrong is not None:
             # Not an error, which would end a training and lose what it has learned.
             warnings.warn(f"{wrong} Its figures are not numbers.", stacklevel=3)

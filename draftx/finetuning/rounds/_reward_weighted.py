@@ -83,7 +83,8 @@ class RewardWeighted(AbstractAdvantageMethod):
         del learned, constant
         config = rollout.batch.plan.sampler.config
         alphas = jnp.asarray(config.alphas_cumprod())
-        embeddings = pipeline.embed(rollout.batch.conditioning.input_ids)
+        told = rollout.batch.conditioning
+        embeddings = pipeline.embed(told.input_ids, told.embeddings)
         clean, weights = rollout.record.end.latents, rollout.weights
         # Every draw is differentiated at once: nothing of it need be computed again.
         remat = rollout.remat.within_step

@@ -140,7 +140,8 @@ def finetune_in_rounds(
         )
         facts = describe_training(pipeline, table, key, options)
     key, start_key = jr.split(key)
-    trainable, frozen = eqx.partition(pipeline, lora_filter(pipeline))
+    task = task.encoded()
+    trainable, frozen = eqx.partition(task.pipeline, lora_filter(task.pipeline))
     learned, constant = method.start(task.reward, start_key)
     opt_state = optimizer.init(eqx.filter(trainable, eqx.is_array))
     # Copied once: the updates are made in place, and the user's stays as it is. Some

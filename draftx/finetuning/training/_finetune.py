@@ -63,7 +63,8 @@ def finetune(
     - `reward`: Images `[batch, height, width, 3]` in $[0, 1]$ to scores `[batch]`, as
         for `draftx.reward_gradient`.
     - `prompts`: What to draw from, uniformly with replacement: a list of strings, or a
-        mapping of columns.
+        mapping of columns. They are encoded once, before the first step, unless the
+        text encoder has an adapter or their embeddings would take more than 1 GiB.
     - `sampling`: How images are sampled.
     - `method`: The gradient estimator, such as `draftx.DRaFTLV()`.
     - `key`: Draws rows, noise, and what else is random.
@@ -150,7 +151,7 @@ def finetune(
         )
         facts = describe_training(pipeline, table, key, options)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    trainable, task = split(task)
+    trainable, task = split(task.encoded())
     training = Training(task, method, key, optimizer, mesh, shape)
     training = eqx.filter_shard(training, everywhere)
     # Copied once: the steps update it in place, and the user's stays as it is.

@@ -67,6 +67,7 @@ def reward_gradient(
     shape = latents.shape
     task = make_task(pipeline, reward, table, sampling, shape=shape, memory=memory)
     check_task(task, method, shape)
+    task = task.encoded()
     batch = task.batch(latents, later_key)
     trainable, frozen = split(task)
     (_, scores), gradient = _value_and_grad(trainable, frozen, method, batch)
