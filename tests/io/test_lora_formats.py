@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -190,7 +191,8 @@ def test_where_nothing_can_be_written(scaled_everywhere, tmp_path):
     there = tmp_path / "there"
     there.mkdir()
     (there / "notes.txt").write_text("mine")
-    for path, format, message in (
+    wrong: Any
+    for path, wrong, message in (
         (tmp_path / "x", "kohya", "`path` must end in .safetensors, by whose name"),
         (tmp_path / "x.safetensors", "peft", "`path` must be a folder of the adapter"),
         (there, "peft", "`path` must be a folder of the adapter alone"),
@@ -198,14 +200,14 @@ def test_where_nothing_can_be_written(scaled_everywhere, tmp_path):
         (tmp_path / "x.safetensors", "lora", "`format` must be one of"),
     ):
         with pytest.raises(ValueError, match=message):
-            save_lora(scaled_everywhere, path, format=format)
-    for metadata, message in (
+            save_lora(scaled_everywhere, path, format=wrong)
+    for wrong, message in (
         ({"steps": 3}, "must be of texts by name.*got 3 for 'steps'"),
         ({"ss_network_alpha": "8"}, "must not have 'ss_network_alpha'"),
         ({"lora_adapter_metadata": "{}"}, "must not have 'lora_adapter"),
     ):
         with pytest.raises(ValueError, match=message):
-            save_lora(scaled_everywhere, tmp_path / "x.safetensors", metadata=metadata)
+            save_lora(scaled_everywhere, tmp_path / "x.safetensors", metadata=wrong)
     diverged = jax.tree.map(
         lambda x: np.full(x.shape, np.nan, x.dtype), scaled_everywhere
     )
