@@ -15,7 +15,7 @@ def test_the_card_written_again_is_the_one_of_the_training(run, short_pipeline, 
     result = FinetuneResult(short_pipeline, history, evaluations, 2, "early")
     write_card(saved.config, saved.folder, result)
     card = saved.folder.card.read_text()
-    assert ": 2 steps of 1 images" in card
+    assert ": 2 steps of 1 images, the best by the held-out score out of 4." in card
     assert "| 2 | 3.5 |" in card
     for path, rows in (
         (saved.folder.metrics, history),

@@ -17,7 +17,7 @@ from draftx.finetuning.training import (
     learning_rate,
 )
 from draftx.runs import differences, PRESETS, read_config, RunConfig, write_config
-from draftx.runs.config._config import config_fields, default_config
+from draftx.runs.config._config import config_fields
 from draftx.runs.config._config_files import config_table
 from draftx.runs.config._make import (
     make_checkpoints,
@@ -30,6 +30,7 @@ from draftx.runs.config._make import (
     make_training_method,
 )
 from draftx.runs.config._methods import METHODS
+from draftx.runs.config._presets import default_config
 from draftx.runs.config._signatures import describe, plain_parameters
 
 
@@ -69,12 +70,14 @@ def test_what_is_written_is_read_the_same(tmp_path):
             'reward = ["clip=2", "a.py:f"]',
             "alpha = 3",
             'validation-prompt = "a fox"',
+            "lora_scales = [0, 0.5]",
             '[method]\nname = "refl"\nmax-steps = 3',
             "[checkpoints]\ntotal_limit = 7",
         ]
     )
     config = _read(tmp_path, text)
     assert config.validation_prompt == ("a fox",)
+    assert config.lora_scales == (0.0, 0.5)
     assert _read(tmp_path, write_config(config)) == config
     assert tomllib.loads(write_config(config)) == config_table(config)
 
@@ -114,6 +117,8 @@ def test_names_that_people_type_without_looking(flags):
         ("[sampling]\neta = inf", "`sampling.eta` of .* must be a finite number"),
         ("sampling = 3", r"must be a table, \[sampling\]; got 3"),
         ("reward = [3]", "`reward` of .* must be a list of texts"),
+        ("lora-scales = [1, true]", "`lora-scales` of .* a list of finite numbers"),
+        ("lora-scales = [nan]", "must be a list of finite numbers; got .nan"),
         (
             '[method]\nname = "x"',
             "`method.name` of .* must be one of 'draft', 'dr",
@@ -148,6 +153,8 @@ def test_flags_that_are_none_end_the_program(flags, capsys):
 def test_flags_must_be_finite():
     with pytest.raises(ValueError, match="`optimizer.weight_decay` must be finite"):
         read_config(None, ["--optimizer.weight-decay", "nan"])
+    with pytest.raises(ValueError, match="`lora_scales` must be finite; got inf"):
+        read_config(None, ["--lora-scales", "0", "inf"])
 
 
 def test_differences_name_the_fields():
@@ -215,6 +222,13 @@ def test_objects_are_those_that_the_configuration_says(tmp_path):
         make_training_method(read_config(None, ["--updates.minibatch-size", "2"]))
     stopping = make_stopping(config)
     assert stopping.early_stopping == draftx.EarlyStopping(patience=9)
+    assert make_stopping(read_config(None)).early_stopping is None
+    best = read_config(None, ["--stopping.keep", "best", "--stopping.min-delta", "1"])
+    expected = draftx.EarlyStopping(patience=None, min_delta=1.0)
+    assert make_stopping(best).early_stopping == expected
+    both = ["--stopping.early", "--stopping.keep", "last"]
+    with pytest.raises(ValueError, match="`stopping.keep` must be 'best' or left out"):
+        make_stopping(read_config(None, both))
     assert stopping.max_budget == draftx.Budget(images=40)
     checkpoints = make_checkpoints(config, tmp_path)
     assert (checkpoints.resume, checkpoints.permanent_every) == (12, 5)

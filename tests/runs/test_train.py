@@ -29,7 +29,8 @@ _FLAGS = (
     *("--method.name", "draft", "--method.truncation-steps", "1"),
     *("--evaluation.every", "2", "--evaluation.batch-size", "2"),
     *("--checkpoints.every", "2", "--validation-steps", "2"),
-    *("--num-validation-images", "2"),
+    *("--num-validation-images", "2", "--stopping.keep", "best"),
+    *("--lora-scales", "0", "1"),
 )
 
 
@@ -74,6 +75,14 @@ def test_a_run_that_is_killed_and_stopped_ends_as_one_that_was_not(given, tmp_pa
     assert [row["step"] for row in run.evaluations] == [0, 2, 4]
     assert run.checkpoints == [2, 4]
     assert run.config.method.truncation_steps == 1
+    scores = {row["step"]: row["score"] for row in run.evaluations}
+    assert run.step == max(scores, key=lambda step: scores[step])
+    kept = {"step": run.step, "steps": 4, "kept": "best", "stopped": None}
+    assert json.loads(run.folder.result.read_text()) == kept
+    assert f": {run.step} steps of 2 images" in run.folder.card.read_text()
+    assert run.scales is not None
+    at_one = {row["lora_scale"]: row["score"] for row in run.scales.figures}[1.0]
+    np.testing.assert_allclose(at_one, scores[run.step], rtol=1e-5)
     names = ("curves", "lora", "card", "versions")
     files = [getattr(run.folder, name) for name in names]
     files += [run.folder.samples(step) for step in (0, 2, 4)]
@@ -96,6 +105,7 @@ def test_a_run_that_is_killed_and_stopped_ends_as_one_that_was_not(given, tmp_pa
     resumed = open_run(parts)
     assert _untimed(resumed.history) == _untimed(run.history)
     assert resumed.evaluations == run.evaluations
+    assert (resumed.step, resumed.scales) == (run.step, run.scales)
     one, other = (TensorFile(r.folder.lora) for r in (run, resumed))
     for name in one.shapes:
         np.testing.assert_array_equal(one.read_exactly(name), other.read_exactly(name))

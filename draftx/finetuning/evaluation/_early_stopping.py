@@ -11,7 +11,7 @@ from ..._custom_types import Real
 
 
 class EarlyStopping(eqx.Module):
-    """Stops a run whose held-out score no longer follows the reward it trains on.
+    """Keeps the best adapter, and stops a run that only follows its own reward.
 
     Judged after every [`draftx.finetuning.Evaluation`][]. The best one is the last
     whose `score` exceeded all that came before by more than `min_delta`, and whose
@@ -28,20 +28,22 @@ class EarlyStopping(eqx.Module):
 
     **Arguments:**
 
-    - `patience`: At least 1, counted in evaluations.
+    - `patience`: At least 1, counted in evaluations; `None` never stops, and the best
+        is kept all the same.
     - `min_delta`: In units of the score, at least 0.
     - `min_diversity`: A fraction, from 0 to 1. One image for all noises has a diversity
         of 0, however good it is.
     - `require_rising`: Whether the training reward must have risen meanwhile.
     """
 
-    patience: int = eqx.field(static=True, converter=plain, default=3)
+    patience: int | None = eqx.field(static=True, converter=plain, default=3)
     min_delta: Real = eqx.field(static=True, converter=plain, default=0.0)
     min_diversity: Real = eqx.field(static=True, converter=plain, default=0.0)
     require_rising: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
-        check_whole("patience", self.patience)
+        if self.patience is not None:
+            check_whole("patience", self.patience)
         not_negative("min_delta", self.min_delta)
         within("min_diversity", self.min_diversity)
 
@@ -58,7 +60,7 @@ class EarlyStopping(eqx.Module):
         """Says why to stop after these evaluations; `None` to go on."""
         best = self.best(evaluations)
         waited = len(evaluations) - 1 - best
-        if waited < self.patience:
+        if self.patience is None or waited < self.patience:
             return None
         # Nothing has been trained before the first.
         was = evaluations[max(best, 1)]["train_reward"]

@@ -67,6 +67,7 @@ class Run:
         self.spent = Budget()
         self.skipped = self.skipped_in_a_row = 0
         self._best: Any = None  # What early stopping keeps, as NumPy arrays.
+        self._best_step: int | None = None
 
     def train(
         self, take_step: Callable[[Any, int], tuple[Any, dict[str, Any]]], state: Any
@@ -143,6 +144,7 @@ class Run:
             "skipped_in_a_row": self.skipped_in_a_row,
             "stopped": self.stopped,
             "has_best": self._best is not None,
+            "best_step": self._best_step,
         }
         self.listeners.working("saving a checkpoint")
         arrays = to_arrays({"state": state, "best": self._best})
@@ -156,12 +158,19 @@ class Run:
         like = {"state": state, "best": best}
         tree = from_arrays(like, saved.arrays, str(saved.folder))
         self._best = None if best is None else _on_host(tree["best"])
+        if self._best is None and self.stopping.early_stopping is not None:
+            raise ValueError(
+                "`stopping` must not begin to keep the best adapter in a training that "
+                f"goes on: {str(saved.folder)!r} has not kept it. Leave "
+                "`early_stopping` out, or begin in another folder."
+            )
         self.history = notes["history"]
         self.evaluations = notes["evaluations"]
         self.spent = Budget(**notes["spent"])
         self.skipped = notes["skipped"]
         self.skipped_in_a_row = notes["skipped_in_a_row"]
         self.stopped = notes["stopped"]
+        self._best_step = notes.get("best_step")
         return tree["state"]
 
     def record(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -210,7 +219,7 @@ class Run:
         self.listeners.working("")
         if self.history:
             self.history[-1] |= prefixed("held_out", figures)
-            since = self.evaluations[-1]["step"]
+            since = self.evaluations[-1]["step"] if self.evaluations else 0
             rewards = [row["reward"] for row in self.history[since:]]
             rewards = [reward for reward in rewards if math.isfinite(reward)]
             figures["train_reward"] = float(np.mean(rewards)) if rewards else math.nan
@@ -218,7 +227,7 @@ class Run:
         early_stopping = self.stopping.early_stopping
         if early_stopping is not None:
             if early_stopping.best(self.evaluations) == len(self.evaluations) - 1:
-                self._best = _on_host(trainable)
+                self._best, self._best_step = _on_host(trainable), done
             if not is_last:
                 self.stopped = early_stopping.reason(self.evaluations)
 
@@ -229,8 +238,7 @@ class Run:
         """
         if self.stopping.early_stopping is None:
             return self.whole(trainable), None
-        best = self.stopping.early_stopping.best(self.evaluations)
-        return self.whole(self._best), self.evaluations[best]["step"]
+        return self.whole(self._best), self._best_step
 
     def error(self, rewards: Any) -> RewardError:
         """Makes what to raise after too many steps in a row that were not finite."""

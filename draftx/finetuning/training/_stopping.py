@@ -22,7 +22,8 @@ class Stopping(eqx.Module):
         """**Arguments:**
 
         - `early_stopping`: Ends training when the evaluation says that only the reward
-            itself still rises, and rolls back to the best.
+            itself still rises, and rolls back to the best; with `patience=None` it
+            only does the latter.
         - `max_budget`: Training ends before the step that would exceed one of its
             numbers; those that are 0 are not limited. Evaluations and callbacks are not
             counted, neither as images nor as time.

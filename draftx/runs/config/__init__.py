@@ -2,9 +2,7 @@
 
 from ._config import (
     config_fields as config_fields,
-    default_config as default_config,
     EvaluationSection as EvaluationSection,
-    PRESETS as PRESETS,
     RunConfig as RunConfig,
     SamplingSection as SamplingSection,
 )
@@ -31,6 +29,7 @@ from ._make import (
 )
 from ._methods import ROUND_METHODS as ROUND_METHODS
 from ._numbers import check_numbers as check_numbers
+from ._presets import default_config as default_config, PRESETS as PRESETS
 from ._prompts import read_prompts as read_prompts, split_prompts as split_prompts
 from ._rewards import (
     load_reward as load_reward,

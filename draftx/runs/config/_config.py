@@ -4,7 +4,7 @@ Sections are made of the signatures of the objects that they configure.
 """
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Final, Literal, TYPE_CHECKING
+from typing import Annotated, Any, ClassVar, Literal, TYPE_CHECKING
 
 import tyro
 
@@ -104,6 +104,12 @@ else:
                 False,
                 "Ends training when only the training reward still rises, and keeps "
                 "the best adapter by the held-out score.",
+            ),
+            "keep": (
+                Literal["last", "best"] | None,
+                None,
+                "Which adapter the run leaves: the last, or the best by the held-out "
+                "score of the evaluations. None: the best with `early`, else the last.",
             ),
             "max_seconds": (float | None, None, "Of training; None is no limit."),
             "max_images": (int | None, None, "Drawn in training; None is no limit."),
@@ -205,6 +211,13 @@ class RunConfig:
         int, _arg(help="How many held-out prompts are drawn, if none is given.")
     ] = 8
     validation_steps: Annotated[int, _arg(help="Draws after every so many steps.")] = 22
+    lora_scales: Annotated[
+        tuple[float, ...],
+        _arg(
+            help="At the end the adapter is measured and drawn at these scales, such "
+            "as 0 0.5 1 1.5, as `scales.json` and `scales.png`; none: it is not."
+        ),
+    ] = ()
     report_to: Annotated[
         tuple[str, ...],
         _arg(
@@ -231,59 +244,6 @@ class RunConfig:
     evaluation: EvaluationSection = EvaluationSection()
     stopping: StoppingSection = StoppingSection()
     checkpoints: CheckpointsSection = CheckpointsSection()
-
-
-def _of_preset(preset: str) -> RunConfig:
-    base = RunConfig(preset=preset)  # pyright: ignore[reportArgumentType]
-    change = dataclasses.replace
-    if preset == "tiny":
-        return change(
-            base,
-            sampling=change(base.sampling, num_inference_steps=20, guidance_scale=4.0),
-            evaluation=change(base.evaluation, every=44, num_samples=1),
-            checkpoints=change(base.checkpoints, every=20),
-        )
-    # DRaFT, appendix A.1.
-    base = change(
-        base,
-        dtype="bfloat16",
-        prompts="{animals}",
-        max_train_steps=2000,
-        validation_steps=100,
-        evaluation=change(base.evaluation, every=200),
-        checkpoints=change(base.checkpoints, every=100),
-    )
-    if preset == "small":
-        return base
-    return change(
-        base,
-        max_train_steps=10_000,
-        train_batch_size=16,
-        rank=32,
-        optimizer=change(
-            base.optimizer, learning_rate=2e-4, schedule="square-root", s0=10.0
-        ),
-    )
-
-
-PRESETS: Final = {name: _of_preset(name) for name in ("tiny", "small", "large")}
-
-
-def default_config(preset: str | None, model: str) -> RunConfig:
-    """Finds what a run has unless it is told otherwise.
-
-    **Arguments:**
-
-    - `preset`: A name of `PRESETS`; `None` chooses by the model.
-    - `model`: As for `draftx.load`.
-    """
-    if preset is None:
-        preset = "tiny" if model == "tiny" else "small"
-    if preset not in PRESETS:
-        raise ValueError(
-            f"`preset` must be one of {', '.join(PRESETS)}; got {preset!r}."
-        )
-    return dataclasses.replace(PRESETS[preset], model=model)
 
 
 def config_fields(section: Any) -> dict[str, Any]:

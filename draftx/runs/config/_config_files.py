@@ -14,7 +14,8 @@ from typing import Annotated, Any, get_args, get_origin, Literal, Union
 import tomli_w
 import tyro
 
-from ._config import default_config, RunConfig
+from ._config import RunConfig
+from ._presets import default_config
 
 
 def read_config(
@@ -153,9 +154,10 @@ def _convert(kind: Any, value: Any) -> tuple[bool, Any]:
         return fitting[0] if fitting else (False, value)
     if origin is tuple:
         # One of a list needs no brackets.
-        items = [value] if isinstance(value, str) else value
-        fits = isinstance(items, list) and all(isinstance(x, str) for x in items)
-        return fits, tuple(items) if fits else value
+        items = value if isinstance(value, list) else [value]
+        tried = [_convert(get_args(kind)[0], item) for item in items]
+        fits = all(fit for fit, _ in tried)
+        return fits, tuple(item for _, item in tried) if fits else value
     if kind is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
         fits = fits and math.isfinite(value)
@@ -179,7 +181,8 @@ def _describe(kind: Any) -> str:
         parts = [part for part in get_args(kind) if part is not type(None)]
         return " or ".join(dict.fromkeys(map(_describe, parts)))
     if origin is tuple:
-        return "a list of texts"
+        items = {str: "texts", float: "finite numbers"}
+        return f"a list of {items[get_args(kind)[0]]}"
     return names[kind]
 
 
@@ -195,5 +198,8 @@ def check_finite(config: Any, prefix: str) -> None:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             check_finite(value, f"{prefix}{field.name}.")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"`{prefix}{field.name}` must be finite; got {value}.")
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                name = f"{prefix}{field.name}"
+                raise ValueError(f"`{name}` must be finite; got {number}.")

@@ -187,7 +187,14 @@ def make_evaluation(
 def make_stopping(config: RunConfig) -> Stopping:
     """Makes what ends the run of a `config` before its last step."""
     options = config_fields(config.stopping)
-    is_early = options.pop("early")
+    is_early, keep = options.pop("early"), options.pop("keep")
+    if is_early and keep == "last":
+        raise ValueError(
+            "`stopping.keep` must be 'best' or left out with `stopping.early`, which "
+            "ends where the best has passed; got 'last'."
+        )
+    if not is_early:
+        options["patience"] = None
     limits = {
         "seconds": options.pop("max_seconds"),
         "images": options.pop("max_images"),
@@ -195,7 +202,7 @@ def make_stopping(config: RunConfig) -> Stopping:
     limits = {name: limit for name, limit in limits.items() if limit is not None}
     of_stopping = {"max_skipped_steps": options.pop("max_skipped_steps")}
     return Stopping(
-        EarlyStopping(**options) if is_early else None,
+        EarlyStopping(**options) if is_early or keep == "best" else None,
         Budget(**limits) if limits else None,
         **of_stopping,
     )

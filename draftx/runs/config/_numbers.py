@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Final
 
-from ..._checks import check_whole, is_whole, positive
+from ..._checks import check_whole, finite, is_whole, positive
 from ._config import RunConfig
 
 
@@ -19,6 +19,8 @@ def check_numbers(config: RunConfig) -> None:
         positive("alpha", config.alpha)
     for name in ("every", "num_samples", "batch_size"):
         check_whole(f"evaluation.{name}", getattr(config.evaluation, name))
+    for scale in config.lora_scales:
+        finite("lora_scales", scale)
     check_whole("validation_steps", config.validation_steps)
     check_whole("num_validation_images", config.num_validation_images)
 

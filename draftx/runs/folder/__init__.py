@@ -8,9 +8,12 @@ from ._card import (
 from ._folder import (
     append_line as append_line,
     open_run as open_run,
+    read_scales as read_scales,
     RunFolder as RunFolder,
     SavedRun as SavedRun,
+    Scales as Scales,
     write_lines as write_lines,
+    write_scales as write_scales,
 )
 from ._lock import FolderLock as FolderLock, RunInUseError as RunInUseError
 from ._panels import is_png as is_png, Panel as Panel, split_panels as split_panels

@@ -1,12 +1,13 @@
 """The model card of a run: what its adapter is, and what became of the rewards."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ...finetuning import FinetuneResult
 from ...io.formats import write_text
 from ..config import RunConfig, write_config
-from ._folder import RunFolder, SavedRun
+from ._folder import read_scales, RunFolder, SavedRun
 
 
 _LICENCES: Final = {
@@ -53,10 +54,12 @@ def card(
             "",
             f"A LoRA of rank {config.rank} for `{config.model}`, fine-tuned with "
             f"[draftx](https://arxiv.org/abs/2309.17400) by `{config.method.name}` on "
-            f"{_rewards(config)}: {step} steps of {config.train_batch_size} images.",
+            f"{_rewards(config)}: {step} steps of {config.train_batch_size} images"
+            f"{_kept(step, len(result.history))}.",
             "",
-            *_pictures(folder, len(result.history)),
+            *_pictures(folder, step),
             *_figures(result),
+            *_at_scales(folder),
             "## Use",
             "",
             "```python",
@@ -126,6 +129,10 @@ def _example(config: RunConfig) -> str:
     return "a fox, flat style, on a plain teal background"
 
 
+def _kept(step: int, steps: int) -> str:
+    return "" if step == steps else f", the best by the held-out score out of {steps}"
+
+
 def _pictures(folder: RunFolder, steps: int) -> list[str]:
     lines = []
     picture = folder.samples(steps)
@@ -148,16 +155,34 @@ def _figures(result: FinetuneResult | SavedRun) -> list[str]:
     if not result.evaluations:
         return []
     names = [name for name in result.evaluations[0] if name != "step"]
+    rows = [(str(row["step"]), row) for row in result.evaluations]
+    return ["## On held-out prompts", "", *_table("steps", names, rows), ""]
+
+
+def _at_scales(folder: RunFolder) -> list[str]:
+    found = read_scales(folder)
+    if found is None:
+        return []
+    names = [name for name in found.figures[0] if name != "lora_scale"]
+    rows = [(f"{row['lora_scale']:g}", row) for row in found.figures]
+    lines = ["## At other scales of the adapter", ""]
+    if folder.scales_picture.is_file():
+        lines += [f"![the same noise at each scale]({folder.scales_picture.name})", ""]
+    lines += [*_table("scale", names, rows), ""]
+    use = f"draftx.load_lora(pipeline, {folder.lora.name!r}, scale={found.best:g})"
+    return [*lines, f"The best by the held-out score: `{use}`.", ""]
+
+
+def _table(
+    head: str, names: Sequence[str], rows: Sequence[tuple[str, Mapping[str, Any]]]
+) -> list[str]:
     return [
-        "## On held-out prompts",
-        "",
-        "| steps | " + " | ".join(names) + " |",
+        f"| {head} | " + " | ".join(names) + " |",
         "| --- " * (len(names) + 1) + "|",
         *(
-            f"| {row['step']} | "
+            f"| {title} | "
             + " | ".join(f"{row.get(name, float('nan')):.4g}" for name in names)
             + " |"
-            for row in result.evaluations
+            for title, row in rows
         ),
-        "",
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...io import ModelFileError, read_json
 from ...io.checkpoints import CheckpointStore
-from ...io.formats import write_text
+from ...io.formats import write_json, write_text
 from ..config import read_config, RunConfig
 
 
@@ -67,6 +67,16 @@ class RunFolder:
         return self.path / "lora_kohya.safetensors"
 
     @property
+    def scales(self) -> pathlib.Path:
+        """What was measured at several scales of the adapter, `scales.json`."""
+        return self.path / "scales.json"
+
+    @property
+    def scales_picture(self) -> pathlib.Path:
+        """What was drawn at them, `scales.png`."""
+        return self.path / "scales.png"
+
+    @property
     def card(self) -> pathlib.Path:
         """What tells people about the adapter, `README.md`."""
         return self.path / "README.md"
@@ -74,6 +84,34 @@ class RunFolder:
     def samples(self, step: int) -> pathlib.Path:
         """Names the picture of what was drawn after `step` steps."""
         return self.path / "samples" / f"step-{step:08d}.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scales:
+    """Holds what an adapter gives at several scales.
+
+    - `best`: The best by the held-out score.
+    - `figures`: Those of each scale, its `lora_scale` among them.
+    - `step`: After how many steps the adapter was as it was.
+    """
+
+    best: float
+    figures: list[dict[str, Any]]
+    step: int | None
+
+
+def read_scales(folder: RunFolder) -> Scales | None:
+    """Reads what was measured at several scales in a `folder`; `None` if nothing."""
+    if not folder.scales.is_file():
+        return None
+    found = read_json(folder.scales)
+    return Scales(found["best_lora_scale"], found["figures"], found["step"])
+
+
+def write_scales(folder: RunFolder, scales: Scales) -> None:
+    """Writes what was measured at several `scales` into a `folder`."""
+    found = {"step": scales.step, "best_lora_scale": scales.best}
+    write_json(folder.scales, {**found, "figures": scales.figures})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +123,9 @@ class SavedRun:
     - `history`: One row for each step.
     - `evaluations`: The figures of each evaluation.
     - `checkpoints`: The steps that have one.
-    - `step`: After how many steps the adapter is as it is; `None` where it is the last.
+    - `step`: After how many steps the adapter is as it is; `None` if none is written.
+    - `scales`: The figures at each scale of the adapter, if they were measured, and
+        the best of them.
     """
 
     folder: RunFolder
@@ -94,6 +134,7 @@ class SavedRun:
     evaluations: list[dict[str, Any]]
     checkpoints: list[int]
     step: int | None = None
+    scales: Scales | None = None
 
 
 def open_run(folder: str | os.PathLike) -> SavedRun:
@@ -124,6 +165,7 @@ def open_run(folder: str | os.PathLike) -> SavedRun:
         read_lines(places.evaluations),
         checkpoints,
         step,
+        read_scales(places),
     )
 
 

@@ -18,6 +18,7 @@ from ._curves import curves
 from ._html import chip
 from ._pictures import before_and_after, gallery
 from ._runs import column, read_reported_runs, ReportedRun
+from ._scales import scales
 from ._tables import (
     configuration_differences,
     configurations,
@@ -83,6 +84,7 @@ def report(runs: Sequence[str | os.PathLike]) -> str:
             "gallery": gallery(found),
             "curves": curves(found),
             "evaluations": evaluations(found),
+            "scales": scales(found),
             "facts": facts(found),
             "configurations": configurations(found),
             "version": html.escape(__version__),

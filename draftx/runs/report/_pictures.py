@@ -59,6 +59,17 @@ def before_and_after(runs: Sequence[ReportedRun]) -> str:
     return slider + pairs
 
 
+def whole_picture(png: bytes, text: str) -> str:
+    """Shows a picture as it is.
+
+    **Arguments:**
+
+    - `png`, `text`: The content of its file, and what it shows.
+    """
+    image = f'<img src="{_data(png)}" alt="{html.escape(text)}">'
+    return f'<div class="tiles">{_tile(image, text, is_whole=True)}</div>'
+
+
 def _of_run(run: ReportedRun, title: str) -> str:
     last = run.samples[-1]
     tiles = []

@@ -150,7 +150,8 @@ def _model(run: ReportedRun) -> dict[str, str]:
         if config.prompts == "scenes":
             held_out = "scenes of other animals"
     saved = run.saved
-    kept = "" if saved.step is None else f", as it was after step {saved.step}"
+    is_last = saved.step in (None, run.steps)
+    kept = "" if is_last else f", as it was after step {saved.step}"
     written = (
         f"{folder.lora.name}{kept}" if folder.lora.is_file() else "not written yet"
     )

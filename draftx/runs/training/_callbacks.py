@@ -110,12 +110,13 @@ class Samples(AbstractCallback):
         - `step`: How many steps were taken.
         """
         if self._base is None:
-            self._base = self._draw(pipeline.without_lora())
-        tuned = self._base if step == 0 else self._draw(pipeline)
+            self._base = self.images(pipeline.without_lora())
+        tuned = self._base if step == 0 else self.images(pipeline)
         rows = {"base": self._base, f"step {step}": tuned}
         captioned_grid(self.folder.samples(step), rows, self.prompts)
 
-    def _draw(self, pipeline: Pipeline) -> np.ndarray:
+    def images(self, pipeline: Pipeline) -> np.ndarray:
+        """Draws the prompts with a `pipeline`, and writes nothing."""
         images = sample(pipeline, self.prompts, self.sampling, key=self.key)
         return np.asarray(jax.device_get(images))
 

@@ -80,9 +80,13 @@ def push(
 
 def _files(run: RunFolder) -> list[str]:
     """What is uploaded, relative to the folder."""
+    card = run.card.read_text("utf-8")
     pictures = sorted(run.samples(0).parent.glob("step-*.png"))
+    # That of the adapter that was kept; the last, where the card shows none.
+    shown = [p for p in pictures if p.relative_to(run.path).as_posix() in card]
+    pictures = (shown or pictures)[-1:]
     paths = [run.lora, run.lora_kohya, run.card, run.config, run.versions, run.curves]
-    paths += pictures[-1:]
+    paths += [*pictures, run.scales, run.scales_picture]
     return [p.relative_to(run.path).as_posix() for p in paths if p.is_file()]
 
 

@@ -52,6 +52,7 @@ from ..folder import (
 )
 from ._callbacks import Begun, MetricsFile, Samples
 from ._push import check_push, push_if_asked
+from ._scales import measure_scales
 from ._trackers import check_trackers, Tracker
 
 
@@ -59,6 +60,7 @@ from ._trackers import check_trackers, Tracker
 _FREE = (
     "output_dir",
     "max_train_steps",
+    "lora_scales",
     "num_validation_images",
     "validation_prompt",
     "validation_steps",
@@ -147,6 +149,7 @@ def _train(
     table = config_table(config)
     names = dict.fromkeys(config.report_to)
     trackers = [Tracker(name, folder, table, tell=bar.working) for name in names]
+    evaluation = make_evaluation(config, held_out, measured, weights)
     in_rounds = config.method.name in ROUND_METHODS
     run = finetune_in_rounds if in_rounds else finetune
     with Busy("checking what is to be trained") as checking:
@@ -157,12 +160,19 @@ def _train(
             key=of_keys["training"],
             num_train_steps=config.max_train_steps,
             batch_size=config.train_batch_size,
-            evaluation=make_evaluation(config, held_out, measured, weights),
+            evaluation=evaluation,
             # Trackers look for the samples, and the bar lives as long as they do.
             callbacks=(Begun(checking), metrics, samples, *trackers, bar),
             **options,
         )
+    if result.step is not None and not folder.samples(result.step).is_file():
+        with Busy(f"drawing {len(drawn)} images with the adapter that is kept"):
+            samples.draw(result.pipeline, result.step)
     _write_results(config, folder, result)
+    draw = lambda pipeline: samples.images(pipeline)
+    measure_scales(config, folder, result, evaluation, drawn, draw)
+    # A second time, for the scales.
+    write_card(config, folder, result)
     return result
 
 
@@ -173,7 +183,14 @@ def _write_results(
     about = adapter_metadata(config)
     save_lora(result.pipeline, folder.lora, metadata=about)
     save_lora(result.pipeline, folder.lora_kohya, format="kohya", metadata=about)
-    write_json(folder.result, {"step": result.step, "stopped": result.stopped})
+    is_best = result.step is not None
+    ended = {
+        "step": result.step if is_best else len(result.history),
+        "steps": len(result.history),
+        "kept": "best" if is_best else "last",
+        "stopped": result.stopped,
+    }
+    write_json(folder.result, ended)
     title = f"{config.method.name}, {' '.join(config.reward)}"
     curves(folder.curves, result.history, result.evaluations, title=title)
     write_card(config, folder, result)
@@ -221,7 +238,14 @@ def summary(result: FinetuneResult) -> str:
     if not result.evaluations:
         return ""
     first, last = result.evaluations[0], result.evaluations[-1]
+    kept = []
+    if result.step is not None:
+        last = next(r for r in result.evaluations if r["step"] == result.step)
+        kept = [
+            f"kept: the adapter after step {result.step} of {len(result.history)}, the "
+            "best by the held-out score"
+        ]
     names = [n for n in last if n in first and n not in ("step", "train_reward")]
     lines = [f"held-out figures, before and after {last['step']} steps:"]
     lines += [f"  {n:>24}: {first[n]:10.4g} -> {last[n]:10.4g}" for n in names]
-    return "\n".join(lines)
+    return "\n".join(lines + kept)

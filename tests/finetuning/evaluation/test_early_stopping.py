@@ -33,6 +33,7 @@ def _evaluations(scores, rewards=None, diversities=None):
         (dict(patience=1), [0, -1], 0, False),  # No reward to compare with.
         (dict(patience=2, min_delta=2.5), [0, 1, 2], 0, True),
         (dict(patience=2, min_delta=1.5), [0, 1, 2], 2, False),
+        (dict(patience=None), [0, 2, 1, 1.5, 1], 1, False),
         (dict(patience=2), [math.nan, 1, math.nan, math.nan], 1, True),
     ],
 )

@@ -171,6 +171,14 @@ def test_changed_facts_are_shown_and_refused(train, tmp_path):
     assert len(train(tmp_path, facts=changed, allow_changes=True).history) == 5
 
 
+def test_what_was_not_kept_cannot_be_asked_for_later(train, tmp_path):
+    train(tmp_path, steps=2)
+    stopping = draftx.Stopping(draftx.EarlyStopping(patience=None))
+    with pytest.raises(ValueError, match="must not begin to keep the best adapter"):
+        train(tmp_path, stopping=stopping)
+    assert len(train(tmp_path).history) == 5
+
+
 def test_where_it_goes_on_from_can_be_said(train, tmp_path):
     whole = train(tmp_path)
     _assert_same(train(tmp_path, resume=2), whole)
@@ -249,7 +257,7 @@ def test_finetune_goes_on_with_early_stopping_and_evaluations(short_pipeline, tm
             batch_size=2,
             optimizer=draftx.adamw(rate),
             evaluation=evaluation,
-            stopping=draftx.Stopping(draftx.EarlyStopping(patience=50)),
+            stopping=draftx.Stopping(draftx.EarlyStopping(patience=None)),
             callbacks=callbacks,
             checkpoints=checkpoints,
         )
@@ -260,6 +268,7 @@ def test_finetune_goes_on_with_early_stopping_and_evaluations(short_pipeline, tm
         train(parts, [_stop_after(3)])
     _assert_same(train(parts), whole)
     one, other = (CheckpointStore(tmp_path / n).read(4) for n in ("whole", "parts"))
+    assert one.notes["best_step"] == other.notes["best_step"] == whole.step
     assert any("opt_state" in name for name in one.arrays)
     assert any("best" in name for name in one.arrays)
     assert one.arrays.keys() == other.arrays.keys()

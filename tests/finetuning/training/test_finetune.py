@@ -99,6 +99,17 @@ def test_stops_and_rolls_back_when_the_held_out_score_falls(pipeline):
         np.testing.assert_array_equal(array, expected[name])
 
 
+def test_the_best_is_kept_of_a_training_that_takes_all_its_steps(pipeline):
+    result = finetune(
+        pipeline,
+        evaluation=held_out(weights={"there": 1.0}),
+        stopping=Stopping(EarlyStopping(patience=None)),
+    )
+    assert (len(result.history), result.stopped) == (6, None)
+    scores = {row["step"]: row["score"] for row in result.evaluations}
+    assert result.step == max(scores, key=lambda step: scores[step]) > 0
+
+
 def test_a_budget_ends_it(pipeline, result):
     limited = finetune(
         pipeline, stopping=Stopping(max_budget=draftx.Budget(unet_forwards=23))
