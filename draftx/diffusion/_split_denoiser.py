@@ -5,16 +5,15 @@ import jax
 import jax.lax as lax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from .._custom_types import Latents
+from .._mesh import batch_spec, by_batch, MODEL_AXIS, weight_axis, weight_spec
+from ..layers import Piece
 from ..lora import lora_filter
 from ._denoiser import AbstractDenoiser
 from ._guidance import Denoiser
-
-
-_BY_BATCH, _EVERYWHERE = PartitionSpec("data"), PartitionSpec()
 
 
 class SplitDenoiser(AbstractDenoiser):
@@ -24,6 +23,9 @@ class SplitDenoiser(AbstractDenoiser):
     layer adds to it: in every backward step of a chain, array by array. Here each
     device has an adapter of its own, all of them equal, as a row of one matrix: their
     gradients are one row a device, and summed once, after the last of the steps.
+
+    Frozen weights that are divided over the axis `"model"` stay so: a block gathers
+    its own when it is called, and again in its backward pass.
     """
 
     denoiser: Denoiser  # Without the arrays of its adapter.
@@ -35,13 +37,12 @@ class SplitDenoiser(AbstractDenoiser):
         """**Arguments:**
 
         - `denoiser`: Its batch must be divisible by the number of devices.
-        - `mesh`: With one axis, `"data"`.
+        - `mesh`: With the axis `"data"`, or `"model"` too.
         """
         adapter, self.denoiser = eqx.partition(denoiser, lora_filter(denoiser))
         row, self.from_row = ravel_pytree(adapter)
         rows = jnp.broadcast_to(row, (mesh.size, row.size))
-        split = NamedSharding(mesh, _BY_BATCH)
-        self.adapters = lax.with_sharding_constraint(rows, split)
+        self.adapters = lax.with_sharding_constraint(rows, by_batch(mesh))
         self.mesh = mesh
 
     def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
@@ -53,19 +54,32 @@ class SplitDenoiser(AbstractDenoiser):
             is_leaf=lambda node: node is None,
         )
         of_batch, shared = eqx.partition(arrays, is_of_batch)
+        everywhere, blocks = PartitionSpec(), lambda denoiser: denoiser.unet.blocks
+        specs = jax.tree.map(lambda _: everywhere, shared)
+        spec = lambda x: weight_spec(x.shape, self.mesh)
+        specs = eqx.tree_at(blocks, specs, jax.tree.map(spec, blocks(shared)))
+        axis = lambda x: weight_axis(x.shape, self.mesh)
+        axes = jax.tree.map(axis, blocks(shared))
 
         def local(adapters, of_batch, shared, latents, index):
+            pieces = jax.tree.map(_piece, blocks(shared), axes)
+            shared = eqx.tree_at(blocks, shared, pieces)
             adapter = self.from_row(adapters[0])
             denoiser = eqx.combine(adapter, of_batch, shared, static)
             return denoiser(latents, index)
 
         # Custom derivatives do not say which of their cotangents differ from device
         # to device, so that is not checked.
+        split = batch_spec(self.mesh)
         call = jax.shard_map(
             local,
             mesh=self.mesh,
-            in_specs=(_BY_BATCH, _BY_BATCH, _EVERYWHERE, _BY_BATCH, _EVERYWHERE),
-            out_specs=_BY_BATCH,
+            in_specs=(split, split, specs, split, everywhere),
+            out_specs=split,
             check_vma=False,
         )
         return call(self.adapters, of_batch, shared, latents, index)
+
+
+def _piece(part: Array, axis: int | None) -> Any:
+    return part if axis is None else Piece(part, axis, MODEL_AXIS)

@@ -18,6 +18,7 @@ from ._embedding import (
 from ._feed_forward import GEGLUFeedForward as GEGLUFeedForward
 from ._linear import AbstractLinear as AbstractLinear, Linear as Linear
 from ._norm import GroupNorm as GroupNorm, LayerNorm as LayerNorm
+from ._pieces import gathered as gathered, Piece as Piece
 from ._remat import (
     checkpoint_if as checkpoint_if,
     Remat as Remat,

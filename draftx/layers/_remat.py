@@ -3,6 +3,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import equinox as eqx
+import jax
+
+from ._pieces import GATHERED, gathered, has_pieces
 
 
 _Call: TypeAlias = Callable[..., Any]
@@ -73,8 +76,29 @@ def checkpoint_if(active: bool, call: _Call) -> _Call:
     second one wait for the gradient that needs it: blocks are recomputed one by one,
     not all at once.
 
+    Weights that are divided over devices are gathered inside, and forgotten in either
+    case: the backward pass gathers them again.
+
     **Arguments:**
 
     - `active`: Whether to.
     """
-    return eqx.filter_checkpoint(call) if active else call
+
+    def checkpointed(*args: Any) -> Any:
+        if active:
+            return eqx.filter_checkpoint(_call_whole)(call, *args)
+        if has_pieces((call, args)):
+            return eqx.filter_checkpoint(_call_whole, policy=_ALL_BUT_WEIGHTS)(
+                call, *args
+            )
+        return call(*args)
+
+    return checkpointed
+
+
+_ALL_BUT_WEIGHTS = jax.checkpoint_policies.save_anything_except_these_names(GATHERED)
+
+
+def _call_whole(call: _Call, *args: Any) -> Any:
+    call, args = gathered((call, args))
+    return call(*args)

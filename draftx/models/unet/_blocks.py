@@ -51,6 +51,10 @@ def _call_transformer(
     return checkpoint_if(remat.transformers, call)(transformer, x, contexts)
 
 
+def _call(layer: AbstractConv2d, x: Array) -> Array:
+    return checkpoint_if(False, layer)(x)
+
+
 def _resnet(
     in_channels: int, out_channels: int, config: UNetConfig, dtype, key: PRNGKeyArray
 ) -> ResnetBlock:
@@ -134,7 +138,7 @@ class DownBlock(eqx.Module):
                 x = _call_transformer(self.attentions[i], x, contexts[i], remat)
             skips.append(x)
         if self.downsampler is not None:
-            x = self.downsampler(x)
+            x = _call(self.downsampler, x)
             skips.append(x)
         return x, skips
 
@@ -237,5 +241,5 @@ class UpBlock(eqx.Module):
             if self.attentions is not None:
                 x = _call_transformer(self.attentions[i], x, contexts[i], remat)
         if self.upsampler is not None:
-            x = self.upsampler(upsample_nearest(x))
+            x = _call(self.upsampler, upsample_nearest(x))
         return x

@@ -8,6 +8,7 @@ from ..._custom_types import Latents, TextEmbeddings
 from ..._scaled_gradient import scaled_gradient
 from ...layers import (
     AbstractConv2d,
+    checkpoint_if,
     Conv2d,
     GroupNorm,
     Remat,
@@ -23,6 +24,7 @@ from ._blocks import (
     UpBlock,
 )
 from ._config import UNetConfig
+from ._transformer import Transformer2D
 
 
 class UNet2DConditionModel(eqx.Module):
@@ -130,16 +132,17 @@ class UNet2DConditionModel(eqx.Module):
             freq_shift=config.freq_shift,
         )
         emb = self.time_embedding(emb.astype(self.dtype))
-        return [[r.time_shift(emb) for r in block.resnets] for block in self._blocks]
+        return [[r.time_shift(emb) for r in block.resnets] for block in self.blocks]
 
     @jax.named_scope("draftx.unet.text_context")
     @scaled_gradient
     def text_context(self, text_embeddings: TextEmbeddings) -> list[TextContext]:
         """Computes what every block is told of the text, the same at every step."""
         text_embeddings = text_embeddings.astype(self.dtype)
+        call = checkpoint_if(False, Transformer2D.text_context)
         return [
-            [t.text_context(text_embeddings) for t in block.attentions or []]
-            for block in self._blocks
+            [call(transformer, text_embeddings) for transformer in block.attentions or []]
+            for block in self.blocks
         ]
 
     @jax.named_scope("draftx.unet")
@@ -185,5 +188,6 @@ class UNet2DConditionModel(eqx.Module):
         return self.conv_out(self.conv_norm_out(x, silu=True))
 
     @property
-    def _blocks(self) -> list[DownBlock | MidBlock | UpBlock]:
+    def blocks(self) -> list[DownBlock | MidBlock | UpBlock]:
+        """All blocks, in the order that they are called in."""
         return [*self.down_blocks, self.mid_block, *self.up_blocks]
