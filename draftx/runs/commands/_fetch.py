@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import tyro
 from ... import rewards
 from ...io import fetch, fetch_model, hub_sizes, HubFiles, is_repo_id, model_files
 from .._busy import Busy
-from ..config import reward_names
+from ..config import hpdv2_files, HPDV2_NAMES, reward_names
 from ._options import parse
 
 
@@ -19,7 +20,7 @@ _arg = tyro.conf.arg
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FetchOptions:
-    """Downloads base models and published rewards into the hub's cache.
+    """Downloads base models, published rewards and prompts into the hub's cache.
 
     Exactly the files that training and sampling read, each checked by its SHA-256 where
     it is known. After that nothing needs a connection.
@@ -29,8 +30,8 @@ class FetchOptions:
         tyro.conf.Positional[tuple[str, ...]],
         _arg(
             metavar="NAME",
-            help="Rewards by name, such as clip or pickscore, and models by the hub's "
-            "name, such as CompVis/stable-diffusion-v1-4.",
+            help="Rewards by name, such as clip or pickscore, prompts, such as hpdv2, "
+            "and models by the hub's name, such as CompVis/stable-diffusion-v1-4.",
         ),
     ]
     dry_run: Annotated[
@@ -62,27 +63,28 @@ def fetch_command(arguments: Sequence[str]) -> int:
     names = [*dict.fromkeys(options.names)]
     for name in names:
         _check_known(name)
-    of_rewards: list[HubFiles] = []
+    of_names: list[HubFiles] = []
     for name in names:
         if name in rewards.names():
-            of_rewards += [f for f in _files(name) if f not in of_rewards]
+            of_names += [f for f in _files(name) if f not in of_names]
+        elif name in HPDV2_NAMES:
+            of_names += [] if (f := hpdv2_files(name)) in of_names else [f]
         elif not is_repo_id(name):
             print(f"{name}: comes with draftx")
     models = [name for name in names if is_repo_id(name)]
     how: dict[str, Any] = {"revision": options.revision, "variant": options.variant}
     if options.dry_run:
-        total = sum(_show(files, hub_sizes(files)) for files in of_rewards)
+        total = sum(_show(files, hub_sizes(files)) for files in of_names)
         total += sum(_show(*model_files(model, **how)) for model in models)
         print(f"to download: {_size(total)}")
         return 0
-    if of_rewards:
-        what = ", ".join(name for name in names if name in rewards.names())
+    if of_names:
+        what = ", ".join(n for n in names if n in rewards.names() or n in HPDV2_NAMES)
         with Busy(f"fetching and checking {what}"):
-            folders = fetch(of_rewards, what)
-        for files, folder in zip(of_rewards, folders, strict=True):
-            _report(
-                files.repo_id, {n: (folder / n).stat().st_size for n in files.names}
-            )
+            folders = fetch(of_names, what)
+        for files, folder in zip(of_names, folders, strict=True):
+            paths = {name: folder / pathlib.Path(name).name for name in files.names}
+            _report(files.repo_id, {n: p.stat().st_size for n, p in paths.items()})
     for model in models:
         with Busy(f"fetching and checking {model}"):
             sizes = fetch_model(model, **how)
@@ -91,14 +93,15 @@ def fetch_command(arguments: Sequence[str]) -> int:
 
 
 def _check_known(name: str) -> None:
-    known = [*reward_names(), "tiny"]
+    known = [*reward_names(), *HPDV2_NAMES, "tiny"]
     if name in known or is_repo_id(name):
         return
     near = difflib.get_close_matches(name, known, 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"`names` must be of rewards, {', '.join(rewards.names())}, or the hub's names "
-        f"of models, 'owner/name'; got {name!r}.{hint}"
+        f"`names` must be of rewards, {', '.join(rewards.names())}, of prompts, "
+        f"{', '.join(HPDV2_NAMES)}, or the hub's names of models, 'owner/name'; got "
+        f"{name!r}.{hint}"
     )
 
 

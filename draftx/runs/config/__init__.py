@@ -14,6 +14,7 @@ from ._config_files import (
     write_config as write_config,
 )
 from ._fields import ModelField as ModelField, VariantField as VariantField
+from ._hpdv2 import hpdv2_files as hpdv2_files, HPDV2_NAMES as HPDV2_NAMES
 from ._make import (
     keys as keys,
     make_checkpoints as make_checkpoints,

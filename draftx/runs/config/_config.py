@@ -176,7 +176,8 @@ class RunConfig:
         str,
         _arg(
             help="To train on: a .txt, .jsonl or .csv file, a template such as "
-            "'a {animals}', or 'scenes', those of the embedded model."
+            "'a {animals}', 'hpdv2' or a part of it such as 'hpdv2:train', or "
+            "'scenes', those of the embedded model."
         ),
     ] = "scenes"
     held_out_prompts: Annotated[

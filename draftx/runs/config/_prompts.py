@@ -16,6 +16,7 @@ import numpy as np
 from ..._checks import finite
 from ..._custom_types import Real
 from ..._table import Table, TEXT_COLUMNS
+from ._hpdv2 import find_hpdv2
 from ._words import WORD_LISTS
 
 
@@ -35,6 +36,11 @@ def read_prompts(source: str | os.PathLike) -> Table:
         - a template, such as `"a photo of a {animals}"`: one prompt for each of the
             words; several braces give all combinations. A name in braces is
             `animals`, the 45 of the DDPO paper, or a `.txt` file of words.
+        - `hpdv2`, the 3,200 of the benchmark of Human Preference Dataset v2;
+            `hpdv2:photo` and so on, one of its four styles; `hpdv2:train` and
+            `hpdv2:test`, what people compared images of. They are looked for in the
+            cache of the Hugging Face Hub; a folder that holds the data set may stand
+            in place of `hpdv2`.
 
     **Returns:**
 
@@ -47,9 +53,13 @@ def read_prompts(source: str | os.PathLike) -> Table:
         return Table({"prompt": _fill(source)})
     path = pathlib.Path(source)
     if path.suffix.lower() not in _ENDINGS:
+        found = find_hpdv2(str(source))
+        if found is not None:
+            return Table({"prompt": found})
         raise ValueError(
             f"`prompts` must be a file that ends in one of {list(_ENDINGS)}, or a "
-            f"template with a word list in braces, '{{animals}}'; got {str(source)!r}."
+            f"template with a word list in braces, '{{animals}}', or 'hpdv2'; got "
+            f"{str(source)!r}."
         )
     if path.suffix.lower() == ".txt":
         rows = [{"prompt": line} for _, line in _read_lines(path)]
