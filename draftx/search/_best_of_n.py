@@ -86,6 +86,7 @@ def best_of_n(
         checkpoints=checkpoints,
         facts=facts("best_of_n", pipeline, question, table, dict(sampling=sampling)),
         progress=progress,
+        start=start,
     )
     done = len(taken.history)
     budget = count(

@@ -110,6 +110,7 @@ def doodl(
         checkpoints=checkpoints,
         facts=facts("doodl", pipeline, question, table, options),
         progress=progress,
+        start=start,
     )
     # What the last step led to, and once more the images of those that were better.
     state, done = taken.state, len(taken.history)

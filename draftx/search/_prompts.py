@@ -106,6 +106,7 @@ def prompt_engineering(
             dict(sampling=sampling, templates=templates),
         ),
         progress=progress,
+        start=start,
     )
     best, done = taken.state, len(taken.history)
     budget = count(

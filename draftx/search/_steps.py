@@ -20,7 +20,7 @@ class Taken:
 
     - `state`: After the last step.
     - `history`: The rewards of each step.
-    - `seconds`: That earlier processes took for the steps.
+    - `seconds`: That the search took before it went on.
     - `stopped`: The name of the signal that ended the steps, or `None`.
     """
 
@@ -40,6 +40,7 @@ def take_steps(
     checkpoints: Checkpoints | None,
     facts: Mapping[str, str],
     progress: bool,
+    start: float,
 ) -> Taken:
     """Takes the steps of a search, or those that a signal leaves it the time for.
 
@@ -52,6 +53,7 @@ def take_steps(
     - `name`, `argument`: Of the search, and what its user calls the number of steps.
     - `checkpoints`, `progress`: As for `draftx.search.doodl`.
     - `facts`: What a checkpoint must have in common with the search.
+    - `start`: When the search began, by `time.perf_counter`.
     """
     history, seconds, stopped = [], 0.0, None
     found = None
@@ -61,7 +63,6 @@ def take_steps(
         state = from_arrays({"state": state}, found.arrays, str(found.folder))["state"]
         history = [np.asarray(row, np.float32) for row in found.notes["history"]]
         seconds = found.notes["seconds"]
-    start = time.perf_counter()
     hears = contextlib.nullcontext if checkpoints is None else StopSignals
     bar = tqdm(total=num_steps, initial=len(history), desc=name, disable=not progress)
     with hears() as signals, bar:

@@ -91,6 +91,7 @@ def svdd(
         checkpoints=checkpoints,
         facts=facts("svdd", pipeline, question, table, options),
         progress=progress,
+        start=start,
     )
     history, done = taken.history, len(taken.history)
     if done < total - 1:
