@@ -34,7 +34,7 @@ def from_arrays(like: _Tree, arrays: Mapping[str, np.ndarray], name: str) -> _Tr
     **Arguments:**
 
     - `like`: The tree whose structure, shapes and dtypes the arrays must have. They
-        are put on the devices that its own are on.
+        are put on the devices that its own were put on, or left where they may move.
     - `arrays`: From `to_arrays`.
     - `name`: Of the file, for error texts.
 
@@ -60,7 +60,7 @@ def from_arrays(like: _Tree, arrays: Mapping[str, np.ndarray], name: str) -> _Tr
     ]
     if problems:
         raise ModelFileError(
-            f"{name!r} must hold the state of this training ({len(wanted)} arrays); "
+            f"{name!r} must hold the state to go on with ({len(wanted)} arrays); "
             f"{'; '.join(problems)}. It was saved with other options."
         )
 
@@ -70,7 +70,9 @@ def from_arrays(like: _Tree, arrays: Mapping[str, np.ndarray], name: str) -> _Tr
             return array
         if _is_key(leaf):
             array = jr.wrap_key_data(jnp.asarray(array), impl=jr.key_impl(leaf))
-        return jax.device_put(array, leaf.sharding)
+        if leaf.committed:
+            return jax.device_put(array, leaf.sharding)
+        return jnp.asarray(array)
 
     return jtu.tree_map_with_path(restore, like)
 

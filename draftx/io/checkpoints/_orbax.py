@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
@@ -59,21 +58,23 @@ class OrbaxStore(AbstractCheckpointStore):
     def save(
         self, step: int, arrays: Mapping[str, ArrayLike], notes: Mapping[str, Any]
     ) -> pathlib.Path:
+        given = {
+            name: array if isinstance(array, jax.Array) else np.asarray(array)
+            for name, array in arrays.items()
+        }
         # Paths in a tree have dots and brackets, which Orbax reads as its own.
         described = {
             name: {"key": f"array_{i:06d}"} | _describe(array)
-            for i, (name, array) in enumerate(arrays.items())
+            for i, (name, array) in enumerate(given.items())
         }
         about = dict(format=_FORMAT, step=step, arrays=described, notes=dict(notes))
         # As it will be read: the keys of JSON are texts.
         about = json.loads(json.dumps(about))
         state = {
-            described[name]["key"]: (
-                array if isinstance(array, jax.Array) else np.asarray(array)
-            )
-            for name, array in arrays.items()
+            described[name]["key"]: array
+            for name, array in given.items()
             # Orbax refuses those without numbers.
-            if np.size(array)
+            if array.size
         }
         try:
             with self._checkpointer() as checkpointer:
@@ -174,10 +175,10 @@ def import_orbax() -> Any:
     return v1
 
 
-def _describe(array: Any) -> dict[str, Any]:
+def _describe(array: jax.Array | np.ndarray) -> dict[str, Any]:
     return {
-        "dtype": jnp.result_type(array).name,
-        "shape": list(np.shape(array)),
+        "dtype": array.dtype.name,
+        "shape": list(array.shape),
         "sha256": _sha256(array) if is_whole_here(array) else None,
     }
 

@@ -2,10 +2,8 @@
 
 import os
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +14,7 @@ import pytest
 from draftx.io import ModelFileError
 from draftx.io.checkpoints import CheckpointStore, from_arrays, to_arrays
 
-from .writer import state
+from .writer import kill_while_writing, state
 
 
 def _tree():
@@ -152,28 +150,14 @@ def test_what_the_dead_left_is_swept_and_the_living_keep_theirs(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".hidden", alive.name]
 
 
-def _kill_while_writing(folder, first, seconds):
-    """Starts a writer, kills it after some time of writing, says what it wrote last."""
-    command = [sys.executable, "-m", "tests.io.checkpoints.writer", str(folder)]
-    root = pathlib.Path(__file__).parents[3]
-    with subprocess.Popen(
-        [*command, str(first)], stdout=subprocess.PIPE, text=True, cwd=root
-    ) as process:
-        assert process.stdout is not None
-        written = [int(process.stdout.readline())]
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        written += map(int, process.stdout.read().split())
-    return max(written)
-
-
 @pytest.mark.parametrize(
     "kills", [3, pytest.param(25, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_a_kill_at_any_moment_costs_one_checkpoint_at_most(tmp_path, kills):
     rng, first = np.random.default_rng(0), 1
     for _ in range(kills):
-        last = _kill_while_writing(tmp_path, first, rng.uniform(0, 0.1))
+        seconds = rng.uniform(0, 0.1)
+        last = kill_while_writing("safetensors", tmp_path, first, seconds)
         store = CheckpointStore(tmp_path)
         newest = store.newest()  # A warning, of damage, would be an error.
         assert newest is not None
