@@ -238,6 +238,20 @@ def test_objects_are_those_that_the_configuration_says(tmp_path):
         make_checkpoints(read_config(None, ["--checkpoints.resume", "x"]), tmp_path)
 
 
+def test_the_store_of_checkpoints_is_an_option(tmp_path, capsys):
+    flags = ["--checkpoints.store", "orbax"]
+    config = read_config(None, flags)
+    assert config_fields(config.checkpoints)["store"] == "orbax"
+    again = _read(tmp_path, "[checkpoints]\nstore = 'orbax'")
+    assert again.checkpoints == config.checkpoints
+    assert make_checkpoints(RunConfig(), tmp_path).store == "safetensors"
+    with pytest.raises(SystemExit):
+        read_config(None, ["--checkpoints.store", "tar"])
+    assert "safetensors" in capsys.readouterr().err
+    pytest.importorskip("orbax.checkpoint")
+    assert make_checkpoints(config, tmp_path).store == "orbax"
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

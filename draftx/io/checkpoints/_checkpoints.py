@@ -109,9 +109,9 @@ class Checkpoints:
         if self.resume is False:
             if store.steps():
                 raise ValueError(
-                    "`folder` must have no checkpoints for a training that is not to "
-                    f"go on from one; {str(self.folder)!r} has those of steps "
-                    f"{store.steps()}. Choose another folder, or `resume=True`."
+                    "`folder` must have no checkpoints for what is not to go on from "
+                    f"one; {str(self.folder)!r} has those of steps {store.steps()}. "
+                    "Choose another folder, or `resume=True`."
                 )
             return None
         found = store.newest() if self.resume is True else store.read(self.resume)

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from ...io import ModelFileError, read_json
-from ...io.checkpoints import CheckpointStore
+from ...io.checkpoints import saved_steps
 from ...io.formats import write_json, write_text
 from ..config import read_config, RunConfig
 
@@ -152,9 +152,7 @@ def open_run(folder: str | os.PathLike) -> SavedRun:
             f"`folder` must be that of a run, with a config.toml; {str(folder)!r} has "
             "none."
         )
-    checkpoints = []
-    if places.checkpoints.is_dir():
-        checkpoints = CheckpointStore(places.checkpoints).steps()
+    checkpoints = sorted(sum(saved_steps(places.checkpoints).values(), []))
     step = None
     if places.result.is_file():
         step = read_json(places.result).get("step")

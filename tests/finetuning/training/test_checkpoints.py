@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools as ft
+import json
 import os
 import signal
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -19,7 +20,11 @@ import draftx
 from draftx import Table
 from draftx.finetuning.training import describe_training, Run, to_default_device
 from draftx.io import ModelFileError
-from draftx.io.checkpoints import CheckpointStore
+from draftx.io.checkpoints import (
+    AbstractCheckpointStore,
+    Checkpoint,
+    CheckpointStore,
+)
 
 from ...io.tiny import random_lora
 from ...toys import toy_reward
@@ -119,6 +124,61 @@ def test_it_gives_the_same_bits_however_often_it_is_interrupted(train, tmp_path)
     _assert_same(train(tmp_path, steps=7, callbacks=[_stop_after(7)]), train(steps=7))
 
 
+@pytest.mark.oracle
+def test_orbax_gives_the_same_bits(train, tmp_path):
+    plain, other = tmp_path / "plain", tmp_path / "orbax"
+    for folder, store in ((plain, "safetensors"), (other, "orbax")):
+        with pytest.raises(Stop):
+            train(folder, store=store, callbacks=[_stop_after(3)])
+        _assert_same(train(folder, store=store), train())
+        with pytest.raises(
+            ValueError, match="begun; changed since:\n  key: was 5, is 6"
+        ):
+            train(folder, store=store, facts={"key": "6"})
+    read = [draftx.Checkpoints(plain).open().read(5)]
+    read += [draftx.Checkpoints(other, store="orbax").open().read(5)]
+    assert read[0].arrays.keys() == read[1].arrays.keys()
+    for name, array in read[0].arrays.items():
+        assert array.tobytes() == read[1].arrays[name].tobytes()
+    assert read[0].notes.keys() == read[1].notes.keys()
+    with pytest.raises(ValueError, match="`store` must be 'orbax' for .*; got 'safete"):
+        train(other)
+    with pytest.raises(ValueError, match="`store` must be 'safetensors' for"):
+        train(plain, store="orbax")
+
+
+def test_a_store_of_ones_own_keeps_them(train, tmp_path):
+    class Memory(AbstractCheckpointStore):
+        """Keeps checkpoints as long as the process lives."""
+
+        kept: ClassVar[dict[int, Any]] = {}
+
+        def steps(self):
+            return sorted(self.kept)
+
+        def path(self, step):
+            return tmp_path / str(step)
+
+        def save(self, step, arrays, notes):
+            arrays = {name: np.array(array) for name, array in arrays.items()}
+            notes = json.loads(json.dumps(notes))
+            self.kept[step] = Checkpoint(step, arrays, notes, self.path(step))
+            return self.path(step)
+
+        def read(self, step):
+            return self.kept[step]
+
+    def make(folder, total_limit, permanent_every):
+        assert (folder, total_limit, permanent_every) == (tmp_path, 3, None)
+        return Memory()
+
+    with pytest.raises(Stop):
+        train(tmp_path, store=make, callbacks=[_stop_after(3)])
+    assert list(Memory.kept) == [2]
+    _assert_same(train(tmp_path, store=make), train())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_callbacks_hear_what_was_before(train, tmp_path):
     class Heard(draftx.AbstractCallback):
         def __init__(self):
@@ -197,9 +257,10 @@ def test_where_it_goes_on_from_can_be_said(train, tmp_path):
         (dict(total_limit=0), "`total_limit` must be a whole number"),
         (dict(permanent_every=0), "`permanent_every` must be a whole number"),
         (dict(resume=0), "`resume` must be True"),
+        (dict(store="tar"), r"`store` must be one of \['safetensors', 'orbax'\]"),
     ],
 )
-def test_options_are_checked(options, message):
+def test_options_are_checked(options, message, without_types):
     with pytest.raises(ValueError, match=message):
         draftx.Checkpoints("run", **options)
 
