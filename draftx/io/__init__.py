@@ -18,6 +18,7 @@ from .judges import (
 )
 from .pipeline import (
     check_dtype as check_dtype,
+    check_saved as check_saved,
     convert_lora_file as convert_lora_file,
     describe_lora as describe_lora,
     fetch_model as fetch_model,
@@ -28,6 +29,7 @@ from .pipeline import (
     load_lora as load_lora,
     mix_lora_files as mix_lora_files,
     model_files as model_files,
+    published_config as published_config,
     save as save,
     save_component as save_component,
     save_learned_inputs as save_learned_inputs,

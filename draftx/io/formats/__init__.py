@@ -11,7 +11,6 @@ from ._atomic import (
 )
 from ._errors import first_five as first_five, ModelFileError as ModelFileError
 from ._safetensors import (
-    open_weights as open_weights,
     read_json as read_json,
     TensorFile as TensorFile,
     write_tensors as write_tensors,
@@ -27,5 +26,8 @@ from ._variants import (
     check_variant as check_variant,
     describe_files as describe_files,
     has_weights as has_weights,
+    weight_kinds as weight_kinds,
     weight_patterns as weight_patterns,
+    WeightKind as WeightKind,
 )
+from ._weights import open_weights as open_weights

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -72,26 +73,42 @@ def _of_zip(file: io.BufferedIOBase, name: str, is_checkpoint: bool) -> Contents
         pickle = io.BytesIO(_member(archive, pickles[0]))
         tree = unpickle(pickle, name, {}, is_checkpoint=is_checkpoint)
         tensors, texts = flatten(tree, name)
+        members: dict[str, zipfile.ZipInfo] = {}
         for storage in dict.fromkeys(tensor.storage for tensor in tensors.values()):
             info = archive.getinfo(f"{root}data/{storage.key}")
+            _check_stored(info)
             if info.file_size != _bytes(storage):
                 raise ValueError(
                     f"storage {storage.key!r} has {info.file_size} of "
                     f"{_bytes(storage)} bytes"
                 )
-
-    def read(file: io.BufferedIOBase, storage: Storage) -> bytes:
-        with zipfile.ZipFile(file) as archive:
-            return _member(archive, f"{root}data/{storage.key}")
-
-    return Contents(tensors, texts, read)
+            members[storage.key] = info
+    # The archive's table is not read again for each of a thousand members.
+    return Contents(tensors, texts, lambda file, s: _content(file, members[s.key]))
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    # PyTorch stores; what unpacks to more than the file could fill a memory.
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name!r} is compressed")
+    _check_stored(archive.getinfo(name))
     return archive.read(name)
+
+
+def _check_stored(info: zipfile.ZipInfo) -> None:
+    # PyTorch stores; what unpacks to more than the file could fill a memory.
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{info.filename!r} is compressed")
+
+
+def _content(file: io.BufferedIOBase, info: zipfile.ZipInfo) -> bytes:
+    file.seek(info.header_offset)
+    start = _exactly(file, 30)
+    if start[:4] != b"PK\x03\x04":
+        raise ValueError(f"{info.filename!r} is not where the archive says")
+    name_size, extra_size = struct.unpack("<HH", start[26:])
+    file.seek(name_size + extra_size, os.SEEK_CUR)
+    data = _exactly(file, info.file_size)
+    if zlib.crc32(data) != info.CRC:
+        raise ValueError(f"{info.filename!r} has not the archive's checksum")
+    return data
 
 
 def _of_legacy(file: io.BufferedIOBase, name: str, is_checkpoint: bool) -> Contents:

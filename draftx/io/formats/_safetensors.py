@@ -4,7 +4,6 @@ import collections
 import json
 import math
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +13,6 @@ from safetensors import safe_open, SafetensorError
 from ._atomic import write_file
 from ._errors import first_five, ModelFileError
 from ._tensors import AbstractTensors, dtype_name, DTYPES
-from ._variants import describe_files, find_weights
-
-
-# Names that are no files under Windows, whatever follows their first dot.
-_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)\.")
 
 
 class TensorFile(AbstractTensors):
@@ -99,54 +93,6 @@ def _offsets(path: pathlib.Path) -> dict[str, int]:
     return {key: 8 + size + entry["data_offsets"][0] for key, entry in header.items()}
 
 
-def open_weights(
-    folder: pathlib.Path, stem: str, variant: str | None = None
-) -> TensorFile:
-    """Opens the weights in a folder: one file, or shards.
-
-    **Arguments:**
-
-    - `folder`: Of one model.
-    - `stem`: `"model"` or `"diffusion_pytorch_model"`.
-    - `variant`: Of the weights, such as `"bf16"`. With `None` they are those without
-        one, or else those in float16.
-    """
-    for wanted in (None, "fp16") if variant is None else (variant,):
-        whole, index = find_weights(folder, stem, wanted)
-        if whole is not None:
-            return TensorFile(whole)
-        if index is not None:
-            return TensorFile(*_shards(index))
-    name = stem if variant is None else f"{stem}.{variant}"
-    there = describe_files([path.name for path in folder.glob("*")], stem)
-    raise ModelFileError(
-        f"{str(folder)!r} must hold {name}.safetensors; it does not.{there}"
-    )
-
-
-def _shards(index: pathlib.Path) -> list[pathlib.Path]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelFileError(f"{str(index)!r} must have a `weight_map`; it has none.")
-    names = sorted({str(name) for name in weight_map.values()})
-    paths = []
-    for name in names:
-        # An index from the internet must not name files elsewhere.
-        is_plain = re.fullmatch(r"[\w-][\w.-]*\.safetensors", name, re.ASCII)
-        if not is_plain or len(name) > 255 or _DEVICES.match(name):
-            raise ModelFileError(
-                f"{str(index)!r} must name files in its own folder; got {name[:300]!r}."
-            )
-        paths.append(index.parent / name)
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise ModelFileError(
-            f"{str(index)!r} names {len(paths)} files; {len(missing)} are missing: "
-            f"{first_five(missing)}. Download the folder again."
-        )
-    return paths
-
-
 def read_json(path: pathlib.Path) -> dict[str, Any]:
     """Reads a JSON file that holds an object.
 
@@ -187,10 +133,8 @@ def write_tensors(
     - `metadata`: Texts for the header.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"} | dict(metadata or {})}
-    wrong, end = [], 0
-    # The widest first, so that each begins at a multiple of its own width.
-    order = sorted(arrays, key=lambda key: (-_dtype(arrays[key]).itemsize, key))
-    for key in order:
+    wrong, about = [], {}
+    for key in arrays:
         array = np.asarray(arrays[key])
         if finite and not np.isfinite(array).all():
             wrong.append(key)
@@ -199,12 +143,15 @@ def write_tensors(
             raise ValueError(
                 f"`arrays` must have dtypes that safetensors knows; {key!r} has {name}."
             )
-        header[key] = dict(
-            dtype=name,
-            shape=list(array.shape),
-            data_offsets=[end, end + array.nbytes],
-        )
-        end += array.nbytes
+        about[key] = (array.dtype.itemsize, array.nbytes, name, array.shape)
+    # The widest first, so that each begins at a multiple of its own width.
+    order = sorted(arrays, key=lambda key: (-about[key][0], key))
+    end = 0
+    for key in order:
+        _, size, name, shape = about[key]
+        offsets = [end, end + size]
+        header[key] = dict(dtype=name, shape=list(shape), data_offsets=offsets)
+        end += size
     if wrong:
         raise ValueError(
             f"Weights to be saved must be finite; {len(wrong)} of {len(arrays)} "
@@ -226,7 +173,3 @@ def write_tensors(
                 array.reshape(-1).view(np.uint8).tofile(file)
 
     write_file(path, write)
-
-
-def _dtype(array: Any) -> np.dtype:
-    return np.dtype(array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from ...diffusion import DDIM, SchedulerConfig
 from ..formats import ModelFileError
 from ._names import TEXT_1, TEXT_2, UNET, VAE
 
@@ -22,6 +23,11 @@ class Kind(NamedTuple):
     text_encoder: dict[str, Any]
     scheduler: dict[str, Any]
     pad_token: str
+
+    @property
+    def sampler(self) -> DDIM:
+        """Says how it is sampled."""
+        return DDIM(SchedulerConfig.from_dict(self.scheduler))
 
 
 _UNET_1: dict[str, Any] = dict(

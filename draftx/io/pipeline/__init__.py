@@ -1,5 +1,9 @@
 """Pipelines, adapters and learned inputs as files of diffusers and PEFT."""
 
+from ._check_saved import (
+    check_saved as check_saved,
+    published_config as published_config,
+)
 from ._components import (
     fill as fill,
     load_component as load_component,

@@ -2,18 +2,18 @@
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.random as jr
+import numpy as np
 
 from ...lora import iter_lora
 from ...models import (
     AutoencoderConfig,
     AutoencoderKL,
-    checkpoint_arrays,
     CLIPTextConfig,
     CLIPTextModel,
     named_parameters,
@@ -200,6 +200,26 @@ def match_keys(
     return found
 
 
+class FileTensors(Mapping[str, np.ndarray]):
+    """Makes the tensors of a network's file, each when it is asked for."""
+
+    def __init__(self, model: eqx.Module):
+        """**Arguments:**
+
+        - `model`: Without LoRA.
+        """
+        self._parameters = {p.key: p for p in named_parameters(model)}
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self._parameters[key].to_file()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+
 def save_component(
     model: eqx.Module, folder: str | pathlib.Path, *, token_ids: Mapping[str, int] = {}
 ) -> None:
@@ -215,7 +235,7 @@ def save_component(
     folder = pathlib.Path(folder)
     check_no_lora(model)
     stem = weights_stem(type(model))
-    write_tensors(folder / f"{stem}.safetensors", checkpoint_arrays(model))
+    write_tensors(folder / f"{stem}.safetensors", FileTensors(model))
     write_json(folder / "config.json", config_dict(model) | dict(token_ids))
 
 

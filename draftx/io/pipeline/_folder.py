@@ -13,7 +13,13 @@ from ...models import (
     UNet2DConditionModel,
 )
 from ...pipeline import Pipeline
-from ..formats import describe_files, has_weights, ModelFileError, read_json
+from ..formats import (
+    describe_files,
+    has_weights,
+    ModelFileError,
+    read_json,
+    weight_kinds,
+)
 from ._components import (
     check_class,
     fill,
@@ -177,8 +183,9 @@ def _variants_of_parts(
 ) -> dict[str, str | None]:
     """Which variant each network is read of: the one asked for, where it has that."""
     stems = {part: weights_stem(cls) for part, cls in NETWORKS.items()}
+    kinds = weight_kinds(variant)
     found: dict[str, str | None] = {
-        part: variant if has_weights(folder / part, stem, variant) else None
+        part: variant if has_weights(folder / part, stem, kinds) else None
         for part, stem in stems.items()
     }
     lacking = [part for part, of_part in found.items() if of_part is None]

@@ -9,7 +9,9 @@ from ..formats import (
     describe_files,
     has_weights,
     ModelFileError,
+    weight_kinds,
     weight_patterns,
+    WeightKind,
 )
 from ..sources import hub_sizes, HubFiles, stated_digest
 from ._components import weights_stem
@@ -48,22 +50,24 @@ def download(
     - `repo_id`: `"owner/name"`.
     - `revision`: A branch, tag or commit; the main branch if `None`.
     - `variant`: Of the weights; parts without it are downloaded without. `None` are the
-        weights without a variant, or else those in float16.
+        weights without a variant, or else those in float16. Files of PyTorch are
+        downloaded of parts that have no safetensors.
     """
     # So small that what is no such model is found before gigabytes are downloaded.
     folder = _snapshot(repo_id, revision, ["model_index.json"], variant)
     check_model_index(read_model_index(folder), repo_id)
-    patterns = [*_SMALL, "tokenizer/tokenizer.json", *_weights(_STEMS, variant)]
+    asked, others = weight_kinds(variant), _others(variant)
+    patterns = [*_SMALL, "tokenizer/tokenizer.json", *_weights(_STEMS, asked[0])]
     folder = _snapshot(repo_id, revision, patterns, variant)
     _check_small(folder, repo_id, revision, variant)
-    lacking = _lacking(folder, _STEMS, variant)
-    if variant is not None and len(lacking) == len(_STEMS):
-        raise _nothing(repo_id, revision, lacking, f" of the variant {variant!r}")
-    for other in ("fp16",) if variant is None else (None, "fp16"):
+    lacking = _lacking(folder, _STEMS, asked[0])
+    for kind in (*asked[1:], *others):
+        if variant is not None and kind == others[0] and len(lacking) == len(_STEMS):
+            raise _nothing(repo_id, revision, lacking, f" of the variant {variant!r}")
         if lacking:
-            patterns = _weights(lacking, other)
+            patterns = _weights(lacking, kind)
             folder = _snapshot(repo_id, revision, patterns, variant)
-            lacking = _lacking(folder, lacking, other)
+            lacking = _lacking(folder, lacking, kind)
     if lacking:
         raise _nothing(repo_id, revision, lacking, "")
     return folder
@@ -131,7 +135,7 @@ def _chosen(names: list[str], variant: str | None) -> tuple[list[str], list[str]
     """Which files of a repository are used, and the parts without weights."""
     chosen = [n for n in names if n in (*_SMALL, "tokenizer/tokenizer.json")]
     lacking = [*_STEMS]
-    for kind in (None, "fp16") if variant is None else (variant, None, "fp16"):
+    for kind in (*weight_kinds(variant), *_others(variant)):
         patterns = _weights(lacking, kind)
         found = [n for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
         chosen += found
@@ -139,18 +143,21 @@ def _chosen(names: list[str], variant: str | None) -> tuple[list[str], list[str]
     return sorted(chosen), lacking
 
 
-def _weights(parts: Iterable[str], variant: str | None) -> list[str]:
+def _others(variant: str | None) -> list[WeightKind]:
+    """What is read of parts that have not the variant that was asked for."""
+    return [] if variant is None else weight_kinds(None)
+
+
+def _weights(parts: Iterable[str], kind: WeightKind) -> list[str]:
     return [
         f"{part}/{pattern}"
         for part in parts
-        for pattern in weight_patterns(_STEMS[part], variant)
+        for pattern in weight_patterns(_STEMS[part], kind)
     ]
 
 
-def _lacking(
-    folder: pathlib.Path, parts: Iterable[str], variant: str | None
-) -> list[str]:
-    return [p for p in parts if not has_weights(folder / p, _STEMS[p], variant)]
+def _lacking(folder: pathlib.Path, parts: Iterable[str], kind: WeightKind) -> list[str]:
+    return [p for p in parts if not has_weights(folder / p, _STEMS[p], [kind])]
 
 
 def _check_small(
@@ -179,7 +186,7 @@ def _nothing(
         names = huggingface_hub.list_repo_files(repo_id, revision=revision)
     except Exception:
         return ModelFileError(
-            f"{repo_id!r} must have safetensors{kind} of {', '.join(parts)}; the copy "
+            f"{repo_id!r} must have weights{kind} of {', '.join(parts)}; the copy "
             "in the cache has none, and the Hugging Face Hub did not say what it has. "
             f"With a connection, `{_command(repo_id, revision, None)}` gets them."
         )
@@ -194,7 +201,7 @@ def _nothing(
         )
     ]
     return ModelFileError(
-        f"{repo_id!r} on the Hugging Face Hub must have safetensors{kind} of "
+        f"{repo_id!r} on the Hugging Face Hub must have weights{kind} of "
         f"{', '.join(parts)}; it has none.{''.join(texts)}"
     )
 

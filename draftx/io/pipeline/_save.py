@@ -1,5 +1,8 @@
 import pathlib
 from collections import ChainMap
+from collections.abc import Mapping
+
+import numpy as np
 
 from ...pipeline import Pipeline
 from ..formats import new_folder, write_json, write_tensors
@@ -56,6 +59,16 @@ def _save_single_file(pipeline: Pipeline, path: pathlib.Path) -> None:
             f"`folder` must not exist if it names a file; {str(path)!r} does. Choose "
             "another name."
         )
+    write_tensors(path, single_file_tensors(pipeline))
+
+
+def single_file_tensors(pipeline: Pipeline) -> Mapping[str, np.ndarray]:
+    """Makes the tensors of a single file, each when it is asked for.
+
+    **Arguments:**
+
+    - `pipeline`: As for `save`.
+    """
     # That of version 2, whose queries, keys and values are one matrix there.
     is_open_clip = pipeline.text_encoder.config.hidden_act == "gelu"
     parts = (
@@ -63,7 +76,7 @@ def _save_single_file(pipeline: Pipeline, path: pathlib.Path) -> None:
         OriginalTensors(pipeline.vae),
         OriginalTensors(pipeline.text_encoder, is_open_clip=is_open_clip),
     )
-    write_tensors(path, ChainMap(*parts))  # pyright: ignore
+    return ChainMap(*parts)  # pyright: ignore
 
 
 def _check_target(folder: pathlib.Path) -> None:

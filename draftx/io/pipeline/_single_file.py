@@ -5,7 +5,6 @@ import re
 import warnings
 from typing import Any
 
-from ...diffusion import DDIM, SchedulerConfig
 from ...pipeline import Pipeline
 from ..formats import AbstractTensors, ModelFileError, PickledFile, TensorFile
 from ..original import (
@@ -113,7 +112,7 @@ def _describe(file: AbstractTensors, config: str | None) -> Description:
         file.name,
         parts,
         dict.fromkeys(parts, name),
-        DDIM(SchedulerConfig.from_dict(kind.scheduler)),
+        kind.sampler,
         clip_tokenizer(kind.pad_token),
     )
 

@@ -10,6 +10,7 @@ from ..config import read_config, RunConfig, write_config
 from ..training import summary, train
 from ._card import card_command, CardOptions
 from ._completion import print_completion
+from ._convert import convert_command, ConvertOptions
 from ._evaluate import evaluate_command, EvaluateOptions
 from ._faults import explain
 from ._fetch import fetch_command, FetchOptions
@@ -102,6 +103,11 @@ _COMMANDS: Final[dict[str, Command]] = {
         lora_command,
         "tells of adapters' files; converts, scales, mixes and merges them",
         LORA_COMMANDS,
+    ),
+    "convert": Command(
+        convert_command,
+        "writes a model as a folder or a single file: `convert IN OUT`",
+        ConvertOptions,
     ),
     "fetch": Command(
         fetch_command,

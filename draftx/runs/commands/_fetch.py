@@ -13,6 +13,7 @@ from ...io import fetch, fetch_model, hub_sizes, HubFiles, is_repo_id, model_fil
 from .._busy import Busy
 from ..config import hpdv2_files, HPDV2_NAMES, reward_names
 from ._options import parse
+from ._outputs import size_text
 
 
 _arg = tyro.conf.arg
@@ -76,7 +77,7 @@ def fetch_command(arguments: Sequence[str]) -> int:
     if options.dry_run:
         total = sum(_show(files, hub_sizes(files)) for files in of_names)
         total += sum(_show(*model_files(model, **how)) for model in models)
-        print(f"to download: {_size(total)}")
+        print(f"to download: {size_text(total)}")
         return 0
     if of_names:
         what = ", ".join(n for n in names if n in rewards.names() or n in HPDV2_NAMES)
@@ -136,20 +137,10 @@ def _show(files: HubFiles, sizes: dict[str, int]) -> int:
         is_here = isinstance(path, str)
         size = sizes.get(name, 0)
         missing += 0 if is_here else size
-        print(f"  {_size(size):>9}  {name}{', here already' if is_here else ''}")
+        print(f"  {size_text(size):>9}  {name}{', here already' if is_here else ''}")
     return missing
 
 
 def _report(repo_id: str, sizes: dict[str, int]) -> None:
-    total = _size(sum(sizes.values()))
+    total = size_text(sum(sizes.values()))
     print(f"{repo_id}: {total} in {len(sizes)} files, here and checked")
-
-
-def _size(count: int) -> str:
-    """As people write sizes, in powers of 1000 as the hub does."""
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.4g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"

@@ -1,7 +1,6 @@
 """`draftx lora convert`: an adapter in the format of another program."""
 
 import dataclasses
-import os
 import pathlib
 from typing import Annotated, Literal
 
@@ -9,6 +8,7 @@ import tyro
 
 from ...io import convert_lora_file, load
 from .._busy import Busy
+from ._outputs import check_new
 
 
 _arg = tyro.conf.arg
@@ -63,14 +63,9 @@ def convert(options: LoraConvertOptions) -> None:
             f"`output` must be another name than that of `file`; got {options.output!r}"
             " for both."
         )
-    if output.exists():
-        raise ValueError(
-            f"`output` must be new; {options.output!r} exists. Choose another name, or "
-            "delete it."
-        )
     if options.format != "peft" and output.suffix != ".safetensors":
         raise ValueError(f"`output` must end in .safetensors; got {options.output!r}.")
-    _check_writable(output)
+    check_new(output)
     pipeline = None
     if options.model is not None:
         with Busy(f"loading {options.model}"):
@@ -84,14 +79,3 @@ def convert(options: LoraConvertOptions) -> None:
         metadata=None if words is None else {"trigger_words": words},
     )
     print(f"the adapter is in {options.output}")
-
-
-def _check_writable(output: pathlib.Path) -> None:
-    """Raises before a model is loaded for nothing."""
-    parents = output.resolve().parents
-    folder = next(parent for parent in parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(
-            "`output` must be in a folder that can be written to; "
-            f"{str(folder)!r} is none."
-        )
