@@ -34,24 +34,21 @@ _TIMESTEPS = np.asarray([801, 401, 1])
 def problem():
     """A UNet with an adapter on every layer, and something to denoise."""
     rng = np.random.default_rng(0)
-    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    def draw(*shape, scale=1.0):
+        # By NumPy: a product by JAX would be compiled for every shape.
+        return jnp.asarray(scale * rng.normal(size=shape).astype(np.float32))
+
     unet = eqx.filter_eval_shape(UNet2DConditionModel, _CONFIG, key=jr.key(0))
-    unet = jax.tree.map(lambda x: 0.3 * draw(*x.shape), unet)
+    unet = jax.tree.map(lambda x: draw(*x.shape, scale=0.3), unet)
 
     def adapt(_: str, layer: AbstractAffine) -> AbstractAffine:
-        down, up = (draw(*shape) for shape in layer.factor_shapes(2))
-        return with_lora(layer, down, 0.1 * up, jnp.asarray(0.5))
+        down, up = layer.factor_shapes(2)
+        return with_lora(layer, draw(*down), draw(*up, scale=0.1), jnp.asarray(0.5))
 
     unet = map_layers(adapt, unet)
     latents, cotangent = draw(3, 4, 2, 4), draw(3, 4, 2, 4)
     return unet, latents, draw(3, 5, 6), draw(3, 5, 6), cotangent
-
-
-def _plain(unet, latents, text, negative, index):
-    """Two calls of the whole UNet, which share nothing."""
-    timesteps = jnp.full(latents.shape[0], _TIMESTEPS[index])
-    negative, positive = (unet(latents, timesteps, t) for t in (negative, text))
-    return negative + _GUIDANCE * (positive - negative)
 
 
 def _reusing(unet, latents, text, negative, index, **options):
@@ -66,29 +63,45 @@ def _reusing(unet, latents, text, negative, index, **options):
     return denoiser(latents, jnp.asarray(index))
 
 
-def _value_and_gradients(predict, problem):
-    unet, latents, text, negative, cotangent = problem
-    trained, frozen = eqx.partition(unet, lora_filter(unet))
-
-    def loss(trained, latents):
-        unet = eqx.combine(trained, frozen)
-        out = predict(unet, latents, text, negative, 1)
-        return jnp.sum(out * cotangent), out
-
-    grad = jit_quickly(jax.grad(loss, argnums=(0, 1), has_aux=True))
-    (d_lora, d_latents), value = grad(trained, latents)
+def _leaves(value, d_lora, d_latents):
     return value, d_latents, [x for x in jax.tree.leaves(d_lora) if x is not None]
 
 
 @pytest.fixture(scope="module")
 def expected(problem):
-    return _value_and_gradients(_plain, problem)
+    """Of two calls of the whole UNet, which share nothing but their program."""
+    unet, latents, text, negative, cotangent = problem
+    trained, frozen = eqx.partition(unet, lora_filter(unet))
+    timesteps = jnp.full(latents.shape[0], _TIMESTEPS[1])
+
+    @jit_quickly
+    def call(trained, latents, text, cotangent):
+        predict = lambda trained, latents: eqx.combine(trained, frozen)(
+            latents, timesteps, text
+        )
+        out, pull_back = jax.vjp(predict, trained, latents)
+        return out, *pull_back(cotangent)
+
+    # The guided prediction is linear in both.
+    without = call(trained, latents, negative, (1 - _GUIDANCE) * cotangent)
+    with_text = call(trained, latents, text, _GUIDANCE * cotangent)
+    value = without[0] + _GUIDANCE * (with_text[0] - without[0])
+    return _leaves(value, *jax.tree.map(np.add, without[1:], with_text[1:]))
 
 
 @pytest.mark.parametrize("remat", ["none", "ff", "block", "nested"])
 def test_reuse_and_remat_change_neither_values_nor_gradients(remat, problem, expected):
-    predict = lambda *args: _reusing(*args, remat=Remat(remat))
-    value, d_latents, d_lora = _value_and_gradients(predict, problem)
+    unet, latents, text, negative, cotangent = problem
+    trained, frozen = eqx.partition(unet, lora_filter(unet))
+
+    def loss(trained, latents):
+        unet = eqx.combine(trained, frozen)
+        out = _reusing(unet, latents, text, negative, 1, remat=Remat(remat))
+        return jnp.sum(out * cotangent), out
+
+    grad = jit_quickly(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    gradients, value = grad(trained, latents)
+    value, d_latents, d_lora = _leaves(value, *gradients)
     assert relative_error(value, expected[0]) < 1e-5
     assert relative_error(d_latents, expected[1]) < 1e-5
     assert len(d_lora) == len(expected[2])
@@ -120,6 +133,9 @@ def test_what_comes_before_the_text_is_computed_once_for_both(problem):
 def test_a_batch_that_the_texts_do_not_fit_is_an_error(problem):
     unet, latents, text, _, _ = problem
     with pytest.raises(ValueError, match="multiple"):
-        unet.denoise(
-            latents[:2], unet.time_shifts(jnp.zeros(1)), unet.text_context(text)
+        # Shapes are enough.
+        jax.eval_shape(
+            lambda: unet.denoise(
+                latents[:2], unet.time_shifts(jnp.zeros(1)), unet.text_context(text)
+            )
         )
