@@ -95,7 +95,7 @@ def svdd(
     )
     history, done = taken.history, len(taken.history)
     if done < total - 1:
-        last = 0
+        last = 1
         images, clean, rewards = _jump(question, taken.state, jnp.asarray(done))
     else:
         choice = _Choice(last, temperature, jnp.asarray(done))

@@ -50,6 +50,16 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
     assert jr.bits(restored["key"]) == jr.bits(tree["key"])
 
 
+def test_arrays_come_back_to_their_devices_or_stay_free():
+    device = jax.devices()[0]
+    tree = {"put": jax.device_put(jnp.ones(2), device), "free": jnp.ones(2)}
+    restored = from_arrays(tree, to_arrays(tree), "it")
+    assert restored["put"].committed
+    assert restored["put"].devices() == {device}
+    # It may be joined with arrays of any devices, as before.
+    assert not restored["free"].committed
+
+
 def test_arrays_with_strides_are_written_as_they_look(tmp_path):
     store = CheckpointStore(tmp_path)
     array = np.arange(12.0).reshape(3, 4)
