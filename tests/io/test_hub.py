@@ -10,6 +10,7 @@ import draftx.io.sources._local_files as local_files
 from draftx import load
 from draftx.io import ModelFileError
 
+from .test_pickled_weights import as_pickle, PICKLES
 from .tiny import assert_equal
 
 
@@ -92,32 +93,54 @@ def test_exactly_the_variant_asked_for_is_downloaded(hub, pipeline, tmp_path):
         "text_encoder/model.bf16.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
     }
-    assert len(calls) == 3
+    # The model's kind, the variant, that in pickles, and those without.
+    assert len(calls) == 4
 
 
 def test_a_variant_that_is_alone_on_the_hub_is_named(hub, tmp_path):
     files, calls = hub
-    _as_variant(files, "bf16", "text_encoder")
+    _as_variant(files, "bf16", "vae")
     with pytest.raises(ModelFileError) as caught:
         load(REPO)
     text = str(caught.value)
-    assert f"{REPO!r} on the Hugging Face Hub must have safetensors" in text
-    assert "Of text_encoder: It holds model.bf16.safetensors: pass `variant='bf16'" in (
-        text
-    )
-    assert "pytorch_model.bin is not read" in text
-    assert len(calls) == 3
+    assert f"{REPO!r} on the Hugging Face Hub must have weights of vae" in text
+    name = "diffusion_pytorch_model.bf16.safetensors"
+    assert f"Of vae: It holds {name}: pass `variant='bf16'" in text
+    assert "pass `variant='non_ema'" in text
+    assert len(calls) == 5
 
 
 def test_a_variant_that_is_not_on_the_hub_downloads_nothing_large(hub, tmp_path):
     with pytest.raises(ModelFileError) as caught:
         load(REPO, variant="int8")
     text = str(caught.value)
-    assert "safetensors of the variant 'int8' of unet, vae, text_encoder" in text
+    assert "weights of the variant 'int8' of unet, vae, text_encoder" in text
     # What `OTHERS` has beside the plain files.
     assert "pass `variant='fp16'`" in text
     assert "pass `variant='non_ema'`" in text
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def _as_pickles(files, tmp_path, *parts):
+    """The weights of these parts as PyTorch's files alone."""
+    for name in [n for n in files if n.endswith(".safetensors")]:
+        part = name.split("/")[0]
+        if part in parts:
+            path = tmp_path / f"{part}.bin"
+            as_pickle(files.pop(name), path)
+            files[f"{part}/{PICKLES[part]}.bin"] = path
+
+
+def test_pickles_are_downloaded_where_there_is_nothing_else(
+    hub, pipeline, tmp_path, tmp_path_factory
+):
+    files, calls = hub
+    _as_pickles(files, tmp_path_factory.mktemp("pickles"), "text_encoder", "vae")
+    assert_equal(load(REPO, revision="abc"), pipeline)
+    assert set(calls) == {(REPO, "abc")}
+    got = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert got == {*files, "tokenizer/tokenizer.json"}
+    assert "unet/diffusion_pytorch_model.bin" not in got
 
 
 def test_another_family_is_refused_before_its_weights(hub, tmp_path):

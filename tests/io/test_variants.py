@@ -64,26 +64,6 @@ def test_a_variant_that_is_alone_is_named(folder, variant):
     assert text in str(caught.value)
 
 
-def test_pickles_of_a_variant_are_named_too(folder):
-    path = _path(folder, "unet")
-    path.rename(path.with_name("diffusion_pytorch_model.bf16.bin"))
-    text = "diffusion_pytorch_model.bf16.bin is not read: draftx reads no pickles"
-    for variant in (None, "bf16"):
-        with pytest.raises(ModelFileError, match=text):
-            load_component(UNet2DConditionModel, folder / "unet", variant=variant)
-
-
-def test_pickles_alone_are_named_once(folder):
-    for part in STEMS:
-        path = _path(folder, part)
-        path.rename(path.with_name(f"{STEMS[part]}.bf16.bin"))
-    with pytest.raises(ModelFileError) as caught:
-        load(folder, variant="bf16")
-    text = str(caught.value)
-    assert text.count("reads no pickles") == 1
-    assert "diffusion_pytorch_model.bf16.bin, model.bf16.bin is not read" in text
-
-
 def test_a_variant_is_read_where_it_is_asked_for(pipeline, folder):
     for part in STEMS:
         _add(folder, part, keep=part == "vae")

@@ -1,6 +1,11 @@
 """Whole models in one file, in the layout of the code they were published with."""
 
-from ._kinds import Kind as Kind, kind_of_file as kind_of_file, KINDS as KINDS
+from ._kinds import (
+    check_is_whole as check_is_whole,
+    Kind as Kind,
+    kind_of_file as kind_of_file,
+    KINDS as KINDS,
+)
 from ._layout import (
     OriginalTensors as OriginalTensors,
     PartOfFile as PartOfFile,

@@ -92,15 +92,13 @@ _OTHERS = (
 )
 
 
-def kind_of_file(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
-    """Recognises what model a single file is of: `"v1"` or `"v2"`.
+def check_is_whole(shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Raises unless a single file has all networks, and those of a known family.
 
     **Arguments:**
 
     - `shapes`: Of its tensors.
     - `name`: Of the file, for error texts.
-
-    Raises a `ModelFileError` that says what else it is, or what is missing.
     """
     for pattern, kind in _OTHERS:
         if any(re.search(pattern, key) for key in shapes):
@@ -119,6 +117,15 @@ def kind_of_file(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
             f"`source` must hold a whole model: {name!r} has no {', no '.join(missing)}"
             f", whose names begin with {UNET!r}, {VAE!r} and {TEXT_1!r} or {TEXT_2!r}."
         )
+
+
+def kind_of_file(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+    """Recognises what model a whole single file is of: `"v1"` or `"v2"`.
+
+    **Arguments:**
+
+    - `shapes`, `name`: As for `check_is_whole`.
+    """
     widths = {shape[-1] for key, shape in shapes.items() if _WIDTH.fullmatch(key)}
     is_2 = any(key.startswith(TEXT_2) for key in shapes)
     expected = KINDS["v2" if is_2 else "v1"].unet["cross_attention_dim"]

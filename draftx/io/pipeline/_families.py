@@ -4,9 +4,13 @@ import re
 from collections.abc import Mapping
 
 
+_WHOLE = r"^(model\.diffusion_model|first_stage_model|cond_stage_model)\."
+# Names of today: what has both is a part of a whole file, read as such.
+_OURS = re.compile(r"(time_embedding|encoder|decoder|text_model)\.")
 # (pattern found in the names of tensors, what they are then), the first that is found.
 _BY_NAME = (
     (r"lora[_.]|\.hada_|\.lokr_", "an adapter: read it with `draftx.load_lora`"),
+    (r"^control_model\.|^controlnet_", "a ControlNet, which is not supported"),
     (
         r"(^|\.)(double|joint|single)_blocks\.|^transformer_blocks\.",
         "a diffusion transformer, such as Stable Diffusion 3 or Flux, which is not "
@@ -17,7 +21,7 @@ _BY_NAME = (
         "SDXL, which is not supported",
     ),
     (
-        r"^(model\.diffusion_model|first_stage_model|cond_stage_model)\.",
+        _WHOLE,
         "a whole model in one file: give its path to `draftx.load`",
     ),
     (r"^decoder\.up_blocks\.", "an autoencoder"),
@@ -38,7 +42,10 @@ def looks_like(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
     The sentence, or `""` where it cannot be told.
     """
+    is_part = any(_OURS.match(key) for key in shapes)
     for pattern, kind in _BY_NAME:
+        if pattern is _WHOLE and is_part:
+            continue
         if any(re.search(pattern, key) for key in shapes):
             return f" It looks like {kind}."
     width = _last_size(shapes, r"\.attn2\.to_k\.weight")

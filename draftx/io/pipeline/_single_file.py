@@ -8,6 +8,7 @@ from typing import Any
 from ...pipeline import Pipeline
 from ..formats import AbstractTensors, ModelFileError, PickledFile, TensorFile
 from ..original import (
+    check_is_whole,
     clip_tokenizer,
     kind_of_file,
     KINDS,
@@ -85,6 +86,7 @@ def open_single_file(path: pathlib.Path) -> AbstractTensors:
 
 def _describe(file: AbstractTensors, config: str | None) -> Description:
     _check_is_model(file)
+    check_is_whole(file.shapes, file.name)
     if config is not None and config not in KINDS:
         folder = pathlib.Path(config)
         if not folder.is_dir():
