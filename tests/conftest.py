@@ -13,6 +13,8 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        # Programs of tests are small, and each core has a worker: nothing to split.
+        "--xla_cpu_parallel_codegen_split_count=1",
         *["--xla_cpu_use_fusion_emitters=false"]
         * importlib.metadata.version("jaxlib").startswith(("0.10.", "0.11.")),
     ]
@@ -26,6 +28,8 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Operations need not know the lines they are from: the compiler copies them often.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def pipeline(base_pipeline):
+def pipeline(short_pipeline):
     """With a fresh adapter, which changes nothing yet."""
     import draftx
 
-    return draftx.add_lora(base_pipeline, rank=2, targets=["proj_out"], key=jr.key(0))
+    return draftx.add_lora(short_pipeline, rank=2, targets=["proj_out"], key=jr.key(0))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """A reward that compares each image with its own row's reference, wherever rows are
 drawn, shuffled or repeated."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -14,7 +15,7 @@ from ..helpers import assert_close
 
 
 _SAMPLING = draftx.Sampling(1, 1.0)
-_REFERENCES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype("f")
+_REFERENCES = np.random.default_rng(0).uniform(size=(3, 8, 8, 3)).astype("f")
 # The last is far from all: a reward says which row an image is compared with.
 _REFERENCES *= np.asarray([0.2, 0.6, 1.0], "f")[:, None, None, None]
 _ROWS = {"prompt": ["cat", "do", "cat do"], "reference": _REFERENCES}
@@ -73,10 +74,14 @@ def test_images_are_told_of_their_own_rows_a_few_at_a_time(pipeline, reward):
             memory=draftx.Memory("none", size),
         )
         batch = task.batch(latents, jr.key(0), rows)
-        episode = make_episode(pipeline, as_reward(reward), batch, task.memory)
-        rewards.append(episode.rewards(latents))
-        rewards.append(episode.rewards_alone(latents))
-    images = pipeline.decode(latents)
+
+        @eqx.filter_jit
+        def both(pipeline, batch, memory=task.memory):
+            episode = make_episode(pipeline, as_reward(reward), batch, memory)
+            return episode.rewards(latents), episode.rewards_alone(latents)
+
+        rewards += both(pipeline, batch)
+    images = eqx.filter_jit(lambda p: p.decode(latents))(pipeline)
     for one in rewards:
         np.testing.assert_allclose(one, _expected(images, rows), rtol=1e-4)
 

@@ -83,10 +83,10 @@ def test_names_of_the_original_code_need_the_model(
 ):
     file, out = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
     rng = np.random.default_rng(0)
-    name = "lora_unet_input_blocks_1_1_proj_in"
+    name = "lora_unet_input_blocks_1_0_emb_layers_1"
     arrays = {
-        f"{name}.lora_{side}.weight": rng.random((*shape, 1, 1), np.float32)
-        for side, shape in (("down", (2, 8)), ("up", (8, 2)))
+        f"{name}.lora_{side}.weight": rng.random(shape, np.float32)
+        for side, shape in (("down", (2, 32)), ("up", (8, 2)))
     }
     save_file(arrays, file)
     flags = ["convert", str(file), str(out), "--format", "kohya"]
@@ -97,7 +97,7 @@ def test_names_of_the_original_code_need_the_model(
     assert list(tmp_path.iterdir()) == [file]
     assert main(["lora", *flags, "--model", str(model)]) == 0
     _assert_equal(_updates(short_pipeline, out), _updates(short_pipeline, file))
-    layer = "lora_unet_down_blocks_0_attentions_0_proj_in"
+    layer = "lora_unet_down_blocks_0_resnets_0_time_emb_proj"
     assert {key.split(".")[0] for key in load_file(out)} == {layer}
 
 

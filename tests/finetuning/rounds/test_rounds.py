@@ -1,7 +1,6 @@
 """Rounds: what is not learned from, when they end, and what they leave as it was."""
 
 import jax
-import jax.random as jr
 import numpy as np
 import optax
 import pytest
@@ -125,10 +124,7 @@ def test_an_optimizer_may_begin_with_the_arrays_that_it_trains(pipeline):
     assert "gradient_norm" in result.history[0]
 
 
-def test_accumulated_updates_are_one_of_all_the_images(short_pipeline):
-    pipeline = draftx.add_lora(
-        short_pipeline, rank=2, targets=["attn2.to_v"], key=jr.key(0)
-    )
+def test_accumulated_updates_are_one_of_all_the_images(pipeline):
     inner = draftx.adamw(1e-2, 0.5)
     once = train(
         pipeline, draftx.DDPO(), updates=draftx.Updates(), optimizer=inner
@@ -174,10 +170,7 @@ def _stop(row, pipeline):
         raise Stop
 
 
-def test_rounds_go_on_where_they_were_saved(short_pipeline, tmp_path):
-    pipeline = draftx.add_lora(
-        short_pipeline, rank=2, targets=["attn2.to_v"], key=jr.key(0)
-    )
+def test_rounds_go_on_where_they_were_saved(pipeline, tmp_path):
     # What is remembered of each prompt counts from the second reward on.
     method = draftx.DDPO(buffer_size=3, min_count=2)
 
