@@ -78,6 +78,7 @@ from .pipeline import (
     remove_learned_inputs as remove_learned_inputs,
     sample as sample,
     Sampling as Sampling,
+    shard as shard,
 )
 from .rewards import (
     AbstractReward as AbstractReward,

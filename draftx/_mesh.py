@@ -1,10 +1,12 @@
 """Devices as a mesh: what lies on which of them."""
 
 import math
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import jax
 import numpy as np
+from jax.core import Tracer
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
@@ -15,6 +17,7 @@ MODEL_AXIS: Final = "model"
 _LEAST_SIZE: Final = 2**15
 
 MeshLike: TypeAlias = str | Mesh
+_Tree = TypeVar("_Tree")
 
 
 def make_mesh(mesh: MeshLike) -> Mesh:
@@ -49,9 +52,15 @@ def make_mesh(mesh: MeshLike) -> Mesh:
     return jax.make_mesh(shape, tuple(sizes), axis_types=axis_types)
 
 
-def data_mesh() -> Mesh:
-    """Makes the mesh of all devices on which nothing but the batch is divided."""
-    return Mesh(np.asarray(jax.devices()), (_DATA,))
+def data_mesh(*, local: bool = False) -> Mesh:
+    """Makes the mesh of all devices on which nothing but the batch is divided.
+
+    **Arguments:**
+
+    - `local`: Whether it is of those of this host alone.
+    """
+    devices = jax.local_devices() if local else jax.devices()
+    return Mesh(np.asarray(devices), (_DATA,))
 
 
 def mesh_of(tree: Any) -> Mesh | None:
@@ -116,6 +125,49 @@ def weight_spec(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*(None,) * axis, MODEL_AXIS)
 
 
+def to_mesh(tree: _Tree, sharding: NamedSharding) -> _Tree:
+    """Puts the arrays of a tree on a mesh, each part from the memory of its own host.
+
+    **Arguments:**
+
+    - `tree`: The same on all hosts; what is no array stays.
+    - `sharding`: Where to.
+    """
+
+    def one(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array | np.ndarray):
+            return leaf
+        if getattr(leaf, "sharding", None) == sharding:
+            return leaf
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = one(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda i: whole[i])
+
+    return jax.tree.map(one, tree)
+
+
+def to_host(tree: Any) -> Any:
+    """Makes arrays of NumPy, whole on each host, of those of a tree.
+
+    **Arguments:**
+
+    - `tree`: Its arrays may be divided over hosts, which then all have to ask.
+    """
+
+    def one(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array):
+            return leaf
+        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return np.asarray(leaf)
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(one, tree)
+
+
 def check_divides(argument: str, size: int, mesh: Mesh) -> None:
     """Raises a `ValueError` unless a batch can be divided over a mesh.
 
@@ -135,7 +187,7 @@ def check_divides(argument: str, size: int, mesh: Mesh) -> None:
 
 
 def _is_concrete(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    return isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
 
 
 _RULE: Final = (

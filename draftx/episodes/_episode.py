@@ -161,7 +161,7 @@ def make_episode(
 
     - `pipeline`: Its arrays are what gradients are taken with respect to.
     - `reward`, `batch`, `memory`: Who judges, of what, at what price.
-    - `mesh`: Devices that the batch is split over, its one axis `"data"`.
+    - `mesh`: Devices that the batch is divided over.
     """
     noise_key = jr.fold_in(batch.key, _NOISE_BRANCH)
     chain = pipeline.chain(

@@ -4,9 +4,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from .._custom_types import Latents, Real
+from .._mesh import everywhere, to_mesh
 from .._table import Table
 from ..pipeline import (
     Batch,
@@ -15,6 +17,7 @@ from ..pipeline import (
     encode_texts,
     make_plan,
     Pipeline,
+    place,
     Plan,
     Sampling,
     take_rows,
@@ -63,6 +66,21 @@ class Task(eqx.Module):
         """
         pipeline, conditioning = encode_texts(self.pipeline, self.conditioning)
         return dataclasses.replace(self, pipeline=pipeline, conditioning=conditioning)
+
+    def on_mesh(self, mesh: Mesh) -> "Task":
+        """Puts a task on devices: frozen weights may be divided, all else is on each.
+
+        **Arguments:**
+
+        - `mesh`: Of the devices.
+        """
+        names = ("reward", "conditioning", "features", "plan")
+        parts = {name: getattr(self, name) for name in names}
+        return dataclasses.replace(
+            self,
+            pipeline=place(self.pipeline, mesh),
+            **to_mesh(parts, everywhere(mesh)),
+        )
 
     def batch(
         self,

@@ -22,4 +22,10 @@ from ._prepare import (
 )
 from ._sample import draw as draw, sample as sample
 from ._sampling import Sampling as Sampling
+from ._shard import (
+    divided as divided,
+    place as place,
+    shard as shard,
+    spread as spread,
+)
 from ._texts import encode_texts as encode_texts

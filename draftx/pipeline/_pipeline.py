@@ -116,7 +116,7 @@ class Pipeline(eqx.Module):
         - `conditioning`: Of the images, one row each.
         - `key`: Draws the noise of the steps, if they add any.
         - `remat`: What the backward pass computes again.
-        - `mesh`: Devices that the batch is split over, its one axis `"data"`. `None`
+        - `mesh`: Devices that the batch is divided over. `None`
             leaves that to the compiler.
         """
         steps = plan.steps()

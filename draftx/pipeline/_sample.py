@@ -2,10 +2,13 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from .._checks import check_is
 from .._custom_types import Images
+from .._mesh import mesh_of, to_host
 from .._table import Rows, Table
 from ..diffusion import run_frozen
 from ._batch import Batch
@@ -13,6 +16,7 @@ from ._finite import finite_rows, not_finite
 from ._pipeline import Pipeline
 from ._prepare import prepare
 from ._sampling import Sampling
+from ._shard import spread
 from ._texts import encode_texts
 
 
@@ -69,13 +73,21 @@ def draw(pipeline: Pipeline, batch: Batch) -> tuple[Images, str | None]:
 
     The images, and what is wrong with them; `None` if all are finite.
     """
-    images, finite = _sample(pipeline, batch)
+    batch, mesh = spread(batch, mesh_of(pipeline))
+    images, finite = _sample(pipeline, batch, mesh)
+    if mesh_of(pipeline) is not None:
+        # Those of other hosts too.
+        finite = jnp.asarray(to_host(finite))
+        if not images.is_fully_addressable:
+            images = jnp.asarray(to_host(images))
     return images, not_finite(pipeline, finite)
 
 
 @eqx.filter_jit
-def _sample(pipeline: Pipeline, batch: Batch) -> tuple[Images, Bool[Array, "2 batch"]]:
-    chain = pipeline.chain(batch.plan, batch.conditioning, key=batch.key)
+def _sample(
+    pipeline: Pipeline, batch: Batch, mesh: Mesh | None
+) -> tuple[Images, Bool[Array, "2 batch"]]:
+    chain = pipeline.chain(batch.plan, batch.conditioning, key=batch.key, mesh=mesh)
     state = run_frozen(chain, chain.begin(batch.latents), 0, len(chain))
     images = pipeline.decode(state.latents)
     return images, finite_rows(state.latents, images)

@@ -2,13 +2,13 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-import numpy as np
+import jax.lax as lax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array
 
 from .._checks import check_is
-from .._mesh import everywhere, make_mesh, MeshLike, weight_spec
+from .._mesh import by_batch, everywhere, make_mesh, MeshLike, to_mesh, weight_spec
 from ..lora import lora_filter
+from ._batch import Batch
 from ._pipeline import Pipeline
 
 
@@ -59,20 +59,47 @@ def place(pipeline: _Tree, mesh: Mesh) -> _Tree:
     return jax.tree.map(one, pipeline, is_adapter)
 
 
-def to_mesh(array: Array, sharding: NamedSharding) -> Array:
-    """Puts an array on a mesh, each device's part from the memory of its own host.
+def spread(batch: Batch, mesh: Mesh | None) -> tuple[Batch, Mesh | None]:
+    """Divides the rows of a batch over a mesh, if they can be.
 
     **Arguments:**
 
-    - `array`: The same on all hosts.
-    - `sharding`: Where to.
+    - `batch`: To be drawn.
+    - `mesh`: Of the pipeline that draws it; `None` for none.
+
+    **Returns:**
+
+    The batch, and the mesh that it is divided over, which is `None` where every device
+    has all of it.
     """
-    if getattr(array, "sharding", None) == sharding:
-        return array
-    if sharding.is_fully_addressable:
-        return jax.device_put(array, sharding)
-    if jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
-        data = to_mesh(jax.random.key_data(array), sharding)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
-    whole = np.asarray(array)
-    return jax.make_array_from_callback(whole.shape, sharding, lambda i: whole[i])
+    if mesh is None:
+        return batch, None
+    size = len(batch.latents)
+    is_divided = size % mesh.size == 0
+
+    def one(leaf: Any) -> Any:
+        if not eqx.is_array(leaf):
+            return leaf
+        is_of_rows = is_divided and leaf.shape[:1] == (size,)
+        return to_mesh(leaf, by_batch(mesh) if is_of_rows else everywhere(mesh))
+
+    return jax.tree.map(one, batch), mesh if is_divided else None
+
+
+def divided(batch: Batch, mesh: Mesh) -> Batch:
+    """Divides the rows of a batch over a mesh, inside of `jit`.
+
+    **Arguments:**
+
+    - `batch`: What is one row for all of it is not divided.
+    - `mesh`: Whose devices divide its size; with others nothing is said of it.
+    """
+    size = len(batch.latents)
+    if size % mesh.size:
+        return batch
+    constrain = lambda x: (
+        lax.with_sharding_constraint(x, by_batch(mesh)) if x.shape[0] == size else x
+    )
+    parts = (batch.conditioning, batch.latents, batch.features)
+    conditioning, latents, features = jax.tree.map(constrain, parts)
+    return Batch(conditioning, latents, batch.key, batch.plan, features)

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Int
 
 from .._custom_types import InputIds, TextEmbeddings
+from .._mesh import to_host
 from ..lora import has_lora
 from ..models import CLIPTextModel
 from ._batch import Conditioning
@@ -48,7 +49,7 @@ def encode_texts(
     if has_lora(encoder) or any(isinstance(x, Tracer) for x in arrays):
         return pipeline, conditioning
     prompts, negative = conditioning.input_ids, conditioning.negative_input_ids
-    texts = [np.asarray(x) for x in (prompts, negative) if x is not None]
+    texts = [to_host(x) for x in (prompts, negative) if x is not None]
     features, itemsize = encoder.config.hidden_size, encoder.token_embedding.itemsize
     if sum(ids.size for ids in texts) * features * itemsize > MAX_BYTES:
         return pipeline, conditioning
@@ -70,7 +71,7 @@ def _encode(encoder: CLIPTextModel, ids: Int[np.ndarray, "texts tokens"]) -> np.
     for start in range(0, len(ids), _CHUNK):
         # The last is filled up with texts that were encoded already, or with its own.
         chunk = np.resize(ids[start : start + _CHUNK], (_CHUNK, ids.shape[1]))
-        parts.append(np.asarray(_embed(encoder, jnp.asarray(chunk))))
+        parts.append(to_host(_embed(encoder, jnp.asarray(chunk))))
     return np.concatenate(parts)[: len(ids)]
 
 

@@ -4,25 +4,35 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import check_is
 from .._custom_types import Images, Latents
+from .._mesh import mesh_of
 from .._scaled_gradient import scaled_call
 from .._table import Table
 from ..diffusion import Chain, run_truncated
 from ..episodes import image_spec, make_task, Task
 from ..io.checkpoints import describe
-from ..pipeline import Batch, Pipeline, Sampling, starting_noise
+from ..pipeline import Batch, Pipeline, Sampling, spread, starting_noise
 from ..rewards import Reward
 
 
 class Question(eqx.Module):
-    """Holds a task and its batch: rows of which images are wanted, and who judges."""
+    """Holds a task and its batch: rows of which images are wanted, and who judges.
+
+    **Arguments:**
+
+    - `task`, `batch`: What is asked for.
+    - `mesh`: Devices that the batch is divided over; `None` is none.
+    """
 
     task: Task
     batch: Batch
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     @property
     def is_guided(self) -> bool:
@@ -32,7 +42,9 @@ class Question(eqx.Module):
     def chain(self) -> Chain:
         """Makes the chain, whose noise is that of `draftx.sample`."""
         batch = self.batch
-        return self.task.pipeline.chain(batch.plan, batch.conditioning, key=batch.key)
+        return self.task.pipeline.chain(
+            batch.plan, batch.conditioning, key=batch.key, mesh=self.mesh
+        )
 
     def run(self, latents: Latents, *, truncation_steps: int | None = 0) -> Latents:
         """Runs the chain from starting noise to clean latents."""
@@ -64,13 +76,21 @@ def ask(
     - `judged`: What the reward is told, if it is not `table`.
     """
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
+    if jax.process_count() > 1:
+        raise ValueError(
+            "A search must run on one host; there are "
+            f"{jax.process_count()} processes. Give each its own part of the prompts."
+        )
     latents, later_key = starting_noise(
         pipeline, len(table), sampling, key=key, latents=latents
     )
     shape = latents.shape
     task = make_task(pipeline, reward, table, sampling, shape=shape, judged=judged)
     task = task.encoded()
-    return Question(task, task.batch(latents, later_key))
+    mesh = mesh_of(pipeline)
+    if mesh is not None:
+        task = task.on_mesh(mesh)
+    return Question(task, *spread(task.batch(latents, later_key), mesh))
 
 
 @eqx.filter_jit

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_is, check_whole, finite
 from ..._custom_types import Images, Latents, RealLike, WholeLike
 from ..._keys import check_key
+from ..._mesh import by_batch, data_mesh, mesh_of, to_mesh
 from ..._table import Rows, Table
 from ...episodes import image_spec
 from ...pipeline import (
@@ -142,7 +143,7 @@ class Evaluation(eqx.Module):
     def check(self, pipeline: Pipeline) -> None:
         """Raises unless the images of this pipeline can be drawn and scored."""
         make_plan(pipeline, self.sampling)
-        shape = (self._chunk(), *latent_shape(pipeline, self.sampling))
+        shape = (self._chunk(pipeline), *latent_shape(pipeline, self.sampling))
         images = image_spec(pipeline, shape)
         for reward in self.rewards.values():
             check_scores(reward, images, reward.prepare(self.table))
@@ -181,7 +182,7 @@ class Evaluation(eqx.Module):
         shape = (len(self.table), *latent_shape(pipeline, self.sampling))
         conditioning = condition(pipeline, self.table, self.sampling, shape)
         pipeline, conditioning = encode_texts(pipeline, conditioning)
-        total, chunk = len(self.table) * self.num_samples, self._chunk()
+        total, chunk = len(self.table) * self.num_samples, self._chunk(pipeline)
         count, scored = -(-total // chunk), []
         for start in range(0, total, chunk):
             tell(start // chunk, count)
@@ -210,10 +211,9 @@ class Evaluation(eqx.Module):
         indices: np.ndarray,
     ) -> Images:
         latents = self.latents(pipeline, indices)
-        devices = np.asarray(jax.devices())
-        if len(devices) > 1:  # One needs no program other than that of a user.
-            by_batch = NamedSharding(Mesh(devices, ("data",)), PartitionSpec("data"))
-            latents = jax.device_put(latents, by_batch)
+        mesh = _mesh(pipeline)
+        if mesh.size > 1:  # One needs no program other than that of a user.
+            latents = to_mesh(latents, by_batch(mesh))
         # Of what the steps add.
         key = jr.fold_in(self.key, int(indices[0]))
         latents, key = starting_noise(
@@ -227,10 +227,15 @@ class Evaluation(eqx.Module):
         # Rewards may call the host, which is better done from one device.
         return jnp.asarray(np.asarray(images))
 
-    def _chunk(self) -> int:
-        devices = len(jax.devices())
+    def _chunk(self, pipeline: Pipeline) -> int:
+        devices = _mesh(pipeline).size
         size = min(self.batch_size, len(self.table) * self.num_samples)
         return -(-size // devices) * devices
+
+
+def _mesh(pipeline: Pipeline) -> Mesh:
+    """The devices that draw: those of the pipeline, or all of this host."""
+    return mesh_of(pipeline) or data_mesh(local=True)
 
 
 def _ignore(done: int, total: int) -> None:

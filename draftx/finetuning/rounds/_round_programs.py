@@ -9,11 +9,12 @@ import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ...diffusion import record
 from ...episodes import make_episode, Memory, Task
-from ...pipeline import Pipeline
+from ...pipeline import divided, Pipeline
 from ..training import ascend, learning_rate
 from ._round_method import AbstractRoundMethod, Rollout
 from ._updates import Schedule
@@ -56,6 +57,7 @@ class Rounds(eqx.Module):
     times: Int[Array, " trained"]
     optimizer: optax.GradientTransformation = eqx.field(static=True)
     schedule: Schedule = eqx.field(static=True)
+    mesh: Mesh = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
 
 
@@ -72,10 +74,10 @@ def collect(
     prompt_key, latents_key, noise_key = jr.split(jr.fold_in(key, 0), 3)
     rows = jr.randint(prompt_key, rounds.shape[:1], 0, len(task))
     latents = jr.normal(latents_key, rounds.shape, jnp.float32)
-    batch = task.batch(latents, noise_key, rows)
+    batch = divided(task.batch(latents, noise_key, rows), rounds.mesh)
     # Nothing is differentiated here, so nothing is to be computed again.
     memory = Memory("none", task.memory.images_at_once)
-    episode = make_episode(pipeline, task.reward, batch, memory)
+    episode = make_episode(pipeline, task.reward, batch, memory, mesh=rounds.mesh)
     chain = episode.chain
     if chain.key is not None:
         chain = eqx.tree_at(lambda c: c.key, chain, noise_key)
@@ -114,8 +116,9 @@ def improve(
     def update(state: RoundState, inputs):
         rows, times, key = inputs
         part = rollout.select(rows, times)
+        batch = divided(part.batch, rounds.mesh)
         is_current = _are_equal(state.trainable, drawn_by)
-        part = dataclasses.replace(part, is_current=is_current)
+        part = dataclasses.replace(part, batch=batch, is_current=is_current)
         whole = lambda trainable: eqx.combine(trainable, rounds.task.pipeline)
         learned, figures = method.learn(
             state.learned, rounds.constant, whole(state.trainable), part

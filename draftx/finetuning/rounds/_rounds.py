@@ -13,6 +13,14 @@ from jaxtyping import PRNGKeyArray
 from ..._checks import check_is, check_whole
 from ..._custom_types import WholeLike
 from ..._keys import check_key
+from ..._mesh import (
+    check_divides,
+    data_mesh,
+    everywhere,
+    mesh_of,
+    to_host,
+    to_mesh,
+)
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_task, Memory
 from ...lora import lora_filter
@@ -60,8 +68,8 @@ def finetune_in_rounds(
 
     `draftx.finetune` for methods that learn from what was drawn: every round draws
     `batch_size` images, scores them, and takes one optimizer step for every minibatch
-    of them and every few of their sampling steps, both in random order. Runs on one
-    device.
+    of them and every few of their sampling steps, both in random order. With several
+    devices, rounds and minibatches are split over them.
 
     **Arguments:**
 
@@ -107,6 +115,8 @@ def finetune_in_rounds(
     num_train_steps = check_whole("num_train_steps", num_train_steps)
     batch_size = check_whole("batch_size", batch_size)
     method.check_batch(batch_size)
+    mesh = mesh_of(pipeline) or data_mesh()
+    check_divides("batch_size", batch_size, mesh)
     shape = (batch_size, *latent_shape(pipeline, sampling))
     task = make_task(
         pipeline, reward, table, sampling, shape=shape, memory=memory, eta=method.eta
@@ -150,28 +160,35 @@ def finetune_in_rounds(
         lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x,
         RoundState(trainable, opt_state, learned),
     )
+    on_all = everywhere(mesh)
+    state = to_mesh(state, on_all)
     task = eqx.tree_at(
         lambda t: t.pipeline, task, frozen, is_leaf=lambda x: x is task.pipeline
     )
-    times = jnp.asarray(trained)
-    rounds = Rounds(task, method, constant, times, optimizer, schedule, shape)
+    method, constant, times, key = to_mesh(
+        (method, constant, jnp.asarray(trained), key), on_all
+    )
+    rounds = Rounds(
+        task.on_mesh(mesh), method, constant, times, optimizer, schedule, mesh, shape
+    )
     first_equal = table.first_equal()
 
     def take_step(progress: Progress, step: int):
         round_key = jr.fold_in(key, step)
         state, remembered = progress.state, progress.remembered
         rollout, rows, components = collect(rounds, state.trainable, round_key)
-        rows, rewards = np.asarray(rows), np.asarray(rollout.rewards, np.float64)
+        rows, rewards = to_host((rows, rollout.rewards))
+        rewards = rewards.astype(np.float64)
         figures: dict[str, Any] = {}
         fine = bool(np.all(np.isfinite(rewards)))
         if fine:
             weights, remembered = method.weigh(remembered, first_equal[rows], rewards)
-            weights = jnp.asarray(weights, jnp.float32)
+            weights = to_mesh(jnp.asarray(weights, jnp.float32), on_all)
             rollout = eqx.tree_at(lambda r: r.weights, rollout, weights)
             state, figures = improve((rounds, rollout), state, round_key)
         metrics = {"rewards": rewards, "components": components, "prompts": rows}
         metrics |= {"is_finite": fine, **figures}
-        return Progress(state, remembered), jax.device_get(metrics)
+        return Progress(state, remembered), to_host(metrics)
 
     run = Run(
         whole=lambda trainable: eqx.combine(to_default_device(trainable), pipeline),

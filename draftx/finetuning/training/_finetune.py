@@ -3,13 +3,19 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
 from ..._checks import check_is, check_whole
 from ..._custom_types import WholeLike
 from ..._keys import check_key
+from ..._mesh import (
+    check_divides,
+    data_mesh,
+    everywhere,
+    mesh_of,
+    to_host,
+    to_mesh,
+)
 from ..._table import Rows, Table
 from ...episodes import make_task, Memory
 from ...pipeline import latent_shape, Pipeline, Sampling
@@ -50,7 +56,8 @@ def finetune(
     Every step draws `batch_size` rows and as much starting noise from `key` and the
     step's number alone, estimates the gradient with `method`, and takes one step of the
     optimizer. The same key gives the same result. With several devices the batch is
-    split evenly over all of them.
+    split evenly over all of them, those of other hosts too; `draftx.shard` divides the
+    weights as well.
 
     A step with a reward or a gradient that is not finite leaves adapter and optimizer
     as they were, and is counted.
@@ -122,13 +129,8 @@ def finetune(
     method.check_batch(batch_size)
     cost = method.budget(total, batch_size, guided=sampling.is_guided)
     stopping.check(evaluation, cost)
-    mesh = Mesh(np.asarray(jax.devices()), ("data",))
-    if batch_size % mesh.size:
-        nearest = (batch_size // mesh.size + 1) * mesh.size
-        raise ValueError(
-            "`batch_size` must be divisible by the number of devices, "
-            f"{mesh.size}; got {batch_size}. Use {nearest}."
-        )
+    mesh = mesh_of(pipeline) or data_mesh()
+    check_divides("batch_size", batch_size, mesh)
     shape = (batch_size, *latent_shape(pipeline, sampling))
     task = make_task(pipeline, reward, table, sampling, shape=shape, memory=memory)
     if evaluation is not None:
@@ -150,18 +152,22 @@ def finetune(
             optimizer=optimizer,
         )
         facts = describe_training(pipeline, table, key, options)
-    everywhere = NamedSharding(mesh, PartitionSpec())
     trainable, task = split(task.encoded())
-    training = Training(task, method, key, optimizer, mesh, shape)
-    training = eqx.filter_shard(training, everywhere)
-    # Copied once: the steps update it in place, and the user's stays as it is.
-    trainable = jax.tree.map(lambda x: jnp.array(x, copy=True), trainable)
+    method, key = to_mesh((method, key), everywhere(mesh))
+    training = Training(task.on_mesh(mesh), method, key, optimizer, mesh, shape)
     opt_state = optimizer.init(eqx.filter(trainable, eqx.is_array))
-    state = eqx.filter_shard(TrainState(trainable, opt_state), everywhere)
+    # Copied once: the steps update it in place, and the user's stays as it is. Some
+    # optimizers begin with the arrays that they train.
+    state = jax.tree.map(
+        lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x,
+        TrainState(trainable, opt_state),
+    )
+    state = to_mesh(state, everywhere(mesh))
 
     def take_step(state, step):
-        state, metrics = train_step(training, state, jnp.asarray(step))
-        return state, jax.device_get(metrics)
+        index = to_mesh(jnp.asarray(step), everywhere(mesh))
+        state, metrics = train_step(training, state, index)
+        return state, to_host(metrics)
 
     run = Run(
         whole=lambda trainable: eqx.combine(to_default_device(trainable), pipeline),

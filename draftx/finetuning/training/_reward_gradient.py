@@ -5,9 +5,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_is
+from ..._mesh import mesh_of
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_episode, make_task, Memory, Task
-from ...pipeline import Batch, Pipeline, Sampling, starting_noise
+from ...pipeline import Batch, Pipeline, Sampling, spread, starting_noise
 from ...rewards import check_differentiable, check_finite, Reward, Scores
 from ..estimators import AbstractGradientEstimator
 from ._trained import check_reach, check_trained, trainable_filter
@@ -68,9 +69,12 @@ def reward_gradient(
     task = make_task(pipeline, reward, table, sampling, shape=shape, memory=memory)
     check_task(task, method, shape)
     task = task.encoded()
-    batch = task.batch(latents, later_key)
+    mesh = mesh_of(pipeline)
+    if mesh is not None:
+        task = task.on_mesh(mesh)
+    batch, mesh = spread(task.batch(latents, later_key), mesh)
     trainable, frozen = split(task)
-    (_, scores), gradient = _value_and_grad(trainable, frozen, method, batch)
+    (_, scores), gradient = _value_and_grad(trainable, frozen, method, batch, mesh)
     check_finite(scores.total)
     return scores.total, gradient
 
@@ -122,7 +126,7 @@ def objective(
 
     - `trainable`, `task`: From `split`.
     - `method`, `batch`: The estimator, and what it is given.
-    - `mesh`: Devices that the batch is split over, its one axis `"data"`.
+    - `mesh`: Devices that the batch is divided over.
     """
     pipeline = eqx.combine(trainable, task.pipeline)
     episode = make_episode(pipeline, task.reward, batch, task.memory, mesh=mesh)

@@ -3,16 +3,14 @@
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ...episodes import Task
-from ...pipeline import Batch, Pipeline
+from ...pipeline import divided, Pipeline
 from ...rewards import with_key
 from ..estimators import AbstractGradientEstimator
 from ._optimizer import ascend, learning_rate
@@ -83,7 +81,7 @@ def train_step(
         latents_key, shape, jnp.float32
     )
     batch = task.batch(latents, method_key, rows)
-    batch = _split_over(training.mesh, batch)
+    batch = divided(batch, training.mesh)
     task = eqx.tree_at(lambda t: t.reward, task, with_key(task.reward, reward_key))
     (_, scores), gradient = value_and_grad(
         state.trainable, task, training.method, batch, training.mesh
@@ -104,15 +102,3 @@ def train_step(
     if rate is not None:
         metrics["learning_rate"] = rate
     return TrainState(trainable, opt_state), metrics
-
-
-def _split_over(mesh: Mesh, batch: Batch) -> Batch:
-    """A batch whose rows are divided over devices; what is one row for all is not."""
-    by_batch = NamedSharding(mesh, PartitionSpec("data"))
-    size = batch.latents.shape[0]
-    constrain = lambda x: (
-        lax.with_sharding_constraint(x, by_batch) if x.shape[0] == size else x
-    )
-    parts = (batch.conditioning, batch.latents, batch.features)
-    conditioning, latents, features = jax.tree.map(constrain, parts)
-    return Batch(conditioning, latents, batch.key, batch.plan, features)

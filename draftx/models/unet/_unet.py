@@ -141,7 +141,7 @@ class UNet2DConditionModel(eqx.Module):
         text_embeddings = text_embeddings.astype(self.dtype)
         call = checkpoint_if(False, Transformer2D.text_context)
         return [
-            [call(transformer, text_embeddings) for transformer in block.attentions or []]
+            [call(attention, text_embeddings) for attention in block.attentions or []]
             for block in self.blocks
         ]
 
