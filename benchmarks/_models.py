@@ -123,8 +123,11 @@ def make_inputs(
         config = pipeline.text_encoder.config
         tokens, words = config.max_position_embeddings, config.vocab_size
         ids = jr.randint(jr.key(4), (batch + 1, tokens), 0, words, jnp.int32)
+        # Encoded before, as a training does: no program asks the text encoder.
+        text = pipeline.text_encoder(ids)
+        told = Conditioning(ids[1:], ids[:1], None, text[1:], text[:1])
         latents = jr.normal(jr.key(2), (batch, *pipeline.latent_shape))
-        return Inputs(pipeline, Conditioning(ids[1:], ids[:1]), latents, jr.key(3))
+        return Inputs(pipeline, told, latents, jr.key(3))
 
     return eqx.filter_eval_shape(build) if only_shapes else build()
 
