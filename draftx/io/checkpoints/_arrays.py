@@ -28,7 +28,9 @@ def to_arrays(tree: Any) -> dict[str, jax.Array | np.ndarray]:
     }
 
 
-def from_arrays(like: _Tree, arrays: Mapping[str, np.ndarray], name: str) -> _Tree:
+def from_arrays(
+    like: _Tree, arrays: Mapping[str, jax.Array | np.ndarray], name: str
+) -> _Tree:
     """Puts saved arrays in the places of those of a tree.
 
     **Arguments:**
