@@ -1,5 +1,6 @@
 """Fine-tuning on rewards: estimators, training, rounds, evaluation."""
 
+from ..io.checkpoints import Checkpoints as Checkpoints
 from .estimators import (
     AbstractGradientEstimator as AbstractGradientEstimator,
     AbstractPenalty as AbstractPenalty,
@@ -34,7 +35,6 @@ from .training import (
     AbstractCallback as AbstractCallback,
     adamw as adamw,
     Callback as Callback,
-    Checkpoints as Checkpoints,
     finetune as finetune,
     FinetuneResult as FinetuneResult,
     objective as objective,

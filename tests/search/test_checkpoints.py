@@ -13,8 +13,7 @@ import pytest
 
 import draftx
 from draftx import search
-from draftx.finetuning.training import describe_training
-from draftx.io.checkpoints import CheckpointStore
+from draftx.io.checkpoints import CheckpointStore, describe
 
 from ..toys import toy_reward
 from .searcher import CALLS, fields, SAMPLING
@@ -132,7 +131,7 @@ def test_changes_and_what_is_not_of_the_search_are_named(short_pipeline, tmp_pat
         find("search", prompts=_PROMPTS)
     with pytest.raises(ValueError, match="one search by doodl; .* of a search by best"):
         find("search", call=search.doodl)
-    facts = describe_training(short_pipeline, draftx.Table.of(["a"]), jr.key(0), {})
+    facts = describe("training", short_pipeline, draftx.Table.of(["a"]), jr.key(0), {})
     with pytest.raises(ValueError, match="one training; .* of a search by best_of"):
         draftx.Checkpoints(tmp_path / "search").find(facts, 5)
     store = CheckpointStore(tmp_path / "training")

@@ -23,6 +23,7 @@ from ..._mesh import (
 )
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_task, Memory
+from ...io.checkpoints import check_checkpoints, Checkpoints, describe
 from ...lora import lora_filter
 from ...pipeline import latent_shape, Pipeline, Sampling
 from ...rewards import check_differentiable, Reward
@@ -32,10 +33,7 @@ from ..training import (
     as_optimizer,
     Callback,
     check_callbacks,
-    check_checkpoints,
     check_trainable,
-    Checkpoints,
-    describe_training,
     FinetuneResult,
     Optimizer,
     ProgressBar,
@@ -148,7 +146,7 @@ def finetune_in_rounds(
             memory=memory,
             optimizer=optimizer,
         )
-        facts = describe_training(pipeline, table, key, options)
+        facts = describe("training", pipeline, table, key, options)
     key, start_key = jr.split(key)
     task = task.encoded()
     trainable, frozen = eqx.partition(task.pipeline, lora_filter(task.pipeline))

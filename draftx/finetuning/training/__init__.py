@@ -6,11 +6,6 @@ from ._callbacks import (
     Callback as Callback,
     check_callbacks as check_callbacks,
 )
-from ._checkpoints import (
-    check_checkpoints as check_checkpoints,
-    Checkpoints as Checkpoints,
-    describe_training as describe_training,
-)
 from ._finetune import finetune as finetune
 from ._optimizer import (
     adamw as adamw,

@@ -18,12 +18,12 @@ from ..._mesh import (
 )
 from ..._table import Rows, Table
 from ...episodes import make_task, Memory
+from ...io.checkpoints import check_checkpoints, Checkpoints, describe
 from ...pipeline import latent_shape, Pipeline, Sampling
 from ...rewards import Reward, RewardError
 from ..estimators import AbstractGradientEstimator
 from ..evaluation import Evaluation
 from ._callbacks import Callback, check_callbacks
-from ._checkpoints import check_checkpoints, Checkpoints, describe_training
 from ._optimizer import adamw, as_optimizer, Optimizer
 from ._progress_bar import ProgressBar
 from ._result import FinetuneResult
@@ -151,7 +151,7 @@ def finetune(
             memory=memory,
             optimizer=optimizer,
         )
-        facts = describe_training(pipeline, table, key, options)
+        facts = describe("training", pipeline, table, key, options)
     trainable, task = split(task.encoded())
     method, key = to_mesh((method, key), everywhere(mesh))
     training = Training(task.on_mesh(mesh), method, key, optimizer, mesh, shape)

@@ -12,13 +12,12 @@ import numpy as np
 
 from ..._signals import StopSignals
 from ...episodes import Budget
-from ...io.checkpoints import Checkpoint, from_arrays, to_arrays
+from ...io.checkpoints import Checkpoint, Checkpoints, from_arrays, to_arrays
 from ...pipeline import Pipeline
 from ...rewards import check_finite, RewardError
 from ..evaluation import Evaluation
 from ._average import averaged
 from ._callbacks import Callback, Listeners
-from ._checkpoints import Checkpoints
 from ._optimizer import warn_of_unused_gradients
 from ._result import FinetuneResult
 from ._rows import moments, prefixed, shortest

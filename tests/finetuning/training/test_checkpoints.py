@@ -18,12 +18,13 @@ import pytest
 
 import draftx
 from draftx import Table
-from draftx.finetuning.training import describe_training, Run, to_default_device
+from draftx.finetuning.training import Run, to_default_device
 from draftx.io import ModelFileError
 from draftx.io.checkpoints import (
     AbstractCheckpointStore,
     Checkpoint,
     CheckpointStore,
+    describe,
 )
 
 from ...io.tiny import random_lora
@@ -271,17 +272,18 @@ def test_they_are_equal_when_their_fields_are():
 
 
 def test_what_decides_the_course_of_a_training_is_described(short_pipeline):
-    def describe(**changes):
+    def described(**changes):
         known = dict(
+            kind="training",
             pipeline=short_pipeline,
             table=Table.of(["cat", "do"]),
             key=jr.key(1),
             options=dict(method=draftx.DRaFT(1), reward=toy_reward, size=2),
         )
-        return describe_training(**(known | changes))
+        return describe(**(known | changes))
 
-    facts = describe()
-    assert facts == describe()
+    facts = described()
+    assert facts == described()
     assert facts["method"] == "DRaFT(truncation_steps=1)"
     assert facts["size"] == "2"
     assert "0x" not in "".join(facts.values())
@@ -295,7 +297,7 @@ def test_what_decides_the_course_of_a_training_is_described(short_pipeline):
         "key": dict(key=jr.key(2)),
         "method": dict(options=options),
     }.items():
-        other = describe(**changes)
+        other = described(**changes)
         assert {n for n in facts if facts[n] != other[n]} == {name}
 
 
