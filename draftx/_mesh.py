@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 
 # The batch is divided over all axes of a mesh, frozen weights over "model" besides.
@@ -93,7 +93,7 @@ def batch_spec(mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(mesh.axis_names)
 
 
-def weight_axis(shape: tuple[int, ...], mesh: Mesh) -> int | None:
+def weight_axis(shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> int | None:
     """Chooses the axis along which a frozen weight is divided: its longest that can be.
 
     **Arguments:**
@@ -168,7 +168,7 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def check_divides(argument: str, size: int, mesh: Mesh) -> None:
+def check_divides(argument: str, size: int, mesh: Mesh | AbstractMesh) -> None:
     """Raises a `ValueError` unless a batch can be divided over a mesh.
 
     **Arguments:**
