@@ -1,5 +1,8 @@
 """Grids and curves of any words: what looks like a formula is none."""
 
+import subprocess
+import sys
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -15,7 +18,9 @@ def test_a_run_without_a_step_has_curves_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [r"cash $$ \o/ $_$", r"$\frac$", "a $5 fox, a $6 cow"]
+    # No font has all letters; warnings are errors here.
+    "words",
+    [r"cash $$ \o/ $_$", r"$\frac$", "a $5 fox, a $6 cow", "a fox \U0001f98a, 狐"],
 )
 def test_dollars_are_dollars(tmp_path, words):
     path = tmp_path / "grid.png"
@@ -40,3 +45,13 @@ def test_each_reward_of_a_sum_is_drawn_below_their_sum(tmp_path):
     # Of one reward alone the sum says enough.
     assert heights[0] == heights[1]
     assert heights[2] == heights[0] + 2 * 2 * 150
+
+
+def test_drawing_leaves_the_backend_of_its_user_alone(tmp_path):
+    code = "import matplotlib; matplotlib.use('svg'); from draftx.runs import *; "
+    code += "from draftx.runs.folder import curves; import pathlib; "
+    code += "curves(pathlib.Path('c.png'), [], [], title='x'); "
+    code += "print(matplotlib.get_backend())"
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout.strip() == b"svg"

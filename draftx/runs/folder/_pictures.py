@@ -1,9 +1,11 @@
 """Grids of images and curves of a run, as files."""
 
+import contextlib
 import io
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,11 +42,9 @@ def captioned_grid(
     - `captions`: Above the columns.
     - `below`: What stands below each image, by row.
     """
-    plt = _pyplot()
     columns = len(captions)
-    figure, axes = plt.subplots(
-        len(rows), columns, figsize=(1.35 * columns, 1.75 * len(rows)), squeeze=False
-    )
+    figure = _figure(1.35 * columns, 1.75 * len(rows))
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for axis_row, (name, images) in zip(axes, rows.items(), strict=True):
         texts = [""] * columns if below is None else below[name]
         for axis, image, text in zip(axis_row, to_uint8(images), texts, strict=True):
@@ -55,7 +55,8 @@ def captioned_grid(
         axis_row[0].set_ylabel(name, fontsize=9, parse_math=False)
     for axis, caption in zip(axes[0], captions, strict=True):
         axis.set_title(_wrapped(caption), fontsize=6, parse_math=False)
-    figure.tight_layout(pad=0.4)
+    with _without_letters():
+        figure.tight_layout(pad=0.4)
     boxes = []
     for axis in axes.flat:
         # As drawing does it: an image keeps its shape within its place.
@@ -83,16 +84,12 @@ def curves(
     - `evaluations`: With `step` and `score`.
     - `title`: Above the curves.
     """
-    plt = _pyplot()
     names = dict.fromkeys(n for row in history for n in row if n.startswith("reward/"))
     parts = [name.removeprefix("reward/") for name in names if len(names) > 1]
     heights = [3.5] + [2.0] * len(parts)
-    figure, axes = plt.subplots(
-        len(heights),
-        figsize=(6, sum(heights)),
-        height_ratios=heights,
-        sharex=True,
-        squeeze=False,
+    figure = _figure(6, sum(heights))
+    axes = figure.subplots(
+        len(heights), sharex=True, squeeze=False, height_ratios=heights
     )
     axis, *below = axes[:, 0]
     if history:
@@ -115,7 +112,8 @@ def curves(
     axis.xaxis.get_major_locator().set_params(integer=True)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
-    figure.tight_layout()
+    with _without_letters():
+        figure.tight_layout()
     _save(figure, path)
 
 
@@ -131,22 +129,29 @@ def _draw_reward(axis: Any, history: Sequence[Mapping[str, Any]], of: str = "") 
         axis.plot(steps[width - 1 :], mean, lw=2, label=f"mean of {width} steps")
 
 
-def _pyplot() -> Any:
-    # Takes a second to import, which only those wait for who draw.
-    import matplotlib
+def _figure(width: float, height: float) -> Any:
+    # Takes a second to import, which only those wait for who draw. Not by pyplot, whose
+    # windows and notebooks are the user's.
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot
+    return Figure(figsize=(width, height))
 
-    return matplotlib.pyplot
+
+@contextlib.contextmanager
+def _without_letters() -> Iterator[None]:
+    """Draws a box for a letter that the font lacks, such as an emoji, and says
+    nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
 
 
 def _save(
     figure: Any, path: pathlib.Path, texts: Mapping[str, str] | None = None
 ) -> None:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, metadata=texts)
-    _pyplot().close(figure)
+    with _without_letters():
+        figure.savefig(file, format="png", dpi=150, metadata=texts)
     write_bytes(path, file.getvalue())
 
 
