@@ -87,7 +87,7 @@ def curves(
     names = dict.fromkeys(n for row in history for n in row if n.startswith("reward/"))
     parts = [name.removeprefix("reward/") for name in names if len(names) > 1]
     heights = [3.5] + [2.0] * len(parts)
-    figure = _figure(6, sum(heights))
+    figure = _figure(6.0, sum(heights))
     axes = figure.subplots(
         len(heights), sharex=True, squeeze=False, height_ratios=heights
     )
