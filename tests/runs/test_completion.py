@@ -24,7 +24,8 @@ def test_commands_options_and_values_are_completed(script):
     asked = {
         ("sa",): ["sample"],
         ("",): ["-h", "--help", *_COMMANDS],
-        ("lora", ""): ["-h", "--help", "info", "merge", "mix", "scale"],
+        ("lora", ""): ["-h", "--help", "convert", "info", "merge", "mix", "scale"],
+        ("convert", "--dt"): ["--dtype"],
         ("sample", "--sampling.gui"): ["--sampling.guidance-scale"],
         ("train", "--method.name", "drt"): ["drtune"],
     }

@@ -143,14 +143,14 @@ def write_tensors(
             raise ValueError(
                 f"`arrays` must have dtypes that safetensors knows; {key!r} has {name}."
             )
-        about[key] = (array.dtype.itemsize, array.nbytes, name, array.shape)
+        of_array = dict(dtype=name, shape=list(array.shape))
+        about[key] = (array.dtype.itemsize, array.nbytes, of_array)
     # The widest first, so that each begins at a multiple of its own width.
     order = sorted(arrays, key=lambda key: (-about[key][0], key))
     end = 0
     for key in order:
-        _, size, name, shape = about[key]
-        offsets = [end, end + size]
-        header[key] = dict(dtype=name, shape=list(shape), data_offsets=offsets)
+        _, size, of_array = about[key]
+        header[key] = of_array | dict(data_offsets=[end, end + size])
         end += size
     if wrong:
         raise ValueError(

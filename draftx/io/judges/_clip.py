@@ -16,13 +16,13 @@ from ...judges import (
 )
 from ...models import CLIPConfig, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 from ..formats import (
+    AbstractTensors,
     Arrays,
     first_five,
     ModelFileError,
     open_weights,
     read_arrays,
     read_json,
-    TensorFile,
 )
 from ..pipeline import fill, load_tokenizer
 from ._open_clip_config import find_open_clip_config
@@ -161,7 +161,7 @@ def _skeleton(cls: Any, config: CLIPConfig, dtype: np.dtype) -> Any:
     return eqx.filter_eval_shape(cls, config, dtype=dtype, key=jr.key(0))
 
 
-def _fill(skeleton: Any, file: TensorFile | Arrays) -> Any:
+def _fill(skeleton: Any, file: AbstractTensors) -> Any:
     """Makes a model with the arrays of a file in the dtypes of the skeleton."""
     shapes = file.shapes
     if isinstance(skeleton, CLIPVisionModelWithProjection):
