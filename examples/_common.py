@@ -1,6 +1,7 @@
 """What the examples share beside their training: flags, drawing, files."""
 
 import argparse
+import dataclasses
 import functools as ft
 import json
 import pathlib
@@ -12,6 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 from _pictures import captioned_grid, curve
 from _prompts import animal_of, HELD_OUT_PROMPTS, PAPER_PROMPTS, TRAIN_PROMPTS
@@ -105,6 +107,36 @@ def method_of(args: argparse.Namespace) -> draftx.AbstractGradientEstimator:
             return draftx.DRaFTLV(num_samples=args.num_samples)
 
 
+def run_config(args: argparse.Namespace, **changes: Any) -> draftx.runs.RunConfig:
+    """Makes what the flags say the configuration of a run.
+
+    **Arguments:**
+
+    - `changes`: Its other fields.
+    """
+    base = draftx.runs.PRESETS["tiny" if args.is_tiny else "small"]
+    change = dataclasses.replace
+    name = "draft" if args.method == "draft-k" else args.method
+    options = {"draft-k": ["truncation_steps"], "draft-lv": ["num_samples"]}
+    options = {key: getattr(args, key) for key in options.get(args.method, ())}
+    sizes = ("num_inference_steps", "guidance_scale", "height", "width")
+    return change(
+        base,
+        model=args.model,
+        dtype=args.dtype,
+        seed=args.seed,
+        output_dir=str(args.out),
+        max_train_steps=args.steps,
+        train_batch_size=args.batch_size,
+        rank=args.rank,
+        lora_scales=tuple(args.lora_scale),
+        sampling=change(base.sampling, **{key: getattr(args, key) for key in sizes}),
+        method=change(base.method, name=name, **options),
+        optimizer=change(base.optimizer, learning_rate=args.learning_rate),
+        **changes,
+    )
+
+
 def animal_prompts(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Lists prompts to train on and prompts to draw: the paper's 45 animals."""
     if args.is_tiny:
@@ -114,14 +146,14 @@ def animal_prompts(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 def load_model(args: argparse.Namespace) -> draftx.Pipeline:
     """Loads the model; what is missing ends the program with how to get it."""
-    return _or_exit(draftx.load, args.model, dtype=jnp.dtype(args.dtype))
+    return or_exit(draftx.load, args.model, dtype=jnp.dtype(args.dtype))
 
 
 def load_reward(
     name: str, options: Mapping[str, Any] | None = None
 ) -> draftx.AbstractReward:
     """Loads a reward by its name; ends the program as `load_model` does."""
-    return _or_exit(draftx.rewards.load, name, options=options)
+    return or_exit(draftx.rewards.load, name, options=options)
 
 
 class Report:
@@ -239,6 +271,32 @@ class Report:
         captioned_grid(out / "scales.png", sweep, self.prompts[:8])
 
 
+def write_before_after(
+    args: argparse.Namespace,
+    pipeline: draftx.Pipeline,
+    below: Callable[[Any], Sequence[str]],
+) -> None:
+    """Draws test prompts without and with an adapter, from the same noise.
+
+    **Arguments:**
+
+    - `below`: Says what to write below drawn images.
+    """
+    prompts = animal_prompts(args)[1][: args.num_test_prompts or 8]
+    sampling = draftx.Sampling(
+        args.num_inference_steps,
+        args.guidance_scale,
+        height=args.height,
+        width=args.width,
+    )
+    draw = ft.partial(
+        draftx.sample, prompts=prompts, sampling=sampling, key=jr.key(args.seed)
+    )
+    drawn = {"before": draw(pipeline.without_lora()), "after": draw(pipeline)}
+    texts = {name: below(images) for name, images in drawn.items()}
+    captioned_grid(args.out / "before_after.png", drawn, prompts, texts)
+
+
 def seen_by_judge(images: Any) -> dict[str, list[str]]:
     """Tells what a network that no reward is made of sees: animal, style, pattern,
     color.
@@ -263,7 +321,8 @@ def _judge() -> tuple[Callable[..., Any], dict[str, tuple[str, ...]]]:
     return eqx.filter_jit(load_judge()), HEADS
 
 
-def _or_exit(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def or_exit(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls a function; files that are missing end the program with how to get them."""
     try:
         return load(*args, **kwargs)
     except draftx.io.ModelFileError as error:

@@ -3,69 +3,42 @@
 python examples/compressibility.py                        # about three minutes
 python examples/compressibility.py --model CompVis/stable-diffusion-v1-4  # the paper
 
-Writes into the output folder: `before_after.png` (held-out prompts, the same noise),
-`reward.png`, `scales.png`, `lora.safetensors`, `metrics.jsonl` and `summary.json`.
+A run as `draftx train` makes it, in one folder: metrics, curves, samples, the adapter
+at several scales, a model card. The same command goes on where it was stopped. Beside
+the reward, real files are measured; `before_after.png` has their sizes below images.
 """
 
-import jax.random as jr
-import numpy as np
-from _common import (
-    animal_prompts,
-    load_model,
-    make_parser,
-    method_of,
-    parse,
-    Report,
-)
-from _pictures import jpeg_bytes
+import pathlib
+
+from _common import make_parser, or_exit, parse, run_config, write_before_after
+from _pictures import bytes_below
 
 import draftx
 
 
-def file_sizes(images, prompts) -> dict[str, float]:
-    """Of real JPEG files, in bytes; a flat image's file is all header."""
-    del prompts
-    flat = np.full_like(np.asarray(images[:1]), 0.5)
-    figures = {}
-    for quality in (80, 95):
-        size = float(jpeg_bytes(images, quality).mean())
-        figures[f"bytes_q{quality}"] = size
-        header = float(jpeg_bytes(flat, quality).mean())
-        figures[f"bytes_above_flat_q{quality}"] = size - header
-    return figures
-
-
-def bytes_below(images) -> list[str]:
-    return [f"{size} B" for size in jpeg_bytes(images, 80)]
+MEASURES = pathlib.Path(__file__).with_name("_measures.py")
 
 
 def main() -> None:
     args = parse(make_parser(__doc__))
-    reward = draftx.rewards.JPEGCompressibility()
-    train_prompts, test_prompts = animal_prompts(args)
-    report = Report(args, reward, test_prompts, measure=file_sizes, below=bytes_below)
-    adapter_key, train_key, draw_key = jr.split(jr.key(args.seed), 3)
-    pipeline = draftx.add_lora(load_model(args), rank=args.rank, key=adapter_key)
-    sampling = draftx.Sampling(
-        num_inference_steps=args.num_inference_steps,
-        guidance_scale=args.guidance_scale,
-        height=args.height,
-        width=args.width,
+    measured = ["bytes_q80", "bytes_above_flat_q80", "bytes_above_flat_q95"]
+    measured += ["animal_accuracy"] if args.is_tiny else []
+    config = run_config(
+        args,
+        reward=("compressibility",),
+        # Those of weight 0 are measured, and are no part of the score.
+        eval_reward=("compressibility", *(f"{MEASURES}:{x}=0" for x in measured)),
+        # The paper tests on the animals that it trains on.
+        held_out_prompts=None if args.is_tiny else "{animals}",
     )
-    report.before(pipeline, sampling, draw_key)
-    result = draftx.finetune(
-        pipeline,
-        reward,
-        train_prompts,
-        sampling,
-        method=method_of(args),
-        key=train_key,
-        num_train_steps=args.steps,
-        batch_size=args.batch_size,
-        optimizer=draftx.adamw(args.learning_rate),
-        callbacks=(draftx.ProgressBar(), report.log),
-    )
-    report.after(result.pipeline)
+    tuned = or_exit(draftx.runs.train, config).pipeline
+
+    write_before_after(args, tuned, bytes_below)
+    before, *_, after = draftx.runs.open(args.out).evaluations
+    print("held-out prompts, before and after:")
+    for name in ("compressibility", *measured):
+        print(f"  {name:>22}: {before[name]:9.3f} -> {after[name]:9.3f}")
+    print(f"everything is in {args.out.resolve()}")
 
 
 if __name__ == "__main__":

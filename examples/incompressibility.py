@@ -19,7 +19,7 @@ from _common import (
     parse,
     Report,
 )
-from compressibility import bytes_below, file_sizes
+from _pictures import bytes_below, file_sizes
 
 import draftx
 

@@ -30,11 +30,15 @@ _SHORT = (
     "--steps=2 --num-inference-steps=2 --batch-size=2 --num-test-prompts=2 "
     "--lora-scale 0 1"
 ).split()
+# Of one that is a run as the command makes it.
+_RUN_FILES = (
+    *("README.md", "before_after.png", "config.toml", "curves.png", "scales.png"),
+    *("evaluations.jsonl", "lora.safetensors", "metrics.jsonl", "scales.json"),
+)
 # Examples, and what each measures beside its reward and the animals.
 _CASES = {
     "adversarial": {"judge_says_mouse", "judge_says_cat"},
     "clip_score": {"judge_agrees"},
-    "compressibility": {"bytes_q80", "bytes_q95"},
     "detection": {"judge_finds_it"},
     "human_preference": set(),
     "incompressibility": {"bytes_q80", "bytes_q95"},
@@ -104,6 +108,24 @@ def test_an_example_with_another_model(pipeline, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _CASES)
+@pytest.mark.slow
+def test_the_example_that_is_a_run(tmp_path):
+    result = _run("compressibility", tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    for file in _RUN_FILES:
+        assert (tmp_path / file).stat().st_size > 0
+    run = draftx.runs.open(tmp_path)
+    assert len(run.history) == 2
+    measured = {"bytes_q80", "bytes_above_flat_q80", "bytes_above_flat_q95"}
+    for row in run.evaluations:
+        assert measured | {"compressibility", "animal_accuracy"} <= row.keys()
+        assert row["bytes_above_flat_q80"] < row["bytes_q80"]
+        assert row["score"] == row["compressibility"]
+    assert run.scales is not None
+    assert [row["lora_scale"] for row in run.scales.figures] == [0, 1]
+    assert f"everything is in {tmp_path}" in result.stdout
+
+
 def test_example(name, tmp_path):
     _check(name, tmp_path, _CASES[name] | {"animal_accuracy"})
 
@@ -163,4 +185,4 @@ def test_algorithm_1_is_what_finetune_does(variant, import_example, pipeline):
 
 def test_every_example_is_tested():
     scripts = {path.stem for path in (_ROOT / "examples").glob("[!_]*.py")}
-    assert scripts == {*_CASES, *_CUSTOM, "algorithm_1"}
+    assert scripts == {*_CASES, *_CUSTOM, "algorithm_1", "compressibility"}

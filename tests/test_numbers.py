@@ -71,6 +71,10 @@ def _evaluation(pipeline, **options):
     return made.every, made.num_samples, made.batch_size
 
 
+def _bar(pipeline, every):
+    return draftx.ProgressBar(every=every).every
+
+
 def _sweep(pipeline, **options):
     evaluation = draftx.Evaluation(["a"], {"light": _Begins()})
     return _numbers(draftx.sweep_lora_scale, pipeline, [0, 1], evaluation, **options)
@@ -129,7 +133,7 @@ _TABLE: dict[Callable, tuple[Callable, dict[str, float | int]]] = {
             num_inner_epochs=2, minibatch_size=2, steps_per_update=1, step_fraction=0.5
         ),
     ),
-    draftx.ProgressBar: (_made(draftx.ProgressBar), dict(every=5)),
+    draftx.ProgressBar: (_bar, dict(every=5)),
     draftx.EarlyStopping: (
         _made(draftx.EarlyStopping),
         dict(patience=2, min_delta=0.5, min_diversity=0.25),
@@ -240,7 +244,7 @@ _EXEMPT = {
     "Evaluation": {"weights"},
     "WeightedSum": {"weights"},
     "mix_lora": {"weights"},
-    "sweep_lora_scale": {"scales", "tell"},
+    "sweep_lora_scale": {"scales", "known", "tell"},
     "CLIPScore": {"scale"},
     "PickScore": {"scale"},
     "split_cpu": {"batch_size"},

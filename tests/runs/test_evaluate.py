@@ -41,6 +41,11 @@ def test_figures_of_a_run_at_several_scales(run, short_pipeline, capsys):
     assert found["best_lora_scale"] == (0.0, 0.5, 1.0)[int(np.argmax(scores))]
     assert f"scale {found['best_lora_scale']:g}\n" in out
     assert (found["prompts"], found["num_samples"]) == (3, 2)
+    flags = ["--reward", "incompressibility=2", "compressibility=0"]
+    assert main(["evaluate", str(run), "--lora-scale", "0", *flags]) == 0
+    (row,) = json.loads((run / "evaluation.json").read_text())["figures"]
+    np.testing.assert_allclose(row["score"], scores[0], rtol=1e-6)
+    np.testing.assert_allclose(row["compressibility"], -row["incompressibility"])
 
 
 def test_a_model_without_an_adapter(model, tmp_path, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import draftx
-from draftx.runs import load_reward, parse_rewards, RewardSpec
+from draftx.runs import load_reward, main, parse_rewards, RewardSpec
 
 
 _FILE = """
@@ -54,6 +54,16 @@ def test_names_and_weights(file):
     assert [spec.name for spec in specs] == [
         *("pickscore", "compressibility", "aesthetic", "darkness"),
     ]
+
+
+def test_what_is_only_measured_may_be_no_part_of_the_score(tmp_path, capsys):
+    specs = parse_rewards(["compressibility", "clip=0"], is_measured=True)
+    assert specs == [RewardSpec("compressibility", 1), RewardSpec("clip", 0)]
+    with pytest.raises(ValueError, match="`reward` must have a finite number after"):
+        parse_rewards(["clip=nan"], is_measured=True)
+    flags = ["--output-dir", str(tmp_path / "run"), "--reward", "compressibility=0"]
+    assert main(["train", *flags]) == 1
+    assert "`reward` must have a finite number other than 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,22 @@ def test_figures_and_pictures_of_each_scale(measured, run, tmp_path, capsys):
     assert "scales.png" not in folder.card.read_text()
 
 
+def test_what_the_run_has_measured_is_not_measured_again(measured, run, capsys):
+    figures = [{"step": i, "score": float(i), "train_reward": 0.0} for i in (0, 2, 3)]
+    measured(lora_scales=(0.0, 1.0), result={"evaluations": figures, "step": 2})
+    found = open_run(run).scales
+    assert found is not None
+    assert [row["score"] for row in found.figures] == [0, 2]
+    assert [*found.figures[0]] == ["lora_scale", "score"]
+    # An adapter of a file is something at scale 0 before training, too.
+    other = {"evaluations": figures, "step": 3}
+    measured(lora_scales=(0.0, 1.0), init_lora="a.safetensors", result=other)
+    found = open_run(run).scales
+    assert found is not None
+    assert found.figures[0]["score"] not in (0, 3)
+    assert found.figures[1]["score"] == 3
+
+
 def test_nothing_is_measured_unless_it_is_asked_for(measured, run, tmp_path):
     measured(lora_scales=())
     assert open_run(run).scales is None

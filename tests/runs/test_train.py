@@ -45,10 +45,14 @@ def given(tmp_path_factory):
 
 
 def _start(flags, out):
+    return _run_command(["train", "--output-dir", str(out), *flags])
+
+
+def _run_command(arguments):
     # As many devices as the command has by itself.
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.Popen(
-        [sys.executable, "-m", "draftx", "train", "--output-dir", str(out), *flags],
+        [sys.executable, "-m", "draftx", *arguments],
         cwd=pathlib.Path(__file__).parents[2],
         env=environment,
         stderr=subprocess.PIPE,
@@ -119,6 +123,35 @@ def test_a_run_that_is_killed_and_stopped_ends_as_one_that_was_not(given, tmp_pa
     last = CheckpointStore(resumed.folder.checkpoints).steps()[-1]
     assert 4 < last < 400
     assert len(open_run(parts).history) == last
+
+
+@pytest.mark.slow
+def test_from_nothing_to_what_is_promised(tmp_path):
+    """The defaults: files a third smaller, and animals that are still seen."""
+    out = tmp_path / "run"
+    start = time.monotonic()
+    process = _start([], out)
+    _, err = process.communicate()
+    seconds = time.monotonic() - start
+    assert process.returncode == 0, err
+    run = open_run(out)
+    assert len(run.history) == 44
+    assert [row["step"] for row in run.evaluations] == [0, 44]
+    before, after = (row["compressibility"] for row in run.evaluations)
+    assert after > before
+    # Somebody is told of what lasts, at least every ten seconds.
+    assert "compiling the training step" in err
+    # What a run may be measured by afterwards, from the same noise.
+    names = ("bytes_above_flat_q80", "bytes_above_flat_q95", "animal_accuracy")
+    measures = [f"examples/_measures.py:{name}" for name in names]
+    process = _run_command(["evaluate", str(out), "--reward", *measures])
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    base, tuned = json.loads((out / "evaluation.json").read_text())["figures"]
+    shrunk = [1 - tuned[name] / base[name] for name in names[:2]]
+    print(f"{seconds:.0f} s; shrunk by {shrunk}; seen {tuned[names[2]]:.3f}")
+    assert min(shrunk) >= 0.3
+    assert tuned["animal_accuracy"] >= 0.88
 
 
 def test_bad_input_is_named_before_anything_is_loaded(tmp_path, capsys, monkeypatch):

@@ -1,8 +1,8 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..._checks import finite, within
-from ..._custom_types import RealLike
+from ..._custom_types import Real, RealLike
 from ...lora import scale_lora
 from ...pipeline import Pipeline
 from ._early_stopping import check_diversity, keeps_diversity
@@ -15,6 +15,7 @@ def sweep_lora_scale(
     evaluation: Evaluation,
     *,
     min_diversity: RealLike = 0.0,
+    known: Mapping[Real, Mapping[str, Any]] | None = None,
     tell: Callable[[int, int], None] | None = None,
 ) -> tuple[float, list[dict[str, Any]]]:
     """Picks the scale of an adapter by the held-out score.
@@ -30,6 +31,8 @@ def sweep_lora_scale(
     - `evaluation`: Must not be what decides in the end how good the result is.
     - `min_diversity`: Scales with a diversity below this fraction of the base model's
         (scale 0) are not picked.
+    - `known`: What the evaluation has given at some of these scales before, which are
+        not measured again.
     - `tell`: Called with how many batches of images are done, and how many there are.
 
     **Returns:**
@@ -44,9 +47,13 @@ def sweep_lora_scale(
     evaluation.check(pipeline)
     scaled = [scale_lora(pipeline, scale) for scale in scales]  # Raises at once.
     rows: list[dict[str, Any]] = []
-    for i, (scale, one) in enumerate(zip(scales, scaled, strict=True)):
-        figures = evaluation(one, None if tell is None else _told_of(tell, i, scales))
-        rows.append({"lora_scale": scale} | figures)
+    known = dict(known or {})
+    left = [scale for scale in scales if scale not in known]
+    for scale, one in zip(scales, scaled, strict=True):
+        if scale not in known:
+            heard = None if tell is None else _heard(tell, left.index(scale), len(left))
+            known[scale] = evaluation(one, heard)
+        rows.append({"lora_scale": scale} | dict(known[scale]))
     allowed = rows
     if min_diversity > 0:
         of_base = [row for row in rows if row["lora_scale"] == 0]
@@ -61,8 +68,8 @@ def sweep_lora_scale(
     return max(allowed, key=lambda row: row["score"])["lora_scale"], rows
 
 
-def _told_of(
-    tell: Callable[[int, int], None], index: int, scales: Sequence[float]
+def _heard(
+    tell: Callable[[int, int], None], index: int, count: int
 ) -> Callable[[int, int], None]:
     """What one of several evaluations, all of the same size, tells of all of them."""
-    return lambda done, total: tell(index * total + done, len(scales) * total)
+    return lambda done, total: tell(index * total + done, count * total)

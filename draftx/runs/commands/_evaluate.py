@@ -98,7 +98,7 @@ def evaluate_command(arguments: Sequence[str]) -> int:
         ),
     )
     # What can be said without the model is said before it is loaded.
-    parse_rewards(config.reward, "reward")
+    parse_rewards(config.reward, "reward", is_measured=True)
     make_sampling(config)
     if options.prompts is None:
         _, prompts = make_prompts(config)

@@ -170,7 +170,11 @@ class RunConfig:
     ] = ("compressibility",)
     eval_reward: Annotated[
         tuple[str, ...],
-        _arg(help="What is measured on held-out prompts; none: what is sought."),
+        _arg(
+            help="What is measured on held-out prompts, each with its weight in the "
+            "score, which may be 0: compressibility sizes.py:kilobytes=0. None: what is "
+            "sought."
+        ),
     ] = ()
     prompts: Annotated[
         str,

@@ -89,8 +89,10 @@ def make_rewards(
 
     The weighted sum to train on; what is measured by name; and the weights of that.
     """
-    sought = parse_rewards(config.reward, "reward")
-    measured = parse_rewards(config.eval_reward, "eval_reward") or sought
+    # Whoever trains has looked at the weights before.
+    sought = parse_rewards(config.reward, "reward", is_measured=True)
+    measured = parse_rewards(config.eval_reward, "eval_reward", is_measured=True)
+    measured = measured or sought
     if not sought:
         raise ValueError("`reward` must name at least one reward; got none.")
     loaded: dict[str, AbstractReward] = {}

@@ -45,7 +45,9 @@ def reward_names() -> list[str]:
     return [*_PLAIN, *rewards.names()]
 
 
-def parse_rewards(texts: Sequence[str], argument: str = "reward") -> list[RewardSpec]:
+def parse_rewards(
+    texts: Sequence[str], argument: str = "reward", *, is_measured: bool = False
+) -> list[RewardSpec]:
     """Reads rewards with their weights.
 
     **Arguments:**
@@ -53,11 +55,13 @@ def parse_rewards(texts: Sequence[str], argument: str = "reward") -> list[Reward
     - `texts`: Each `name`, `file.py:function` or `package.module:function`, perhaps
         followed by `=` and a weight, which is 1 if there is none.
     - `argument`: For error texts.
+    - `is_measured`: Whether nothing is trained on them: then a weight may be 0, and the
+        reward is no part of the score.
 
     Raises a `ValueError` for a name that is not known or a weight that is no number,
     before anything is loaded.
     """
-    specs = [_parse(text, argument) for text in texts]
+    specs = [_parse(text, argument, is_measured) for text in texts]
     names = [spec.name for spec in specs]
     for name in names:
         if names.count(name) > 1:
@@ -68,7 +72,7 @@ def parse_rewards(texts: Sequence[str], argument: str = "reward") -> list[Reward
     return specs
 
 
-def _parse(text: str, argument: str) -> RewardSpec:
+def _parse(text: str, argument: str, is_measured: bool) -> RewardSpec:
     source, _, number = text.partition("=")
     weight = 1.0
     if "=" in text:
@@ -76,10 +80,10 @@ def _parse(text: str, argument: str) -> RewardSpec:
             weight = float(number)
         except ValueError:
             weight = math.nan
-        if not math.isfinite(weight) or weight == 0:
+        if not math.isfinite(weight) or (weight == 0 and not is_measured):
+            other = "" if is_measured else " other than 0"
             raise ValueError(
-                f"`{argument}` must have a finite number other than 0 after '='; got "
-                f"{text!r}."
+                f"`{argument}` must have a finite number{other} after '='; got {text!r}."
             )
     known = reward_names()
     if ":" not in source and source not in known:

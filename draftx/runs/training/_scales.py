@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,12 @@ def measure_scales(
     with Busy(f"measuring the adapter at {len(scales)} scales", "batches") as busy:
         try:
             best, rows = sweep_lora_scale(
-                result.pipeline, scales, evaluation, min_diversity=least, tell=busy.tell
+                result.pipeline,
+                scales,
+                evaluation,
+                min_diversity=least,
+                known=_known(config, result),
+                tell=busy.tell,
             )
         except ValueError as error:
             # The adapter is there, whatever its scales.
@@ -61,6 +67,23 @@ def measure_scales(
         }
     captioned_grid(folder.scales_picture, drawn, prompts)
     write_scales(folder, Scales(best, rows, step))
+
+
+def _known(config: RunConfig, result: FinetuneResult) -> dict[float, dict[str, Any]]:
+    """What was measured of these scales while the run lasted."""
+    steps = {_step(result): 1.0}
+    if config.init_lora is None:
+        # A new adapter changes nothing.
+        steps = {0: 0.0} | steps
+    return {
+        steps[row["step"]]: {
+            name: value
+            for name, value in row.items()
+            if name not in ("step", "train_reward")
+        }
+        for row in result.evaluations
+        if row["step"] in steps
+    }
 
 
 def _step(result: FinetuneResult) -> int:

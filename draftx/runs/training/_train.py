@@ -107,7 +107,7 @@ def train(config: RunConfig) -> FinetuneResult:
     check_trackers(config.report_to)
     check_push(config)
     parse_rewards(config.reward, "reward")
-    parse_rewards(config.eval_reward, "eval_reward")
+    parse_rewards(config.eval_reward, "eval_reward", is_measured=True)
     prompts, held_out = make_prompts(config)
     with FolderLock(folder.path):
         _check_unchanged(config, folder)
