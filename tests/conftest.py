@@ -32,6 +32,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
+def pytest_collection_finish():
+    """What is there before the first test stays: no collection looks at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def getkey():
     """A fresh key per call, deterministic per test."""
