@@ -223,7 +223,7 @@ def test_quantized_weights_are_refused(folder, dtype):
         (lambda f: (f / VAE_FILE).unlink(), "must hold diffusion_pytorch_model.safe"),
         (
             lambda f: (f / VAE_FILE).rename(f / "vae/diffusion_pytorch_model.bin"),
-            "no pickles",
+            "must be a file of `torch.save`",
         ),
         (lambda f: (f / "tokenizer/merges.txt").unlink(), "holds no CLIP tokenizer"),
         (

@@ -87,7 +87,7 @@ def test_what_a_part_of_a_download_lacks_is_named(cache, files, missing, monkeyp
     with pytest.raises(ModelFileError) as caught:
         load(REPO)
     text = str(caught.value)
-    named = "safetensors of unet" if missing == UNET else missing
+    named = "weights of unet" if missing == UNET else missing
     assert f"must have {named}; the copy in" in text
     assert _COMMAND in text
 
