@@ -172,8 +172,8 @@ class RunConfig:
         tuple[str, ...],
         _arg(
             help="What is measured on held-out prompts, each with its weight in the "
-            "score, which may be 0: compressibility sizes.py:kilobytes=0. None: what is "
-            "sought."
+            "score, which may be 0: compressibility sizes.py:kilobytes=0. None: what "
+            "is sought."
         ),
     ] = ()
     prompts: Annotated[

@@ -83,7 +83,8 @@ def _parse(text: str, argument: str, is_measured: bool) -> RewardSpec:
         if not math.isfinite(weight) or (weight == 0 and not is_measured):
             other = "" if is_measured else " other than 0"
             raise ValueError(
-                f"`{argument}` must have a finite number{other} after '='; got {text!r}."
+                f"`{argument}` must have a finite number{other} after '='; got "
+                f"{text!r}."
             )
     known = reward_names()
     if ":" not in source and source not in known:
