@@ -21,8 +21,8 @@ _SAMPLING = draftx.Sampling(num_inference_steps=3, guidance_scale=2.0)
 
 
 @pytest.fixture(scope="module")
-def pipeline(base_pipeline):
-    return random_lora(base_pipeline, targets=("attn2.to_v",), scale=0.3)
+def pipeline(short_pipeline):
+    return random_lora(short_pipeline, targets=("attn2.to_v",), scale=0.3)
 
 
 @pytest.fixture(scope="module")

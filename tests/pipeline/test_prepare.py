@@ -146,14 +146,14 @@ def test_searches_of_another_size(pipeline, search, options):
         np.testing.assert_allclose(norm, (6 * 10 * 4) ** 0.5, rtol=1e-4)
 
 
-def test_one_negative_prompt_for_all_or_one_for_each(pipeline):
+def test_one_negative_prompt_for_all_or_one_for_each(short_pipeline):
     latents = jr.normal(jr.key(1), (2, 8, 8, 4))
     both = {"prompt": _PROMPTS, "negative_prompt": ["do", "cat cat"]}
-    images = _sample(pipeline, both, latents=latents)
-    plain = _sample(pipeline, latents=latents)
+    images = _sample(short_pipeline, both, latents=latents)
+    plain = _sample(short_pipeline, latents=latents)
     for i, negative in enumerate(both["negative_prompt"]):
         alone = _sample(
-            pipeline,
+            short_pipeline,
             _PROMPTS[i : i + 1],
             latents=latents[i : i + 1],
             negative_prompt=negative,
@@ -161,7 +161,7 @@ def test_one_negative_prompt_for_all_or_one_for_each(pipeline):
         assert_close(alone, images[i : i + 1], scale=5.0)
         assert jnp.abs(images[i] - plain[i]).max() > 1e-4
     with pytest.raises(ValueError, match="got both, the option 'a'"):
-        _sample(pipeline, both, negative_prompt="a")
+        _sample(short_pipeline, both, negative_prompt="a")
 
 
 def test_a_unet_that_sees_an_image_besides(seeing):

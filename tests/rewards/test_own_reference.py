@@ -39,8 +39,10 @@ def test_it_is_minus_the_distance_to_the_own_reference(name):
     images, references = jnp.asarray(_images(0)), _images(1)
     features = reward.prepare(_table(references))
     assert all(len(x) == 3 for x in jax.tree.leaves(features))
-    scores = eqx.filter_jit(reward)(images, features)
-    expected = -reward.distance(images, jnp.asarray(references))
+    score = eqx.filter_jit(reward)
+    scores = score(images, features)
+    distance = eqx.filter_jit(reward.distance)
+    expected = -distance(images, jnp.asarray(references))
     assert_close(scores, expected)
     if name == "pixels":
         assert_close(
@@ -49,9 +51,9 @@ def test_it_is_minus_the_distance_to_the_own_reference(name):
     # Rows are drawn together with their images.
     drawn = jnp.asarray([2, 0])
     of_drawn = jax.tree.map(lambda x: x[drawn], features)
-    assert_close(reward(images[drawn], of_drawn), expected[drawn])
+    assert_close(score(images[drawn], of_drawn), expected[drawn])
     # At its reference an image scores the most.
-    assert_close(reward(jnp.asarray(references), features), jnp.zeros(3))
+    assert_close(score(jnp.asarray(references), features), jnp.zeros(3))
 
 
 def test_more_references_than_a_network_is_given_at_once():
@@ -68,9 +70,10 @@ def test_the_gradient_pulls_each_image_to_its_own_reference(name):
     reward = ReferenceSimilarity(_DISTANCES[name]())
     images, references = jnp.asarray(_images(0)), _images(1)
     features = reward.prepare(_table(references))
-    gradient = jax.grad(lambda x: jnp.sum(reward(x, features)))(images)
+    score = eqx.filter_jit(reward)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(reward(x, features))))(images)
     step = 1e-4 * gradient / jnp.max(jnp.abs(gradient))
-    assert jnp.all(reward(images + step, features) > reward(images, features))
+    assert jnp.all(score(images + step, features) > score(images, features))
     if name == "pixels":
         expected = -2 * (images - jnp.asarray(references)) / (SIZE * SIZE * 3)
         assert_close(gradient, expected)
