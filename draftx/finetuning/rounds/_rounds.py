@@ -163,9 +163,8 @@ def finetune_in_rounds(
     task = eqx.tree_at(
         lambda t: t.pipeline, task, frozen, is_leaf=lambda x: x is task.pipeline
     )
-    method, constant, times, key = to_mesh(
-        (method, constant, jnp.asarray(trained), key), on_all
-    )
+    method, constant = to_mesh((method, constant), on_all)
+    times, key = to_mesh((jnp.asarray(trained), key), on_all)
     rounds = Rounds(
         task.on_mesh(mesh), method, constant, times, optimizer, schedule, mesh, shape
     )
