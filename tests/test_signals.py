@@ -19,6 +19,15 @@ def _wait_for(condition):
         time.sleep(0.01)
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    # A shell starts what is in its background with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 @pytest.mark.parametrize("number", EXIT_CODES)
 def test_the_first_is_kept_and_the_handlers_come_back(number, capfd):
     before = [signal.getsignal(n) for n in EXIT_CODES]

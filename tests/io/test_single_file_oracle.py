@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.torch import save_file
 
 from draftx import load, sample, Sampling, save
 
@@ -99,7 +98,7 @@ def test_images_of_a_single_file(torch, diffusers, kept):
 def test_we_read_what_pytorch_writes(torch, kept, tmp_path, ending):
     """A checkpoint with the names of the original code, made of diffusers' models."""
     pipeline, folder, file = kept
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file, save_file
 
     state = load_file(file)
     path = tmp_path / f"model.{ending}"
