@@ -38,6 +38,7 @@ jit_quickly = ft.partial(
         "xla_llvm_disable_expensive_passes": True,
     },
 )
+_jit_check = ft.partial(jit_quickly, static_argnums=2)
 
 
 def state_dict(golden) -> dict[str, np.ndarray]:
@@ -75,7 +76,7 @@ def check(name: str, golden, *, parameters: bool = False) -> dict[str, float]:
     model = build(name, golden)
     compute = {"unet": _unet, "vae": _vae, "clip": _clip}[name.partition("_")[0]]
     actual, gradients = compute(
-        model, {k: jnp.asarray(golden[k]) for k in _data(golden)}
+        model, {k: jnp.asarray(golden[k]) for k in _data(golden)}, parameters
     )
     errors = {k: relative_error(x, golden[k]) for k, x in actual.items()}
     if parameters:
@@ -97,10 +98,19 @@ def _data(golden):
     return [k for k in golden if k.startswith(("in/", "out/", "ct/", "grad/"))]
 
 
-@jit_quickly
-def _unet(model, data):
+def _vjp(call, model, *inputs, parameters):
+    """That of the inputs alone gives `None` for the model: half to compile."""
+    if parameters:
+        return jax.vjp(call, model, *inputs)
+    out, vjp = jax.vjp(ft.partial(call, model), *inputs)
+    return out, lambda cotangent: (None, *vjp(cotangent))
+
+
+@_jit_check
+def _unet(model, data, parameters):
     call = lambda model, latents, text: model(latents, data["in/timesteps"], text)
-    out, vjp = jax.vjp(call, model, data["in/latents"], data["in/text_embeddings"])
+    inputs = data["in/latents"], data["in/text_embeddings"]
+    out, vjp = _vjp(call, model, *inputs, parameters=parameters)
     d_model, d_latents, d_text = vjp(data["ct/prediction"])
     return {
         "out/prediction": out,
@@ -109,15 +119,19 @@ def _unet(model, data):
     }, d_model
 
 
-@jit_quickly
-def _vae(model, data):
-    encoded, encode_vjp = jax.vjp(
-        lambda model, images: model.encode(images), model, data["in/images"]
+@_jit_check
+def _vae(model, data, parameters):
+    encoded, encode_vjp = _vjp(
+        lambda model, images: model.encode(images),
+        model,
+        data["in/images"],
+        parameters=parameters,
     )
-    decoded, decode_vjp = jax.vjp(
+    decoded, decode_vjp = _vjp(
         lambda model, latents: model.decode_unclipped(latents),
         model,
         data["in/latents"],
+        parameters=parameters,
     )
     d_encoder, d_images = encode_vjp(data["ct/encoded"])
     d_decoder, d_latents = decode_vjp(data["ct/decoded"])
@@ -130,8 +144,9 @@ def _vae(model, data):
     }, jax.tree.map(jnp.add, d_encoder, d_decoder)
 
 
-@jit_quickly
-def _clip(model, data):
+@_jit_check
+def _clip(model, data, parameters):
+    del parameters  # One of its gradients is always compared.
     out, vjp = jax.vjp(lambda model: model(data["in/input_ids"]), model)
     (d_model,) = vjp(data["ct/hidden_states"])
     return {
