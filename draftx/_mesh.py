@@ -150,6 +150,13 @@ def to_mesh(tree: _Tree, sharding: NamedSharding) -> _Tree:
     return jax.tree.map(one, tree)
 
 
+def is_whole_here(array: Any) -> bool:
+    """Whether this process has all the numbers of an `array`."""
+    if not isinstance(array, jax.Array):
+        return True
+    return array.is_fully_addressable or array.is_fully_replicated
+
+
 def to_host(tree: Any) -> Any:
     """Makes arrays of NumPy, whole on each host, of those of a tree.
 
@@ -161,7 +168,7 @@ def to_host(tree: Any) -> Any:
     def one(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array):
             return leaf
-        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+        if is_whole_here(leaf):
             return np.asarray(leaf)
         return multihost_utils.process_allgather(leaf, tiled=True)
 

@@ -73,9 +73,10 @@ def draw(pipeline: Pipeline, batch: Batch) -> tuple[Images, str | None]:
 
     The images, and what is wrong with them; `None` if all are finite.
     """
-    batch, mesh = spread(batch, mesh_of(pipeline))
+    placed = mesh_of(pipeline)
+    batch, mesh = spread(batch, placed)
     images, finite = _sample(pipeline, batch, mesh)
-    if mesh_of(pipeline) is not None:
+    if placed is not None:
         # Those of other hosts too.
         finite = jnp.asarray(to_host(finite))
         if not images.is_fully_addressable:

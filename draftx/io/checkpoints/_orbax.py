@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike
 
+from ..._mesh import is_whole_here
 from ..formats import ModelFileError
 from ._abstract import AbstractCheckpointStore, Checkpoint, numbered, over_limit
-from ._processes import is_whole_here
 
 
 _FORMAT = 1

@@ -1,7 +1,5 @@
 """What the processes of one training, on one host or on many, tell each other."""
 
-from typing import Any
-
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -25,10 +23,3 @@ def heard_of_all(number: int) -> set[int]:
         return {number}
     numbers = multihost_utils.process_allgather(np.asarray(number, np.int32))
     return set(np.asarray(numbers).ravel().tolist())
-
-
-def is_whole_here(array: Any) -> bool:
-    """Whether this process has all the numbers of an `array`."""
-    if not isinstance(array, jax.Array):
-        return True
-    return array.is_fully_addressable or array.is_fully_replicated
