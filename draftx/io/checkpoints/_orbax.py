@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 import pathlib
@@ -165,7 +166,8 @@ class _Preserved:
 def import_orbax() -> Any:
     """Imports Orbax; a `ValueError` names what installs it, if it is not there."""
     try:
-        from orbax.checkpoint import v1
+        # By name: whoever reads the types of draftx may lack the optional package.
+        v1 = importlib.import_module("orbax.checkpoint.v1")
     except ImportError as e:
         raise ValueError(
             "`store` must be one whose package is installed; got 'orbax', and "
