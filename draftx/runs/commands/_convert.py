@@ -57,6 +57,9 @@ class ConvertOptions:
     variant: Annotated[
         str | None, _arg(help="Of the files of weights in a folder, such as fp16.")
     ] = None
+    revision: Annotated[
+        str | None, _arg(help="A branch, tag or commit of a model on the hub.")
+    ] = None
     config: Annotated[
         str | None,
         _arg(
@@ -127,6 +130,7 @@ def _pipeline(options: ConvertOptions) -> Pipeline:
     pipeline = load(
         options.source,
         dtype=options.dtype,
+        revision=options.revision,
         variant=options.variant,
         config=options.config,
     )

@@ -25,8 +25,8 @@ from ._options import parse
 
 _arg = tyro.conf.arg
 _MODEL_HELP = (
-    "'tiny', a folder or the hub's name of the model: only needed for files that name "
-    "their layers in different ways."
+    "'tiny', a folder, the hub's name or a single file of the model: only needed for "
+    "files that name their layers in different ways."
 )
 
 
@@ -77,7 +77,8 @@ class LoraMergeOptions:
         str,
         _arg(
             aliases=("--pretrained-model-name-or-path",),
-            help="That it was trained on: 'tiny', a folder, or the hub's name.",
+            help="That it was trained on: 'tiny', a folder, the hub's name, or a "
+            "single file, .safetensors or .ckpt.",
         ),
     ]
     lora_scale: Annotated[float, _arg(help="Multiplies the update.")] = 1.0

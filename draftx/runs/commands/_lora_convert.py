@@ -36,8 +36,9 @@ class LoraConvertOptions:
     model: Annotated[
         str | None,
         _arg(
-            help="'tiny', a folder or the hub's name of the model: only needed where "
-            "layers are named as in the original code, input_blocks_1_1_..."
+            help="'tiny', a folder, the hub's name or a single file of the model: only "
+            "needed where layers are named as in the original code, "
+            "input_blocks_1_1_..."
         ),
     ] = None
     trigger_words: Annotated[

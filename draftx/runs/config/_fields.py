@@ -9,8 +9,8 @@ ModelField: TypeAlias = Annotated[
     str,
     tyro.conf.arg(
         aliases=("--pretrained-model-name-or-path",),
-        help="'tiny', which is embedded, a folder as diffusers writes it, or the hub's "
-        "name of one.",
+        help="'tiny', which is embedded, a folder as diffusers writes it, the hub's "
+        "name of one, or a single file, .safetensors or .ckpt.",
     ),
 ]
 VariantField: TypeAlias = Annotated[
