@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pickle
+import tempfile
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -350,6 +351,17 @@ def test_the_vocabulary_is_clips():
         for row, expected in zip(ids, (astronaut, dog), strict=True):
             assert row.tolist() == expected + [i] * (77 - len(expected))
         assert tokenizer.vocab_size == 49408
+
+
+def test_the_vocabulary_needs_no_room_on_disk(monkeypatch):
+    """A model can be loaded where nothing can be written."""
+
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    assert clip_tokenizer("!").max_length == 77
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """CLIP's vocabulary, which no file of weights has with it."""
 
 import gzip
-import json
-import pathlib
-import tempfile
 
 from ...models import CLIPTokenizer
 from ..sources import EmbeddedFolder
@@ -23,17 +20,13 @@ def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
     folder = EmbeddedFolder("clip_bpe").find("CLIP's vocabulary")
     path = folder / "bpe_simple_vocab_16e6.txt.gz"
     lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
-    merges = lines[1 : 1 + _NUM_MERGES]
+    merges = [(one, two) for one, two in map(str.split, lines[1 : 1 + _NUM_MERGES])]
     letters = list(_letters_of_bytes())
     words = letters + [letter + "</w>" for letter in letters]
-    words += [merge.replace(" ", "") for merge in merges]
+    words += ["".join(merge) for merge in merges]
     words += ["<|startoftext|>", "<|endoftext|>"]
-    with tempfile.TemporaryDirectory() as temporary:
-        vocab_path = pathlib.Path(temporary) / "vocab.json"
-        vocab_path.write_text(json.dumps({word: i for i, word in enumerate(words)}))
-        merges_path = pathlib.Path(temporary) / "merges.txt"
-        merges_path.write_text("\n".join(["#version: 0.2", *merges]) + "\n", "utf-8")
-        return CLIPTokenizer.from_files(vocab_path, merges_path, pad_token=pad_token)
+    vocab = {word: i for i, word in enumerate(words)}
+    return CLIPTokenizer.from_pairs(vocab, merges, pad_token=pad_token)
 
 
 def _letters_of_bytes() -> list[str]:

@@ -78,8 +78,28 @@ class CLIPTokenizer:
         - `max_length`, `pad_token`: As in the constructor.
         """
         words, pairs = models.BPE.read_file(str(vocab), str(merges))
+        return cls.from_pairs(words, pairs, max_length=max_length, pad_token=pad_token)
+
+    @classmethod
+    def from_pairs(
+        cls,
+        vocab: Mapping[str, int],
+        merges: Sequence[tuple[str, str]],
+        *,
+        max_length: int = 77,
+        pad_token: str = END,
+    ) -> "CLIPTokenizer":
+        """Builds the encoding from a vocabulary and the byte pairs that make it.
+
+        **Arguments:**
+
+        - `vocab`: Ids by token.
+        - `merges`: Pairs of tokens that become one, the first that may be first.
+        - `max_length`, `pad_token`: As in the constructor.
+        """
         special = SPECIAL_TOKENS | {"pad_token": pad_token}
-        return cls._build(TokenizerFiles(words, pairs, special, {}, [], max_length))
+        files = TokenizerFiles(vocab, [*merges], special, {}, [], max_length)
+        return cls._build(files)
 
     @classmethod
     def from_folder(cls, folder: str | pathlib.Path) -> "CLIPTokenizer":
