@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from .._checks import check_is
 from .._custom_types import Images
-from .._mesh import mesh_of, to_host
+from .._mesh import by_batch, data_mesh, mesh_of, to_host, to_mesh
 from .._table import Rows, Table
 from ..diffusion import run_frozen
 from ._batch import Batch
@@ -60,7 +60,9 @@ def sample(
     return images
 
 
-def draw(pipeline: Pipeline, batch: Batch) -> tuple[Images, str | None]:
+def draw(
+    pipeline: Pipeline, batch: Batch, *, on_all: bool = False
+) -> tuple[Images, str | None]:
     """Draws a batch, and gives its images even if they are not finite.
 
     For who would lose more by an error, as in the middle of a training.
@@ -68,6 +70,8 @@ def draw(pipeline: Pipeline, batch: Batch) -> tuple[Images, str | None]:
     **Arguments:**
 
     - `pipeline`, `batch`: What draws, and what is to be drawn.
+    - `on_all`: Whether a pipeline that is not on a mesh draws on all devices of this
+        host, if they divide the batch.
 
     **Returns:**
 
@@ -75,6 +79,12 @@ def draw(pipeline: Pipeline, batch: Batch) -> tuple[Images, str | None]:
     """
     placed = mesh_of(pipeline)
     batch, mesh = spread(batch, placed)
+    local = data_mesh(local=True)
+    # One device needs no program other than that of a user.
+    if on_all and placed is None and local.size > 1:
+        if len(batch.latents) % local.size == 0:
+            latents = to_mesh(batch.latents, by_batch(local))
+            batch = dataclasses.replace(batch, latents=latents)
     images, finite = _sample(pipeline, batch, mesh)
     if placed is not None:
         # Those of other hosts too.

@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_is, check_whole, finite
 from ..._custom_types import Images, Latents, RealLike, WholeLike
 from ..._keys import check_key
-from ..._mesh import by_batch, data_mesh, mesh_of, to_mesh
+from ..._mesh import data_mesh, mesh_of
 from ..._table import Rows, Table
 from ...episodes import image_spec
 from ...pipeline import (
@@ -211,16 +210,14 @@ class Evaluation(eqx.Module):
         indices: np.ndarray,
     ) -> Images:
         latents = self.latents(pipeline, indices)
-        mesh = _mesh(pipeline)
-        if mesh.size > 1:  # One needs no program other than that of a user.
-            latents = to_mesh(latents, by_batch(mesh))
         # Of what the steps add.
         key = jr.fold_in(self.key, int(indices[0]))
         latents, key = starting_noise(
             pipeline, len(indices), self.sampling, key=key, latents=latents
         )
         conditioning = conditioning.take(jnp.asarray(indices // self.num_samples))
-        images, wrong = draw(pipeline, Batch(conditioning, latents, key, plan))
+        batch = Batch(conditioning, latents, key, plan)
+        images, wrong = draw(pipeline, batch, on_all=True)
         if wrong is not None:
             # Not an error, which would end a training and lose what it has learned.
             warnings.warn(f"{wrong} Its figures are not numbers.", stacklevel=3)
@@ -228,14 +225,10 @@ class Evaluation(eqx.Module):
         return jnp.asarray(np.asarray(images))
 
     def _chunk(self, pipeline: Pipeline) -> int:
-        devices = _mesh(pipeline).size
+        # The devices that draw: those of the pipeline, or all of this host.
+        devices = (mesh_of(pipeline) or data_mesh(local=True)).size
         size = min(self.batch_size, len(self.table) * self.num_samples)
         return -(-size // devices) * devices
-
-
-def _mesh(pipeline: Pipeline) -> Mesh:
-    """The devices that draw: those of the pipeline, or all of this host."""
-    return mesh_of(pipeline) or data_mesh(local=True)
 
 
 def _ignore(done: int, total: int) -> None:
