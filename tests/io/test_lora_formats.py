@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import jax
+import jax.random as jr
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from draftx import load_lora, save_lora
 from draftx.io import convert_lora_file, describe_lora
-from draftx.lora import iter_lora
+from draftx.lora import add_lora, iter_lora
 from draftx.models import map_layers
 
 from .test_lora import assert_same_updates, pair, TO_Q, updates
@@ -81,6 +82,74 @@ def test_kohya_names_are_those_of_diffusers_converter(like_sd1, tmp_path):
     convert_lora_file(path, tmp_path / "back.safetensors", "diffusers")
     layers = {k.split(".lora")[0] for k in load_file(tmp_path / "back.safetensors")}
     assert layers == published
+
+
+# What kohya's scripts adapt of Stable Diffusion 1.x: all linear layers and 1x1
+# convolutions of transformers; with `conv_dim` also all layers of residual blocks and
+# what changes the resolution. A module's name has underscores for its dots.
+_IN_TRANSFORMER = (
+    ("proj_in", "proj_out", "transformer_blocks_0_ff_net_0_proj")
+    + ("transformer_blocks_0_ff_net_2",)
+    + tuple(
+        f"transformer_blocks_0_attn{i}_to_{layer}"
+        for i in (1, 2)
+        for layer in ("q", "k", "v", "out_0")
+    )
+)
+_IN_TEXT_LAYER = ("mlp_fc1", "mlp_fc2") + tuple(
+    f"self_attn_{layer}_proj" for layer in ("q", "k", "v", "out")
+)
+_PLACES = (
+    [f"down_blocks_{i}_attentions_{j}" for i in (0, 1, 2) for j in (0, 1)]
+    + ["mid_block_attentions_0"]
+    + [f"up_blocks_{i}_attentions_{j}" for i in (1, 2, 3) for j in (0, 1, 2)]
+)
+_RESNETS = (
+    [f"down_blocks_{i}_resnets_{j}" for i in range(4) for j in (0, 1)]
+    + [f"mid_block_resnets_{j}" for j in (0, 1)]
+    + [f"up_blocks_{i}_resnets_{j}" for i in range(4) for j in (0, 1, 2)]
+)
+# Where the number of channels changes.
+_SHORTCUTS = ["down_blocks_1_resnets_0", "down_blocks_2_resnets_0", *_RESNETS[10:]]
+KOHYA = {
+    "networks.lora": {f"lora_unet_{p}_{n}" for p in _PLACES for n in _IN_TRANSFORMER}
+    | {
+        f"lora_te_text_model_encoder_layers_{i}_{n}"
+        for i in range(12)
+        for n in _IN_TEXT_LAYER
+    },
+    "conv_dim": {
+        f"lora_unet_{p}_{n}"
+        for p in _RESNETS
+        for n in ("conv1", "conv2", "time_emb_proj")
+    }
+    | {f"lora_unet_{p}_conv_shortcut" for p in _SHORTCUTS}
+    | {f"lora_unet_down_blocks_{i}_downsamplers_0_conv" for i in (0, 1, 2)}
+    | {f"lora_unet_up_blocks_{i}_upsamplers_0_conv" for i in (0, 1, 2)},
+    # Read by the web UI, ComfyUI and diffusers; its own scripts pass them over.
+    "none": {
+        f"lora_unet_{n}"
+        for n in ("conv_in", "conv_out")
+        + ("time_embedding_linear_1", "time_embedding_linear_2")
+    },
+}
+
+
+def _kohya_layers(path):
+    return {key.split(".")[0] for key in load_file(path)}
+
+
+def test_kohya_names_are_those_of_its_scripts(like_sd1, tmp_path):
+    path = tmp_path / "x.safetensors"
+    # As its scripts count them when a training starts.
+    counts = {name: len(layers) for name, layers in KOHYA.items()}
+    assert counts == {"networks.lora": 192 + 72, "conv_dim": 86, "none": 4}
+    save_lora(random_lora(like_sd1, 1, mapped=map_layers), path, format="kohya")
+    assert _kohya_layers(path) == set().union(*KOHYA.values())
+    # Of what is adapted if nothing is said its scripts read all.
+    save_lora(add_lora(like_sd1, rank=1, key=jr.key(0)), path, format="kohya")
+    assert len(_kohya_layers(path)) == 16 * 6
+    assert _kohya_layers(path) < KOHYA["networks.lora"]
 
 
 def test_the_alpha_of_kohya_is_the_rank(scaled_everywhere, uneven, tmp_path):

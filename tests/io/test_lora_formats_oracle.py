@@ -14,7 +14,7 @@ from draftx.models import map_layers
 
 from ..helpers import relative_error
 from .test_lora import updates
-from .test_lora_formats import header
+from .test_lora_formats import header, KOHYA
 from .test_oracle import our_noise, PROMPTS, their_noise, TOLERANCE
 from .tiny import random_lora
 
@@ -159,6 +159,39 @@ def test_diffusers_opens_every_layer_of_stable_diffusion_1(torch, like_sd1, tmp_
             # Ours are [outputs, height * width * inputs].
             delta = np.moveaxis(delta, 1, -1).reshape(update.shape)
             np.testing.assert_allclose(delta, update, 1e-4, 1e-5, err_msg=name)
+
+
+# The classes in which kohya's scripts look for layers: of the first linear ones and 1x1
+# convolutions alone, without `conv_dim`.
+_CLASSES = {
+    "networks.lora": ("Transformer2DModel", "CLIPAttention", "CLIPMLP"),
+    "conv_dim": ("ResnetBlock2D", "Downsample2D", "Upsample2D"),
+}
+
+
+def test_the_layers_that_kohya_adapts(torch, like_sd1, tmp_path):
+    """Found as its scripts find them, by classes, in the models of diffusers."""
+    diffusers = pytest.importorskip("diffusers")
+    save(like_sd1, tmp_path / "model")
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(str(tmp_path / "model"))
+    layers = (torch.nn.Linear, torch.nn.Conv2d)
+    found = {
+        # Since version 5 of transformers the module `text_model` is the model itself.
+        kind: {
+            f"{prefix}.{name}.{inside}".replace("text_model.text_model", "text_model")
+            for prefix, model in (
+                ("lora_unet", pipe.unet),
+                ("lora_te.text_model", pipe.text_encoder),
+            )
+            for name, module in model.named_modules()
+            if type(module).__name__ in classes
+            for inside, layer in module.named_modules()
+            if isinstance(layer, layers)
+        }
+        for kind, classes in _CLASSES.items()
+    }
+    for kind, names in found.items():
+        assert {name.replace(".", "_") for name in names} == KOHYA[kind]
 
 
 def test_hashes_are_those_of_kohya(torch, scaled_everywhere, tmp_path):
