@@ -15,7 +15,7 @@ _HAVE_SCHEDULER = ("0.10.", "0.11.")
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
-def split_cpu(batch_size: WholeLike) -> None:
+def split_cpu(batch_size: WholeLike, *, devices: WholeLike | None = None) -> None:
     """Makes a device of each core of a CPU, as far as a batch can be split over them.
 
     Small networks are faster on two devices of one core each than on one of two, and
@@ -28,14 +28,17 @@ def split_cpu(batch_size: WholeLike) -> None:
     **Arguments:**
 
     - `batch_size`: Will be divisible by the number of devices.
+    - `devices`: How many to make; `None` is one for each core, or fewer.
     """
     batch_size = check_whole("batch_size", batch_size)
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     count = max(n for n in range(1, cores + 1) if batch_size % n == 0)
+    if devices is not None:
+        count = check_whole("devices", devices)
     with contextlib.suppress(RuntimeError):  # JAX has started: its devices stay.
         jax.config.update("jax_num_cpu_devices", count)
-        wanted = [_ONE_THREAD] if count == cores else []
+        wanted = [_ONE_THREAD] if count >= cores else []
         if importlib.metadata.version("jaxlib").startswith(_HAVE_SCHEDULER):
             wanted.append(_SCHEDULER)
         given = os.environ.get("XLA_FLAGS", "")

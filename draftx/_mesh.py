@@ -52,6 +52,11 @@ def make_mesh(mesh: MeshLike) -> Mesh:
     return jax.make_mesh(shape, tuple(sizes), axis_types=axis_types)
 
 
+def mesh_size(mesh: str) -> int:
+    """Computes how many devices a `mesh` such as `"data=4,model=2"` has."""
+    return math.prod(_parse(mesh).values())
+
+
 def data_mesh(*, local: bool = False) -> Mesh:
     """Makes the mesh of all devices on which nothing but the batch is divided.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._hosts import heard_of_all, on_first
 from ..._signals import StopSignals
 from ...episodes import Budget
 from ...io.checkpoints import Checkpoint, Checkpoints, from_arrays, to_arrays
@@ -117,7 +119,7 @@ class Run:
             self.evaluate_if_due(_shown(state))
             needed = self.listeners.need_pipeline()
             self.listeners.hear(row, self.whole(_shown(state)) if needed else None)
-            received = None if signals is None else signals.received
+            received = None if signals is None else _of_any_host(signals.received)
             self._save_if_due(state, must=received is not None)
             if received is not None and self.stopped is None:
                 self.stopped = received.name
@@ -203,7 +205,8 @@ class Run:
         if not self.history and self.evaluations:
             row |= prefixed("before", self.evaluations[0])
         self.history.append(row)
-        self.stopped = self.stopping.exceeded(self.spent, self.cost)
+        # Clocks of hosts differ; one decides.
+        self.stopped = on_first(lambda: self.stopping.exceeded(self.spent, self.cost))
         return row
 
     def evaluate_if_due(self, trainable: Any) -> None:
@@ -214,7 +217,8 @@ class Run:
         is_last = done == self.num_train_steps or self.stopped is not None
         if done % self.evaluation.every and not is_last:
             return
-        figures = self.evaluation(self.whole(trainable), self.listeners.measuring)
+        found = self.evaluation(self.whole(trainable), self.listeners.measuring)
+        figures = on_first(lambda: found)
         self.listeners.working("")
         if self.history:
             self.history[-1] |= prefixed("held_out", figures)
@@ -253,6 +257,12 @@ class Run:
             f"{np.asarray(rewards).tolist()} are finite. Look for a square root or a "
             "division at zero."
         )
+
+
+def _of_any_host(received: signal.Signals | None) -> signal.Signals | None:
+    """A signal that one of the hosts has received; all of them then end."""
+    number = max(heard_of_all(received or 0))
+    return signal.Signals(number) if number else None
 
 
 def _shown(state: Any) -> Any:

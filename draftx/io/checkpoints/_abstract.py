@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import ArrayLike
 
+from ..._hosts import heard_of_all
 from ..formats import ModelFileError
-from ._processes import heard_of_all
 
 
 @dataclasses.dataclass(frozen=True)

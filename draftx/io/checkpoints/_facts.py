@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..._fingerprint import fingerprint
+from ..._mesh import mesh_of
 from ..._table import Table
 from ._abstract import Checkpoint
 
@@ -34,6 +35,9 @@ def describe(
         "key": fingerprint(key),
         "devices": f"{jax.device_count()} of {jax.devices()[0].platform}",
     }
+    mesh = mesh_of(pipeline)
+    if mesh is not None:
+        facts["mesh"] = ",".join(f"{name}={n}" for name, n in mesh.shape.items())
     return facts | {name: fingerprint(value) for name, value in options.items()}
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from jaxtyping import ArrayLike
 
+from ..._hosts import heard_of_all, is_first
 from ..._mesh import is_whole_here
 from ..formats import (
     first_five,
@@ -23,7 +24,6 @@ from ..formats import (
     write_tensors,
 )
 from ._abstract import AbstractCheckpointStore, Checkpoint, numbered, over_limit
-from ._processes import heard_of_all, is_first
 
 
 _STATE, _NOTES, _MANIFEST = "state.safetensors", "notes.json", "manifest.json"

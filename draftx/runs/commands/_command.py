@@ -1,10 +1,15 @@
 """The command `draftx`: the table of its subcommands."""
 
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from ..._checks import check_whole
 from ..._devices import split_cpu
+from ..._hosts import are_several, join_hosts, said_once
+from ..._mesh import mesh_size
 from ..._signals import EXIT_CODES
 from ..config import read_config, RunConfig, write_config
 from ..training import summary, train
@@ -80,7 +85,27 @@ def _train(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
         path, *arguments = arguments
     config = read_config(path, arguments)
-    split_cpu(config.train_batch_size)
+    if config.distributed:
+        # The processes of one machine would take its cores from one another.
+        join_hosts(check_whole("host_timeout", config.host_timeout))
+    elif config.mesh is not None:
+        split_cpu(config.train_batch_size, devices=mesh_size(config.mesh))
+    else:
+        split_cpu(config.train_batch_size)
+    try:
+        with said_once():
+            return _run(config)
+    except BaseException as error:
+        if not are_several():
+            raise
+        # Others wait for this one: it must not wait for them.
+        text = explain(error) or "".join(traceback.format_exception(error))
+        print(f"draftx train: {text}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)
+
+
+def _run(config: RunConfig) -> int:
     print(write_config(config))
     result = train(config)
     print(summary(result))

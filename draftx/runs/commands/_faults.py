@@ -2,6 +2,7 @@
 
 import jax
 
+from ..._hosts import are_several, HostError
 from ...io import ModelFileError
 from ...rewards import RewardError
 from ..folder import RunInUseError
@@ -15,6 +16,14 @@ def explain(error: BaseException) -> str | None:
     - `error`: Raised by a command. `None` is given for one that is a mistake of the
         program, whose traceback is wanted.
     """
+    if isinstance(error, HostError):
+        return f"{error} The same command, started again on all, goes on from there."
+    if _is_of_another_host(error):
+        return (
+            "another process of this training has ended, or cannot be reached; it "
+            "says why itself. The same command, started again on all hosts, goes on "
+            f"from the newest checkpoint. JAX said: {_first_line(error)}"
+        )
     if isinstance(error, ValueError | ModelFileError | RewardError | RunInUseError):
         return str(error)
     if isinstance(error, OSError):
@@ -36,6 +45,12 @@ def explain(error: BaseException) -> str | None:
             f"on from the newest checkpoint. JAX said: {_first_line(error)}"
         )
     return None
+
+
+def _is_of_another_host(error: BaseException) -> bool:
+    # Of the collectives of a CPU, and of JAX's own watch over its processes.
+    signs = ("Gloo", "coordination service", "NCCL")
+    return are_several() and any(sign in str(error) for sign in signs)
 
 
 def _first_line(error: BaseException) -> str:

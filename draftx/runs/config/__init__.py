@@ -24,6 +24,7 @@ from ._make import (
     make_pipeline as make_pipeline,
     make_prompts as make_prompts,
     make_rewards as make_rewards,
+    make_run_mesh as make_run_mesh,
     make_sampling as make_sampling,
     make_stopping as make_stopping,
     make_training_method as make_training_method,

@@ -223,6 +223,27 @@ class RunConfig:
             "as 0 0.5 1 1.5, as `scales.json` and `scales.png`; none: it is not."
         ),
     ] = ()
+    mesh: Annotated[
+        str | None,
+        _arg(
+            help="Devices, 'data=8' or 'data=4,model=2': a batch is divided over all "
+            "of them, the frozen weights over those of 'model' too. None: a batch "
+            "over all there are, each with a copy of the weights."
+        ),
+    ] = None
+    distributed: Annotated[
+        bool,
+        _arg(
+            help="Trains together with the same command on other hosts, in a folder "
+            "that all of them see. Slurm, Open MPI, Kubernetes and Cloud TPU say which "
+            "they are; elsewhere JAX_COORDINATOR_ADDRESS (of the first, host:port), "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) do."
+        ),
+    ] = False
+    host_timeout: Annotated[
+        int,
+        _arg(help="Seconds until another host that does not answer ends the run."),
+    ] = 300
     report_to: Annotated[
         tuple[str, ...],
         _arg(

@@ -7,8 +7,11 @@ from typing import Any
 import jax
 import jax.random as jr
 import optax
+from jax.sharding import Mesh
 
 from ..._checks import check_whole
+from ..._hosts import are_several
+from ..._mesh import check_divides, data_mesh, make_mesh
 from ..._table import Table
 from ...episodes import Budget, Memory
 from ...finetuning import (
@@ -24,7 +27,7 @@ from ...finetuning import (
 )
 from ...io import load, load_lora
 from ...lora import add_lora
-from ...pipeline import Pipeline, Sampling
+from ...pipeline import Pipeline, Sampling, shard
 from ...rewards import AbstractReward, WeightedSum
 from ._config import config_fields, RunConfig
 from ._methods import make_method
@@ -34,7 +37,7 @@ from ._scenes import held_out_scenes, train_scenes
 
 
 def make_pipeline(config: RunConfig) -> Pipeline:
-    """Loads the model, and gives it a new adapter or that of a file.
+    """Loads the model, gives it an adapter, a new one or of a file, and places both.
 
     **Arguments:**
 
@@ -42,14 +45,32 @@ def make_pipeline(config: RunConfig) -> Pipeline:
     """
     pipeline = load(config.model, dtype=config.dtype, variant=config.variant)
     if config.init_lora is not None:
-        return load_lora(pipeline, config.init_lora)
-    return add_lora(
-        pipeline,
-        rank=config.rank,
-        alpha=config.alpha,
-        targets=config.targets,
-        key=keys(config)["adapter"],
-    )
+        pipeline = load_lora(pipeline, config.init_lora)
+    else:
+        pipeline = add_lora(
+            pipeline,
+            rank=config.rank,
+            alpha=config.alpha,
+            targets=config.targets,
+            key=keys(config)["adapter"],
+        )
+    mesh = make_run_mesh(config)
+    return pipeline if mesh is None else shard(pipeline, mesh)
+
+
+def make_run_mesh(config: RunConfig) -> Mesh | None:
+    """Makes the mesh that a run's pipeline is placed on, and checks the batch for it.
+
+    **Arguments:**
+
+    - `config`: Of the run. `None` is given for one host without a mesh.
+    """
+    mesh = None if config.mesh is None else make_mesh(config.mesh)
+    if mesh is None and are_several():
+        # What one host draws, all draw.
+        mesh = data_mesh()
+    check_divides("train_batch_size", config.train_batch_size, mesh or data_mesh())
+    return mesh
 
 
 def keys(config: RunConfig) -> dict[str, jax.Array]:

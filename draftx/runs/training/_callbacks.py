@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from ..._hosts import is_first
 from ..._mesh import to_host
 from ..._table import Table
 from ...finetuning import AbstractCallback
@@ -120,7 +121,8 @@ class Samples(AbstractCallback):
         is_new = step == 0 and _is_equal(pipeline, base)
         tuned = self._base if is_new else self.images(pipeline)
         rows = {"base": self._base, f"step {step}": tuned}
-        captioned_grid(self.folder.samples(step), rows, self.prompts)
+        if is_first():
+            captioned_grid(self.folder.samples(step), rows, self.prompts)
 
     def images(self, pipeline: Pipeline) -> np.ndarray:
         """Draws the prompts with a `pipeline`, and writes nothing."""

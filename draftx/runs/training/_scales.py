@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._hosts import is_first, on_first
 from ..._signals import EXIT_CODES
 from ...finetuning import Evaluation, FinetuneResult, sweep_lora_scale
 from ...lora import scale_lora
@@ -34,17 +35,9 @@ def measure_scales(
     - `evaluation`: Measures.
     - `prompts`, `draw`: What is drawn, and how.
     """
-    step, scales = _step(result), config.lora_scales
-    known = read_scales(folder)
-    if known is not None:
-        measured = tuple(row["lora_scale"] for row in known.figures)
-        is_drawn = folder.scales_picture.is_file()
-        if (known.step, measured) == (step, scales) and is_drawn:
-            return
-    for path in (folder.scales, folder.scales_picture):
-        path.unlink(missing_ok=True)
-    if not scales or result.stopped in [number.name for number in EXIT_CODES]:
+    if not on_first(lambda: _is_due(config, folder, result)):
         return
+    step, scales = _step(result), config.lora_scales
     least = config.stopping.min_diversity if evaluation.measures_diversity() else 0
     with Busy(f"measuring the adapter at {len(scales)} scales", "batches") as busy:
         try:
@@ -65,8 +58,22 @@ def measure_scales(
             f"scale {scale:g}": draw(scale_lora(result.pipeline, scale))
             for scale in scales
         }
-    captioned_grid(folder.scales_picture, drawn, prompts)
-    write_scales(folder, Scales(best, rows, step))
+    if is_first():
+        captioned_grid(folder.scales_picture, drawn, prompts)
+        write_scales(folder, Scales(best, rows, step))
+
+
+def _is_due(config: RunConfig, folder: RunFolder, result: FinetuneResult) -> bool:
+    known = read_scales(folder)
+    if known is not None:
+        measured = tuple(row["lora_scale"] for row in known.figures)
+        is_drawn = folder.scales_picture.is_file()
+        if (known.step, measured) == (_step(result), config.lora_scales) and is_drawn:
+            return False
+    for path in (folder.scales, folder.scales_picture):
+        path.unlink(missing_ok=True)
+    is_stopped = result.stopped in [number.name for number in EXIT_CODES]
+    return bool(config.lora_scales) and not is_stopped
 
 
 def _known(config: RunConfig, result: FinetuneResult) -> dict[float, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """A whole run: from a configuration to a folder with an adapter in it."""
 
+import contextlib
 import pathlib
 import platform
 import shlex
@@ -10,6 +11,8 @@ from typing import Any
 import jax
 
 from ..._checks import check_whole
+from ..._fingerprint import fingerprint
+from ..._hosts import check_alike, is_first, on_each, on_first
 from ..._version import __version__
 from ...finetuning import (
     finetune,
@@ -33,6 +36,7 @@ from ..config import (
     make_pipeline,
     make_prompts,
     make_rewards,
+    make_run_mesh,
     make_sampling,
     make_stopping,
     make_training_method,
@@ -61,6 +65,8 @@ _FREE = (
     "output_dir",
     "max_train_steps",
     "lora_scales",
+    "distributed",
+    "host_timeout",
     "num_validation_images",
     "validation_prompt",
     "validation_steps",
@@ -108,11 +114,19 @@ def train(config: RunConfig) -> FinetuneResult:
     check_push(config)
     parse_rewards(config.reward, "reward")
     parse_rewards(config.eval_reward, "eval_reward", is_measured=True)
-    prompts, held_out = make_prompts(config)
-    with FolderLock(folder.path):
-        _check_unchanged(config, folder)
+    make_run_mesh(config)
+    prompts, held_out = on_each(lambda: make_prompts(config))
+    alike = f"{write_config(config)}\n{fingerprint((prompts, held_out))}"
+    check_alike("configuration and prompts", alike)
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(FolderLock(folder.path))
+            _check_unchanged(config, folder)
+
+        on_first(enter)
         result = _train(config, folder, prompts, held_out, options)
-        push_if_asked(config, folder, result)
+        on_first(lambda: push_if_asked(config, folder, result))
         return result
 
 
@@ -124,12 +138,16 @@ def _train(
     options: dict[str, Any],
 ) -> FinetuneResult:
     with Busy(f"loading {config.model}"):
-        reward, measured, weights = make_rewards(config)
-        pipeline = make_pipeline(config)
+        load = lambda: (make_rewards(config), make_pipeline(config))
+        (reward, measured, weights), pipeline = on_each(load)
     # What only the model can say of the options; then something is written.
     latent_shape(pipeline, options["sampling"])
-    write_text(folder.config, write_config(config))
-    write_json(folder.versions, _versions())
+
+    def write() -> None:
+        write_text(folder.config, write_config(config))
+        write_json(folder.versions, _versions())
+
+    on_first(write)
     bar = ProgressBar()
     drawn = list(config.validation_prompt)
     drawn = drawn or held_out.prompts[: config.num_validation_images]
@@ -142,13 +160,16 @@ def _train(
         every=config.validation_steps,
         tell=bar.working,
     )
-    if not folder.samples(0).is_file():
+    is_drawn = lambda step: on_first(folder.samples(step).is_file)
+    if not is_drawn(0):
         with Busy(f"drawing {len(drawn)} images before training"):
             samples.draw(pipeline, 0)
-    metrics = MetricsFile(folder, config.train_batch_size)
-    table = config_table(config)
-    names = dict.fromkeys(config.report_to)
-    trackers = [Tracker(name, folder, table, tell=bar.working) for name in names]
+    metrics, trackers = [], []
+    if is_first():
+        metrics = [MetricsFile(folder, config.train_batch_size)]
+        table = config_table(config)
+        names = dict.fromkeys(config.report_to)
+        trackers = [Tracker(name, folder, table, tell=bar.working) for name in names]
     evaluation = make_evaluation(config, held_out, measured, weights)
     in_rounds = config.method.name in ROUND_METHODS
     run = finetune_in_rounds if in_rounds else finetune
@@ -162,17 +183,17 @@ def _train(
             batch_size=config.train_batch_size,
             evaluation=evaluation,
             # Trackers look for the samples, and the bar lives as long as they do.
-            callbacks=(Begun(checking), metrics, samples, *trackers, bar),
+            callbacks=(Begun(checking), *metrics, samples, *trackers, bar),
             **options,
         )
-    if result.step is not None and not folder.samples(result.step).is_file():
+    if result.step is not None and not is_drawn(result.step):
         with Busy(f"drawing {len(drawn)} images with the adapter that is kept"):
             samples.draw(result.pipeline, result.step)
-    _write_results(config, folder, result)
+    on_first(lambda: _write_results(config, folder, result))
     draw = lambda pipeline: samples.images(pipeline)
     measure_scales(config, folder, result, evaluation, drawn, draw)
     # A second time, for the scales.
-    write_card(config, folder, result)
+    on_first(lambda: write_card(config, folder, result))
     return result
 
 
