@@ -24,12 +24,12 @@ _PROMPTS = ["a cat", "a dog", "a red car", "two birds"] * 2
 _SAMPLING = draftx.Sampling(3, eta=1.0)
 
 
-def _toy() -> draftx.Pipeline:
+def toy() -> draftx.Pipeline:
     with np.load(reference.PATH) as file:
         return make_pipeline(dict(file))
 
 
-def _gradient(pipeline, memory):
+def toy_gradient(pipeline, memory):
     rewards, gradient = draftx.reward_gradient(
         pipeline,
         reference.reward,
@@ -72,8 +72,8 @@ def _search(pipeline):
 
 
 _WORK = {
-    "gradient": lambda pipeline: _gradient(pipeline, "step"),
-    "gradient of blocks": lambda pipeline: _gradient(pipeline, "block"),
+    "gradient": lambda pipeline: toy_gradient(pipeline, "step"),
+    "gradient of blocks": lambda pipeline: toy_gradient(pipeline, "block"),
     "training": lambda p: _training(p, draftx.finetune, draftx.DRaFTLV()),
     "rounds": lambda p: _training(p, draftx.finetune_in_rounds, draftx.DDPO()),
     "images": lambda p: [draftx.sample(p, _PROMPTS, _SAMPLING)],
@@ -83,7 +83,7 @@ _WORK = {
 _TOLERANCES = {"training": 1e-3, "rounds": 1e-3}
 
 
-def _flat(arrays) -> np.ndarray:
+def flat(arrays) -> np.ndarray:
     return np.concatenate([np.asarray(x, np.float64).ravel() for x in arrays])
 
 
@@ -91,9 +91,9 @@ def main(devices: str, mesh: str, *names: str) -> None:
     """Writes what the works give on a mesh, with weights of all sizes divided."""
     jax.config.update("jax_num_cpu_devices", int(devices))
     _mesh._LEAST_SIZE = 64
-    pipeline = draftx.shard(_toy(), mesh)
+    pipeline = draftx.shard(toy(), mesh)
     for name in names:
-        np.save(f"{name}.npy", _flat(_WORK[name](pipeline)))
+        np.save(f"{name}.npy", flat(_WORK[name](pipeline)))
     leaves = jax.tree.leaves((pipeline.unet, pipeline.vae, pipeline.text_encoder))
     parts = sum(x.addressable_shards[0].data.nbytes for x in leaves)
     print(parts / sum(x.nbytes for x in leaves))
@@ -101,7 +101,7 @@ def main(devices: str, mesh: str, *names: str) -> None:
 
 @functools.cache
 def _expected(name: str) -> np.ndarray:
-    return _flat(_WORK[name](_toy()))
+    return flat(_WORK[name](toy()))
 
 
 def _check(folder: pathlib.Path, devices: int, mesh: str, names: Sequence[str]) -> None:
@@ -137,9 +137,9 @@ def test_all_of_it_on_meshes(tmp_path, devices, mesh, names):
 
 
 def test_a_pipeline_stays_where_it_was_put():
-    pipeline = draftx.shard(_toy(), "data=1")
+    pipeline = draftx.shard(toy(), "data=1")
     assert _mesh.mesh_of(pipeline).shape == {"data": 1}
-    assert _mesh.mesh_of(_toy()) is None
+    assert _mesh.mesh_of(toy()) is None
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_a_pipeline_stays_where_it_was_put():
 )
 def test_what_is_no_mesh_is_named(mesh):
     with pytest.raises(ValueError, match="`mesh` must be sizes of the axes"):
-        draftx.shard(_toy(), mesh)
+        draftx.shard(toy(), mesh)
 
 
 def test_a_mesh_must_have_the_devices_there_are():
     with pytest.raises(ValueError, match=r"there are, 1; got 'data=8'.* Use 'data=1'"):
-        draftx.shard(_toy(), "data=8")
+        draftx.shard(toy(), "data=8")
     with pytest.raises(ValueError, match="`mesh` must be sizes"):
-        draftx.shard(_toy(), jax.make_mesh((1,), ("batch",)))
+        draftx.shard(toy(), jax.make_mesh((1,), ("batch",)))
 
 
 @pytest.mark.parametrize(
