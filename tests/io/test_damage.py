@@ -116,7 +116,7 @@ def _twice(data):
     return _joined(again + json.dumps(header).encode()[1:], body)
 
 
-_DAMAGE = {
+DAMAGE = {
     "empty": lambda data: b"",
     "a header that ends": lambda data: data[:40],
     "values that end": lambda data: data[:-3],
@@ -130,11 +130,11 @@ _DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", _DAMAGE)
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_named_and_nothing_is_loaded(reader, damage):
     reader.read()
     with open(reader.file, "r+b") as file:
-        data = _DAMAGE[damage](file.read())
+        data = DAMAGE[damage](file.read())
         file.seek(0)
         file.truncate()
         file.write(data)
@@ -166,7 +166,7 @@ def _cast(file, dtype):
     save_file(arrays, file)
 
 
-def _header_cast(file, dtype):
+def header_cast(file, dtype):
     """Of dtypes that NumPy lacks: a file of zeros."""
     arrays = load(file.read_bytes())
     header, _ = _parts(save({k: x.astype(np.int8) for k, x in arrays.items()}))
@@ -184,7 +184,7 @@ def test_floats_of_any_size_are_cast(reader, dtype):
 
 @pytest.mark.parametrize("dtype", ["I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"])
 def test_weights_that_are_no_floats_are_refused(reader, dtype):
-    _header_cast(reader.file, dtype)
+    header_cast(reader.file, dtype)
     with pytest.raises(ModelFileError, match="must (hold weights in one of|be as)"):
         reader.read()
 

@@ -82,6 +82,12 @@ def test_both_names_of_a_layer_of_the_text_encoder(pipeline, tmp_path, key):
     assert scale_of(pipeline, tmp_path, TEXT) == pytest.approx(0.5)
 
 
+def test_a_header_without_end_says_nothing(pipeline, tmp_path):
+    header = {"ss_tag_frequency": '{"alpha":' * 100_000}
+    save_file(pair(sides=PEFT), tmp_path / NAME, header)
+    assert scale_of(pipeline, tmp_path) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -94,9 +100,12 @@ def test_both_names_of_a_layer_of_the_text_encoder(pipeline, tmp_path, key):
         ({"lora_alpha": 4, "r": 2}, "none of the unet's fields, but lora_alpha, r"),
         ({"transformer.lora_alpha": 4}, "but transformer.lora_alpha. .*scale 1"),
         ({"text_encoder.lora_alpha": 4}, "but text_encoder.lora_alpha. "),
-        (unet(lora_alpha="many"), "`lora_alpha` .*must be a number; got 'many'"),
-        (unet(lora_alpha=True), "must be a number; got True"),
-        (unet(alpha_pattern={"to_q": "1"}), "must be a number; got '1'"),
+        (unet(lora_alpha="many"), "`lora_alpha` .*must be a finite number; got 'many'"),
+        (unet(lora_alpha=True), "must be a finite number; got True"),
+        (unet(alpha_pattern={"to_q": "1"}), "must be a finite number; got '1'"),
+        (unet(lora_alpha=float("nan")), "must be a finite number; got nan"),
+        (unet(lora_alpha=float("inf")), "must be a finite number; got inf"),
+        (unet(lora_alpha=10**400), "must be a finite number; got 10{199}.* 201 more"),
         (unet(alpha_pattern={"to_(q": 1}), r"`alpha_pattern`.*got 'to_\(q'"),
         (unet(alpha_pattern=["to_q"]), "`alpha_pattern`.* must be an object"),
         (unet(r=4), "it says 4 for 'unet.*to_q', whose tensors have rank 2"),

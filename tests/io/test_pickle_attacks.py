@@ -45,7 +45,7 @@ def _shell(target):
     return f"touch {target}"
 
 
-def _attacks(target):
+def attacks(target):
     """Pickles that make the file `target`, when `pickle.load` is given them."""
     code = f"open({str(target)!r}, 'w').close()"
     ordered = _Global("collections", "OrderedDict")
@@ -107,11 +107,11 @@ def _load_network(pipeline, path):
     load_component(UNet2DConditionModel, folder)
 
 
-@pytest.mark.parametrize("attack", _attacks(""))
+@pytest.mark.parametrize("attack", attacks(""))
 def test_nothing_is_run(read, attack, tmp_path):
     call, path = read
     target = tmp_path / "made"
-    data = _attacks(target)[attack]
+    data = attacks(target)[attack]
     write_zip(path, {}, pickled=data)
     with pytest.raises(ModelFileError, match="was not run"):
         call()
@@ -133,7 +133,7 @@ def _hear(event, args):
 def test_pickles_that_no_reader_opens(pipeline, tmp_path):
     """Adapters are read from safetensors alone."""
     path = tmp_path / "lora.bin"
-    path.write_bytes(_attacks(tmp_path / "made")["os.system"])
+    path.write_bytes(attacks(tmp_path / "made")["os.system"])
     opened = []
     sys.addaudithook(_hear)
     _listeners.append(opened)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
+from draftx import load
 from draftx.io import ModelFileError
+from draftx.io.formats import first_five
 from draftx.io.formats._atomic import new_folder, write_file
 from draftx.io.formats._safetensors import TensorFile, write_tensors
 
@@ -50,6 +52,36 @@ def test_damaged_files_are_refused_by_name(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=r"damaged\.safetensors' cannot be read"):
         TensorFile(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "ending", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "x", "`git lfs pull` gets"),
+        (b"\r\n<!doctype HTML><html>", "x", "is a page of the web: download"),
+        (b"<html lang='en'><head></head></html>", "x", "is a page of the web"),
+        (b"GGUF\x03\0\0\0", "x", "is a GGUF file, and quantized files are not"),
+        (b"PK\x03\x04\0\0\x08\x08", "safetensors", "looks like a file of PyTorch"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9", "safetensors", "like a file of PyTorch"),
+        (b'\x40\0\0\0\0\0\0\0{"a":{}}', "ckpt", "must end in .safetensors then"),
+        # What it should be, and damaged.
+        (b'\x3c\0\0\0\0\0\0\0{"a":{}}', "safetensors", "is damaged or only"),
+        (b"PK\x03\x04\0\0\x08\x08", "ckpt", "is damaged or only partly there"),
+        (b"", "x", "is damaged or only partly there"),
+    ],
+)
+def test_what_is_something_else_is_said(tmp_path, start, ending, message):
+    for suffix in (".ckpt", ".safetensors") if ending == "x" else (f".{ending}",):
+        path = tmp_path / f"model{suffix}"
+        path.write_bytes(start)
+        with pytest.raises(ModelFileError, match=f"{path.name}' .*{message}"):
+            load(path)
+
+
+def test_names_of_others_are_written_out():
+    text = first_five(["a\x1b[2J\r\nb\0\u202e", "é 狐", "y" * 300])
+    more = "y" * 200 + "... and 100 more letters"
+    assert text == rf"a\x1b[2J\r\nb\x00\u202e, é 狐, {more}"
 
 
 def test_a_folder_or_nothing_is_refused_too(tmp_path):

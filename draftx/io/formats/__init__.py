@@ -9,7 +9,11 @@ from ._atomic import (
     write_json as write_json,
     write_text as write_text,
 )
-from ._errors import first_five as first_five, ModelFileError as ModelFileError
+from ._errors import (
+    first_five as first_five,
+    ModelFileError as ModelFileError,
+    shown as shown,
+)
 from ._safetensors import (
     read_json as read_json,
     TensorFile as TensorFile,

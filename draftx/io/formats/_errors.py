@@ -1,12 +1,33 @@
+"""Errors of files, and what of foreign texts is in them."""
+
 from collections.abc import Iterable
+
+
+# Letters of one name in an error text: those of real models have a hundred at most.
+_MOST = 200
 
 
 class ModelFileError(ValueError):
     """Says that a file or folder does not hold what it should; nothing was loaded."""
 
 
+def shown(text: str) -> str:
+    """Writes a text that a file holds so that it can stand in an error text.
+
+    It has no line breaks and nothing else that moves the cursor of a terminal, and an
+    end.
+
+    **Arguments:**
+
+    - `text`: By whomever.
+    """
+    more = f"... and {len(text) - _MOST} more letters" if len(text) > _MOST else ""
+    letters = (c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MOST])
+    return "".join(letters) + more
+
+
 def first_five(items: Iterable[str]) -> str:
     """Lists `items` for an error text: five, then how many more there are."""
     items = list(items)
     more = f" and {len(items) - 5} more" if len(items) > 5 else ""
-    return ", ".join(items[:5]) + more
+    return ", ".join(map(shown, items[:5])) + more

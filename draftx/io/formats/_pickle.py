@@ -2,6 +2,7 @@
 
 import io
 import os
+import pathlib
 import struct
 import zipfile
 import zlib
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from ._beginnings import remedy
 from ._errors import ModelFileError
 from ._flatten import flatten
 from ._unpickle import Storage, Tensor, unpickle
@@ -50,10 +52,13 @@ def read_contents(
         return _of_zip(file, name, is_checkpoint)
     if start == _LEGACY_START:
         return _of_legacy(file, name, is_checkpoint)
-    raise ModelFileError(
-        f"{name!r} must be a file of `torch.save`; it begins with {start[:8]!r}. If "
-        "PyTorch reads it, convert it: "
+    again = (
+        "If PyTorch reads it, convert it: "
         '`torch.save(torch.load("old.pt", weights_only=True), "new.pt")`.'
+    )
+    raise ModelFileError(
+        f"{name!r} must be a file of `torch.save`; it begins with {start[:8]!r}. "
+        f"{remedy(pathlib.Path(name), again)}"
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from safetensors import safe_open, SafetensorError
 
 from ._atomic import write_file
-from ._errors import first_five, ModelFileError
+from ._beginnings import remedy
+from ._errors import first_five, ModelFileError, shown
 from ._tensors import AbstractTensors, dtype_name, DTYPES
 
 
@@ -43,8 +44,8 @@ class TensorFile(AbstractTensors):
                     self.metadata |= handle.metadata() or {}
             except (SafetensorError, OSError, ValueError, KeyError) as e:
                 raise ModelFileError(
-                    f"{str(path)!r} cannot be read as safetensors: {e}. The file is "
-                    "damaged or only partly there; download or copy it again."
+                    f"{str(path)!r} cannot be read as safetensors: {shown(str(e))}. "
+                    f"{remedy(path)}"
                 ) from e
             for key, start in _offsets(path).items():
                 self._places[key] = (path, start)

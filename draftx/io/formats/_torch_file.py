@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from ._errors import ModelFileError
+from ._beginnings import remedy
+from ._errors import ModelFileError, shown
 from ._pickle import read_contents
 from ._tensors import AbstractTensors, dtype_name
 from ._unpickle import Tensor
@@ -105,8 +106,7 @@ def read_torch_contents(
 
 def _damaged(name: str, error: Exception) -> ModelFileError:
     return ModelFileError(
-        f"{name!r} cannot be read: {error}. The file is damaged or only partly there; "
-        "download or copy it again."
+        f"{name!r} cannot be read: {shown(str(error))}. {remedy(pathlib.Path(name))}"
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ._errors import ModelFileError
+from ._errors import ModelFileError, shown
 
 
 class StorageType(NamedTuple):
@@ -215,9 +215,10 @@ class _Unpickler(AbstractUnpickler):
         except KeyError:
             if self._is_checkpoint and module_name.split(".")[0] in _OF_TRAINERS:
                 return _PassedOver
+            named = shown(f"{module_name}.{global_name}")
             raise ModelFileError(
                 f"{self._name!r} must hold tensors in dictionaries and nothing else; "
-                f"its pickle names `{module_name}.{global_name}`, which was not run. "
+                f"its pickle names `{named}`, which was not run. "
                 "If you trust the file, convert it with PyTorch: `old = torch.load("
                 '"old.pt", weights_only=False)`, then `torch.save(tensors, "new.pt")`, '
                 'where `tensors` is `old["state_dict"]` of a checkpoint that has one, '
@@ -267,6 +268,7 @@ def unpickle(
     # A damaged pickle can make the interpreter raise nearly anything.
     except Exception as e:
         raise ModelFileError(
-            f"{name!r} cannot be read as a pickle of tensors: {type(e).__name__}: {e}. "
+            f"{name!r} cannot be read as a pickle of tensors: {type(e).__name__}: "
+            f"{shown(str(e))}. "
             "The file is damaged or only partly there; download or copy it again."
         ) from e

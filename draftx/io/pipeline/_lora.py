@@ -161,7 +161,7 @@ def _find_files(path: pathlib.Path) -> list[pathlib.Path]:
 
 def _factors(file: TensorFile, pair: Pair, layer: AbstractAffine) -> list[Parameter]:
     """What the two tensors of a pair must be, if their rank is that of the first."""
-    rank = (file.shapes[pair.down][:1] or (0,))[0]
+    rank = max((1, *file.shapes[pair.down][:1]))
     empty = (jax.ShapeDtypeStruct(s, np.float32) for s in layer.factor_shapes(rank))
     return factor_parameters(layer, (pair.down, pair.up), empty)
 

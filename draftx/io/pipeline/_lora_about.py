@@ -12,7 +12,7 @@ from ...lora import TARGET_GROUPS
 from ..formats import TensorFile
 from ._lora import open_lora
 from ._lora_alpha import peft_metadata
-from ._lora_keys import Pair
+from ._lora_keys import check_factors, Pair
 from ._lora_spelling import SpelledNames
 
 
@@ -74,6 +74,8 @@ def describe_lora(path: str | os.PathLike) -> dict[str, Any]:
     Adapters that are no plain LoRA are a [`draftx.io.ModelFileError`][].
     """
     file, pairs = open_lora(path, SpelledNames().find)
+    for name, pair in pairs.items():
+        check_factors(file, name, pair)
     factors = [key for pair in pairs.values() for key in (pair.down, pair.up)]
     ranks = {name: file.shapes[pair.down][0] for name, pair in pairs.items()}
     return {

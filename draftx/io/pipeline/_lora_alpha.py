@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..formats import first_five, ModelFileError, TensorFile
+from ..formats import first_five, ModelFileError, shown, TensorFile
 from ._lora_kinds import refuse_other_configs
 
 
@@ -114,9 +114,12 @@ class PeftConfig:
             )
         default = config.get("lora_alpha", _PEFT_ALPHA)
         value = self._lookup(config, "alpha_pattern", name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        # Above all float32; a whole number in JSON has any number of digits.
+        if not (is_number and abs(value) < 2.0**128):
             raise ModelFileError(
-                f"`lora_alpha` of {self._name!r} must be a number; got {value!r}."
+                f"`lora_alpha` of {self._name!r} must be a finite number; got "
+                f"{shown(repr(value))}."
             )
         return float(value) * (rank**0.5 if config.get("use_rslora") else 1.0)
 

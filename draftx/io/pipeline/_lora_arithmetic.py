@@ -11,7 +11,7 @@ from ..._custom_types import RealLike
 from ..formats import first_five, ModelFileError, TensorFile, write_tensors
 from ._lora import open_lora
 from ._lora_about import BASE_MODEL_FIELDS
-from ._lora_keys import Pair
+from ._lora_keys import check_factors, Pair
 from ._lora_spelling import SpelledNames, spelling
 
 
@@ -90,13 +90,8 @@ def read_factors(
     - `pair`: Where they are. Its $\alpha / r$ is multiplied into the second.
     - `weight`: Multiplied in, too.
     """
+    check_factors(file, layer, pair)
     down, up = (file.read(key, np.float32) for key in (pair.down, pair.up))
-    fits = down.ndim in (2, 4) and up.ndim in (2, 4) and 0 not in down.shape
-    if not fits or up.shape[1] != down.shape[0] or up.shape[2:] not in ((), (1, 1)):
-        raise ModelFileError(
-            f"{file.name!r} must hold two factors of one rank for each layer; those of "
-            f"{layer!r} have the shapes {down.shape} and {up.shape}."
-        )
     scale = 1.0 if pair.alpha is None else pair.alpha / down.shape[0]
     return down, up * np.float32(weight * scale)
 

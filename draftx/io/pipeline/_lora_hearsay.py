@@ -109,6 +109,6 @@ def _hearsay(header: Mapping[str, Any]) -> Iterator[tuple[str, str | None, float
         elif isinstance(value, str) and value.lstrip().startswith("{"):
             try:
                 inner = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             yield from ((f"{key}: {k}", model, v) for k, model, v in _hearsay(inner))

@@ -101,6 +101,24 @@ def find_pairs(
     return pairs
 
 
+def check_factors(file: TensorFile, layer: str, pair: Pair) -> None:
+    """Raises unless the two tensors of a layer can be multiplied.
+
+    **Arguments:**
+
+    - `file`: Of the adapter.
+    - `layer`: For the error text.
+    - `pair`: The two.
+    """
+    down, up = file.shapes[pair.down], file.shapes[pair.up]
+    fits = len(down) in (2, 4) and len(up) in (2, 4) and 0 not in down + up
+    if not fits or up[1] != down[0] or up[2:] not in ((), (1, 1)):
+        raise ModelFileError(
+            f"{file.name!r} must hold two factors of one rank for each layer; those of "
+            f"{layer!r} have the shapes {down} and {up}."
+        )
+
+
 def _parse(key: str) -> tuple[str, list[str], str]:
     """What a tensor is of its layer, how the layer may be spelled, and the adapter."""
     plain = key.replace(".processor.", ".")
