@@ -69,10 +69,10 @@ def odd_pipeline(tokenizer):
 
 
 def open_clip_pipeline(tokenizer):
-    """As Stable Diffusion 2.x: linear projections, another text encoder."""
+    """As Stable Diffusion 2.1: linear projections, another text encoder, velocity."""
     unet = dataclasses.replace(UNET, use_linear_projection=True)
     text = dataclasses.replace(text_config(tokenizer), hidden_act="gelu")
-    return _pipeline(unet, VAE, text, tokenizer)
+    return _pipeline(unet, VAE, text, tokenizer, KINDS["v2"].sampler)
 
 
 def _pipeline(unet, vae, text, tokenizer, sampler=None):

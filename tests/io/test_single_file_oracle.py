@@ -90,6 +90,9 @@ def test_images_of_a_single_file(torch, diffusers, kept):
     _, folder, file = kept
     pipe = _theirs(diffusers, file, folder)
     pipeline = load(file, config=str(folder))
+    is_2 = pipeline.text_encoder.config.hidden_act == "gelu"
+    predicts = "v_prediction" if is_2 else "epsilon"
+    assert pipe.scheduler.config.prediction_type == predicts
     ours, theirs = _images(torch, diffusers, pipe, pipeline, steps=3, guidance=3.0)
     assert relative_error(ours, theirs) < 1e-4
 
@@ -118,6 +121,7 @@ def test_turbo(torch, diffusers, tokenizer, tmp_path, steps):
     path = tmp_path / "turbo" / "scheduler" / "scheduler_config.json"
     config = json.loads(path.read_text())
     config |= {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}
+    config |= {"prediction_type": "epsilon"}
     path.write_text(json.dumps(config))
     index = tmp_path / "turbo" / "model_index.json"
     index.write_text(index.read_text().replace("DDIMSch", "EulerDiscreteSch"))
