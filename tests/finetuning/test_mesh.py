@@ -84,7 +84,9 @@ _TOLERANCES = {"training": 1e-3, "rounds": 1e-3}
 
 
 def flat(arrays) -> np.ndarray:
-    return np.concatenate([np.asarray(x, np.float64).ravel() for x in arrays])
+    return np.concatenate(
+        [np.asarray(x, np.float64).ravel() for x in _mesh.to_host(list(arrays))]
+    )
 
 
 def main(devices: str, mesh: str, *names: str) -> None:
