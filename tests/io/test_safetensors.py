@@ -1,7 +1,11 @@
 """Damaged files, and writing."""
 
+import errno
 import json
 import os
+import pathlib
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -100,6 +104,79 @@ def test_arrays_with_strides_are_stored_right(tmp_path, dtype):
         np.testing.assert_array_equal(array, arrays[key])
         assert array.dtype == dtype
     assert TensorFile(path).metadata == {"format": "pt"}
+
+
+def _dead():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_what_a_kill_left_of_a_file_goes_with_the_next(tmp_path):
+    """That of the same name alone, and of processes that are no more."""
+    path, dead, alive = tmp_path / "x.safetensors", _dead(), os.getpid()
+    left = tmp_path / f".x.safetensors.tmp-{dead}-01234567"
+    kept = [
+        tmp_path / f".{name}.tmp-{pid}-01234567"
+        for name, pid in (("x.safetensors", alive), ("y.safetensors", dead))
+    ]
+    for file in (left, *kept):
+        file.write_bytes(b"half")
+    write_tensors(path, {"a": np.ones(3)})
+    assert sorted(tmp_path.iterdir()) == sorted([path, *kept])
+
+
+def test_what_a_kill_left_of_a_folder_goes_with_the_next(tmp_path):
+    """But for what was there before it, while nothing else has its place."""
+    path, dead = tmp_path / "model", _dead()
+    half = tmp_path / f".model.tmp-{dead}-01234567"
+    before = tmp_path / f".model.old-{dead}-01234567"
+    for folder in (half, before):
+        folder.mkdir()
+        (folder / "x").write_text("1")
+    with new_folder(path):
+        pass
+    assert sorted(tmp_path.iterdir()) == [before, path]
+    with new_folder(path):
+        pass
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "狐" * 85])
+def test_the_longest_names_can_be_written(tmp_path, name):
+    write_tensors(tmp_path / name, {"a": np.ones(3)})
+    (tmp_path / name).unlink()
+    with new_folder(tmp_path / name):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_full_disk_says_which_file(tmp_path, monkeypatch):
+    """Which the system does not when something is written into an open file."""
+
+    def write_nothing(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", write_nothing)
+    with pytest.raises(OSError, match=r"No space left on device: '.*x\.safetensors'"):
+        write_tensors(tmp_path / "x.safetensors", {"a": np.ones(3)})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full disk")
+def test_tensors_on_a_full_disk_say_so(tmp_path, monkeypatch):
+    """As the system says it, and not by how many bytes could not be written."""
+    to = pathlib.Path.open
+    monkeypatch.setattr(
+        pathlib.Path,
+        "open",
+        lambda path, mode="r": to(
+            pathlib.Path("/dev/full") if "w" in mode else path, mode
+        ),
+    )
+    with pytest.raises(OSError, match=r"No space left on device: '.*x\.safetensors'"):
+        write_tensors(tmp_path / "x.safetensors", {"a": np.ones(10**6)})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):

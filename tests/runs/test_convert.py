@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -138,6 +141,34 @@ def test_what_is_beside_the_tensors_is_compared_too(short_pipeline, tmp_path):
         check_saved(short_pipeline, tmp_path / "x.safetensors")
 
 
+_KILLED = """
+import os, sys
+import draftx.io.formats._atomic as atomic
+from draftx.runs import main
+kill = lambda *_: os.kill(os.getpid(), 9)
+setattr(atomic if sys.argv[1] == "_fsync" else os, sys.argv[1], kill)
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["out", "out.safetensors"])
+@pytest.mark.parametrize("at", ["_fsync", "rename"])
+def test_a_kill_leaves_nothing_that_looks_whole(model, tmp_path, at, name):
+    """When some of it is on disk, and when all is but its name."""
+    out = tmp_path / name
+    at = "replace" if (at, name) == ("rename", "out.safetensors") else at
+    convert = ["convert", str(model), str(out)]
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", _KILLED, at, *convert]
+    assert subprocess.run(command, env=env, stderr=-1).returncode == -signal.SIGKILL
+    assert not out.exists()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(f".{name}.tmp-")
+    assert main(convert) == 0
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_what_is_not_converted_is_one_line(
     model, adapters, tmp_path, monkeypatch, capsys
 ):
@@ -162,6 +193,7 @@ def test_what_is_not_converted_is_one_line(
         ([model, pathlib.Path(f"{model}/../{model.name}/x")], "must be outside of"),
         ([model, tmp_path / "x.ckpt"], "ends in .safetensors; got"),
         ([model, tmp_path / "x.bin"], "ends in .safetensors; got"),
+        ([model, tmp_path / "x.Safetensors"], "ends in .safetensors; got"),
         ([model, new, "--lora", "absent"], "'absent' does not exist"),
         ([model, new, "--lora-scale", "2"], "`lora_scale` must be 1 without `lora`"),
         ([model, new, "--lora", a, "--lora-scale", "nan"], "`lora_scale` must be fin"),

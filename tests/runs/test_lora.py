@@ -142,13 +142,14 @@ def test_what_is_not_converted_is_one_line(adapters, tmp_path, monkeypatch, caps
 
 def test_scaled_and_mixed(adapters, model, short_pipeline, tmp_path, capsys):
     one, other = (_updates(short_pipeline, file) for file in adapters)
-    out = str(tmp_path / "new" / "out.safetensors")
-    assert main(["lora", "scale", str(adapters[0]), out, "--scale=-0.5"]) == 0
+    out = tmp_path / "new" / "out.safetensors"
+    assert main(["lora", "scale", str(adapters[0]), str(out), "--scale=-0.5"]) == 0
     _assert_equal(_updates(short_pipeline, out), {k: -0.5 * x for k, x in one.items()})
     a, b = map(str, adapters)
     expected = {k: x + 0.5 * one.get(k, 0 * x) for k, x in other.items()}
     for more in ([], ["--model", str(model)]):
-        assert main(["lora", "mix", out, f"{a}=0.5", b, *more]) == 0
+        out.unlink()
+        assert main(["lora", "mix", str(out), f"{a}=0.5", b, *more]) == 0
         _assert_equal(_updates(short_pipeline, out), expected)
     assert f"the adapter is in {out}" in capsys.readouterr().out
 
@@ -164,7 +165,31 @@ def test_merged(adapters, model, short_pipeline, tmp_path, capsys):
         np.testing.assert_allclose(np.asarray(actual), np.asarray(array), 1e-6, 1e-6)
     capsys.readouterr()
     assert main(["lora", "merge", *flags]) == 1
-    assert "`output` must be a folder that is new or empty" in capsys.readouterr().err
+    assert f"`output` must be new; '{folder}' exists" in capsys.readouterr().err
+    inside = str(model / "merged")
+    assert main(["lora", "merge", *flags[:-1], inside]) == 1
+    assert "`output` must be outside of `model`, of which" in capsys.readouterr().err
+
+
+def test_what_is_there_is_not_replaced(adapters, model, tmp_path, capsys):
+    """Whoever leaves out the new file names one of theirs in its place."""
+    a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for copy, file in zip((a, b), adapters, strict=True):
+        copy.write_bytes(file.read_bytes())
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(a)
+    for flags in (
+        ["scale", a, a, "--scale", 2],
+        ["scale", a, link, "--scale", 2],
+        ["mix", a, f"{b}=0.5"],
+        ["mix", b, a, "--model", model],
+        ["merge", a, b, "--model", model],
+    ):
+        assert main(["lora", *map(str, flags)]) == 1
+        assert "`output` must be new; " in capsys.readouterr().err
+    for copy, file in zip((a, b), adapters, strict=True):
+        assert copy.read_bytes() == file.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [a, b, link]
 
 
 def test_what_is_wrong_is_one_line(adapters, tmp_path, capsys):

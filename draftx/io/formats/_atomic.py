@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
+# Letters of a name that are in the one of what is being written.
+_KEPT = 50
+
+
 def _fsync(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -21,8 +25,10 @@ def _fsync(path: pathlib.Path) -> None:
 
 
 def _sibling(path: pathlib.Path, kind: str) -> pathlib.Path:
-    # On the same file system as the target, so that renaming is atomic.
-    return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
+    # On the same file system as the target, so that renaming is atomic. Names have at
+    # most 255 bytes, of which a letter can have four.
+    end = f"{kind}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name[:_KEPT]}.{end}")
 
 
 def write_file(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
@@ -38,17 +44,33 @@ def write_file(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _sibling(path, "tmp")
     try:
-        # The umask cannot be asked for without changing it for all threads.
-        temporary.touch()
-        mode = stat.S_IMODE(temporary.stat().st_mode)
-        write(temporary)
-        # Some writers put a file of their own there, readable by its owner alone.
-        temporary.chmod(mode)
-        _fsync(temporary)
+        with _named(path):
+            _write(temporary, write)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _fsync(path.parent)
+
+
+def _write(temporary: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    # The umask cannot be asked for without changing it for all threads.
+    temporary.touch()
+    mode = stat.S_IMODE(temporary.stat().st_mode)
+    write(temporary)
+    # Some writers put a file of their own there, readable by its owner alone.
+    temporary.chmod(mode)
+    _fsync(temporary)
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Lets an error of the disk say which file could not be written."""
+    try:
+        yield
+    except OSError as e:
+        if e.filename is not None or e.errno is None:
+            raise
+        raise OSError(e.errno, e.strerror, str(path)) from e
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
@@ -80,6 +102,7 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_of(path)
     temporary, old = _sibling(path, "tmp"), _sibling(path, "old")
     temporary.mkdir()
     try:
@@ -118,8 +141,26 @@ def sweep(folder: pathlib.Path) -> None:
 
     - `folder`: In which files and folders were written.
     """
+    _delete_dead(folder, r"\..+\.(?:tmp|old)")
+
+
+def sweep_of(path: pathlib.Path) -> None:
+    """Deletes what killed processes of this machine left of one file or folder.
+
+    **Arguments:**
+
+    - `path`: To be written. While it is not there, what it was is left alone: a kill
+        may have come just before the new one got its name.
+    """
+    if path.parent.is_dir():
+        kinds = "(?:tmp|old)" if path.exists() else "tmp"
+        name = re.escape(path.name[:_KEPT])
+        _delete_dead(path.parent, rf"\.{name}\.{kinds}")
+
+
+def _delete_dead(folder: pathlib.Path, start: str) -> None:
     for path in folder.iterdir():
-        match = re.fullmatch(r"\..+\.(?:tmp|old)-(\d+)-[0-9a-f]{8}", path.name)
+        match = re.fullmatch(rf"{start}-(\d+)-[0-9a-f]{{8}}", path.name)
         if match is None or _is_alive(int(match[1])):
             continue
         if path.is_dir():

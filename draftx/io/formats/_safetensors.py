@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open, SafetensorError
 
-from ._atomic import write_file
+from ._atomic import sweep_of, write_file
 from ._beginnings import remedy
 from ._errors import first_five, ModelFileError, shown
 from ._tensors import AbstractTensors, dtype_name, DTYPES
@@ -171,6 +171,8 @@ def write_tensors(
                 # and those of each number may be the other way round.
                 array = np.asarray(arrays[key], order="C")
                 array = array.astype(array.dtype.newbyteorder("="), copy=False)
-                array.reshape(-1).view(np.uint8).tofile(file)
+                # Unlike `tofile`, this says why it cannot.
+                file.write(array.reshape(-1).view(np.uint8).data)
 
+    sweep_of(path)
     write_file(path, write)

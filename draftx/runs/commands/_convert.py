@@ -12,12 +12,10 @@ from ...lora import merge_lora
 from ...pipeline import Pipeline
 from .._busy import Busy
 from ._options import parse
-from ._outputs import check_new, size_text
+from ._outputs import check_new_model, size_text
 
 
 _arg = tyro.conf.arg
-# What nobody calls a folder.
-_FILES = (".safetensor", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".zip")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,17 +101,7 @@ def _check(options: ConvertOptions, output: pathlib.Path) -> None:
             "`source` must be 'tiny', a folder, a single file, or the hub's name of a "
             f"model, 'owner/name'; {options.source!r} is none."
         )
-    if is_there and output.resolve().is_relative_to(source.resolve()):
-        raise ValueError(
-            "`output` must be outside of `source`, of which it would become a part; "
-            f"got {options.output!r} in {options.source!r}."
-        )
-    if output.suffix.lower() in _FILES or output.suffix == ".SAFETENSORS":
-        raise ValueError(
-            "`output` must be a folder, or a file that ends in .safetensors; got "
-            f"{options.output!r}."
-        )
-    check_new(output)
+    check_new_model(output, "source", options.source)
     if options.lora is not None and not pathlib.Path(options.lora).exists():
         raise ValueError(
             "`lora` must be a file of an adapter, or its folder; "

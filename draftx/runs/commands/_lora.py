@@ -21,6 +21,7 @@ from .._busy import Busy
 from ._lora_convert import convert, LoraConvertOptions
 from ._lora_info import info, LoraInfoOptions
 from ._options import parse
+from ._outputs import check_new, check_new_model
 
 
 _arg = tyro.conf.arg
@@ -39,7 +40,8 @@ class LoraScaleOptions:
         _arg(metavar="FILE", help="A .safetensors file, or its folder."),
     ]
     output: Annotated[
-        tyro.conf.Positional[str], _arg(metavar="OUT", help="The file to write.")
+        tyro.conf.Positional[str],
+        _arg(metavar="OUT", help="A new file that ends in .safetensors."),
     ]
     scale: Annotated[float, _arg(help="Any finite number.")]
     model: Annotated[str | None, _arg(help=_MODEL_HELP)] = None
@@ -53,7 +55,8 @@ class LoraMixOptions:
     """
 
     output: Annotated[
-        tyro.conf.Positional[str], _arg(metavar="OUT", help="The file to write.")
+        tyro.conf.Positional[str],
+        _arg(metavar="OUT", help="A new file that ends in .safetensors."),
     ]
     files: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
@@ -71,7 +74,10 @@ class LoraMergeOptions:
         _arg(metavar="FILE", help="A .safetensors file, or its folder."),
     ]
     output: Annotated[
-        tyro.conf.Positional[str], _arg(metavar="FOLDER", help="The folder to write.")
+        tyro.conf.Positional[str],
+        _arg(
+            metavar="OUT", help="A new folder, or a new file that ends in .safetensors."
+        ),
     ]
     model: Annotated[
         str,
@@ -152,6 +158,8 @@ def _mix(
     if pathlib.Path(output).suffix != ".safetensors":
         raise ValueError(f"`output` must end in .safetensors; got {output!r}.")
     _check_there(files)
+    # Whoever leaves it out names a file of theirs first.
+    check_new(pathlib.Path(output))
     if model is None:
         with Busy(f"writing {output}"):
             mix_lora_files(files, weights, output)
@@ -176,11 +184,7 @@ def _check_there(files: Sequence[str]) -> None:
 
 def _merge(options: LoraMergeOptions) -> None:
     output = pathlib.Path(options.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(
-            f"`output` must be a folder that is new or empty; {options.output!r} is "
-            "not. Choose another, or delete it."
-        )
+    check_new_model(output, "model", options.model)
     _check_there([options.file])
     with Busy(f"loading {options.model}"):
         pipeline = load(options.model, dtype=options.dtype, variant=options.variant)
