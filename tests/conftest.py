@@ -1,5 +1,6 @@
 """Strict promotion for every test, and keys that are fresh but the same each run."""
 
+import functools as ft
 import gc
 import importlib.metadata
 import os
@@ -30,6 +31,13 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Operations need not know the lines they are from: the compiler copies them often.
 jax.config.update("jax_traceback_in_locations_limit", 0)
+
+# JAX lowers each program in a context of its own, with all dialects loaded anew: for a
+# small program most of the work. Those of a module share one.
+_shared = hasattr(jax._src.interpreters.mlir, "make_ir_context")
+if _shared:
+    _new_context = ft.cache(jax._src.interpreters.mlir.make_ir_context)
+    jax._src.interpreters.mlir.make_ir_context = _new_context
 
 
 def pytest_collection_finish():
@@ -80,12 +88,14 @@ def without_types():
 
 @pytest.fixture(autouse=True, scope="module")
 def few_mappings():
-    """Forgets compiled programs before there are too many of them.
+    """Forgets constants of lowered programs, and compiled programs if there are many.
 
     Each holds a few memory mappings, of which Linux gives a process 65,530: the
     compilation that asks for one more crashes.
     """
     yield
+    if _shared:
+        _new_context.cache_clear()
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and len(maps.read_bytes().splitlines()) > 30_000:
         jax.clear_caches()
