@@ -241,6 +241,26 @@ def test_quantized_weights_are_refused(folder, dtype):
             "config.json' describes no UNet2DConditionModel: `act_fn`",
         ),
         (
+            lambda f: edit_json(f / "unet/config.json", layers_per_block=10**8),
+            "unet/config.json' must describe .*`layers_per_block` is 100000000, and",
+        ),
+        (
+            lambda f: edit_json(f / "unet/config.json", layers_per_block=[1, 10**300]),
+            "`layers_per_block` is 10{199}... and 101 more letters, and there are",
+        ),
+        (
+            lambda f: edit_json(f / "text_encoder/config.json", num_hidden_layers=9999),
+            "`num_hidden_layers` is 9999, and there are 36 tensors",
+        ),
+        (
+            lambda f: edit_json(f / "vae/config.json", scaling_factor=float("nan")),
+            "`scaling_factor` in .*vae/config.json' must be finite and not 0; got nan",
+        ),
+        (
+            lambda f: edit_json(f / "vae/config.json", scaling_factor=0),
+            "must be finite and not 0; got 0",
+        ),
+        (
             lambda f: edit_json(f / "unet/config.json", block_out_channels=["8", "16"]),
             "config.json' describes no UNet2DConditionModel",
         ),

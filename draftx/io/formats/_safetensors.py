@@ -156,8 +156,9 @@ def write_tensors(
     if wrong:
         raise ValueError(
             f"Weights to be saved must be finite; {len(wrong)} of {len(arrays)} "
-            f"arrays are not: {first_five(wrong)}. The training diverged; go back to "
-            "an earlier checkpoint."
+            f"arrays are not: {first_five(wrong)}. If a training diverged, go back to "
+            "an earlier checkpoint; if they are too large for their dtype, as an "
+            "adapter makes them by a large scale, take a smaller one, or bfloat16."
         )
     text = json.dumps(header, separators=(",", ":")).encode()
     # Tensors begin at a multiple of eight bytes.

@@ -32,7 +32,7 @@ from ..formats import (
     write_json,
     write_tensors,
 )
-from ._configs import config_dict
+from ._configs import check_sizes, config_dict
 from ._dtypes import check_dtype_or_stored, resolved_dtype
 from ._families import looks_like
 
@@ -115,6 +115,7 @@ def make_skeleton(
     - `dtype`: As for `load_component`, checked.
     """
     dtype = resolved_dtype(dtype, file)
+    check_sizes(config, name, file)
     try:
         config = _CONFIGS[cls].from_dict(config)
         return eqx.filter_eval_shape(cls, config, dtype=dtype, key=jr.key(0))

@@ -1,6 +1,7 @@
 """The `config.json` of a network, as diffusers and transformers write it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ from ...models import (
     CLIPTextModel,
     UNet2DConditionModel,
 )
+from ..formats import AbstractTensors, ModelFileError, shown
 
 
 # Diffusers rewrites the sample size of UNets that say they come from before 0.9.
@@ -42,6 +44,37 @@ _TEXT_FIXED = dict(
     initializer_range=0.02,
     model_type="clip_text_model",
 )
+
+
+# Fields that say how often something is there.
+_COUNTS = ("layers_per_block", "num_hidden_layers", "transformer_layers_per_block")
+
+
+def check_sizes(config: Mapping[str, Any], name: str, file: AbstractTensors) -> None:
+    """Raises if a network would have no end, or scale latents by what is no number.
+
+    **Arguments:**
+
+    - `config`: The parsed `config.json`.
+    - `name`: Of the config, for error texts.
+    - `file`: Its weights.
+    """
+    for field in _COUNTS:
+        said = config.get(field)
+        for count in said if isinstance(said, list) else [said]:
+            # Making it would take a day, and all memory.
+            if isinstance(count, int) and count > len(file.shapes):
+                raise ModelFileError(
+                    f"{name!r} must describe the weights in {file.name!r}; "
+                    f"`{field}` is {shown(str(count))}, and there are "
+                    f"{len(file.shapes)} tensors."
+                )
+    factor = config.get("scaling_factor")
+    if isinstance(factor, int | float) and not 0 < abs(factor) < 2.0**128:
+        raise ModelFileError(
+            f"`scaling_factor` in {name!r} must be finite and not 0; got "
+            f"{shown(str(factor))}."
+        )
 
 
 def config_dict(model: eqx.Module) -> dict[str, Any]:
