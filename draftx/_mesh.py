@@ -180,6 +180,18 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def whole(array: jax.Array) -> jax.Array:
+    """Gives each host all of an array that is divided over several; others as it is.
+
+    **Arguments:**
+
+    - `array`: For which all hosts have to ask.
+    """
+    if not _is_concrete(array) or array.is_fully_addressable:
+        return array
+    return jax.numpy.asarray(to_host(array))
+
+
 def check_divides(argument: str, size: int, mesh: Mesh | AbstractMesh) -> None:
     """Raises a `ValueError` unless a batch can be divided over a mesh.
 

@@ -2,13 +2,12 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from .._checks import check_is
 from .._custom_types import Images
-from .._mesh import by_batch, data_mesh, mesh_of, to_host, to_mesh
+from .._mesh import by_batch, data_mesh, mesh_of, to_mesh, whole
 from .._table import Rows, Table
 from ..diffusion import run_frozen
 from ._batch import Batch
@@ -88,9 +87,7 @@ def draw(
     images, finite = _sample(pipeline, batch, mesh)
     if placed is not None:
         # Those of other hosts too.
-        finite = jnp.asarray(to_host(finite))
-        if not images.is_fully_addressable:
-            images = jnp.asarray(to_host(images))
+        finite, images = whole(finite), whole(images)
     return images, not_finite(pipeline, finite)
 
 

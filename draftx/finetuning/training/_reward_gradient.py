@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_is
-from ..._mesh import mesh_of
+from ..._mesh import mesh_of, whole
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_episode, make_task, Memory, Task
 from ...pipeline import Batch, Pipeline, Sampling, spread, starting_noise
@@ -75,8 +75,9 @@ def reward_gradient(
     batch, mesh = spread(task.batch(latents, later_key), mesh)
     trainable, frozen = split(task)
     (_, scores), gradient = _value_and_grad(trainable, frozen, method, batch, mesh)
-    check_finite(scores.total)
-    return scores.total, gradient
+    rewards = whole(scores.total)
+    check_finite(rewards)
+    return rewards, gradient
 
 
 def check_task(
