@@ -73,6 +73,10 @@ def join_hosts(timeout: int) -> None:
             f"Kubernetes, Cloud TPU) or by {', '.join(_VARIABLES)}, each set; got "
             f"{ {name: os.environ.get(name) for name in _VARIABLES} }: {e}"
         ) from e
+    else:
+        # Connected now: on a CPU the first collective waits for half a minute alone,
+        # and hosts compile at different speeds.
+        multihost_utils.sync_global_devices("join_hosts")
     finally:
         watch.cancel()
 
