@@ -41,7 +41,11 @@ if _shared:
 
 
 def pytest_collection_finish():
-    """What is there before the first test stays: no collection looks at it again."""
+    """What is there before the first test stays: no collection looks at it again.
+
+    Tracing makes many small objects, of which few are garbage: collections are rarer.
+    """
+    gc.set_threshold(2000, 20, 30)
     gc.collect()
     gc.freeze()
 
@@ -98,5 +102,8 @@ def few_mappings():
         _new_context.cache_clear()
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and len(maps.read_bytes().splitlines()) > 30_000:
+        gc.unfreeze()
         jax.clear_caches()
-        gc.collect()
+    # What is kept, compiled programs above all, no collection looks at again.
+    gc.collect()
+    gc.freeze()
