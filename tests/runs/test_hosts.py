@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -24,7 +25,9 @@ _STEPS = 40
 
 def _ended(processes, timeout=300):
     """Codes, and what was printed; those that still run are a failure."""
-    ends = [process.communicate(timeout=timeout) for process in processes]
+    # All at once: a full pipe would hold one, for which the others wait at their end.
+    with ThreadPoolExecutor() as pool:
+        ends = list(pool.map(lambda p: p.communicate(timeout=timeout), processes))
     return [
         (process.returncode, *end) for process, end in zip(processes, ends, strict=True)
     ]
