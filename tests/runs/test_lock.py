@@ -51,3 +51,16 @@ def test_it_is_let_go_of_and_not_handed_to_children(tmp_path):
         _ = 1 / 0
     with FolderLock(tmp_path):
         pass
+
+
+def test_a_folder_that_was_made_for_nothing_goes(tmp_path):
+    new, empty, used = tmp_path / "new", tmp_path / "empty", tmp_path / "used"
+    empty.mkdir()
+    for folder in (new, empty):
+        with FolderLock(folder):
+            pass
+    with FolderLock(used):
+        (used / "config.toml").touch()
+    assert not new.exists()
+    assert [path.name for path in empty.iterdir()] == [".lock"]
+    assert (used / "config.toml").is_file()

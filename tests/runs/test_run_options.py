@@ -86,6 +86,8 @@ def test_what_cannot_be_is_named_first(flags, message, tmp_path, capsys, monkeyp
         (("--model", "tiny", "--sampling.height", "12"), "`height` must"),
         (("--sampling.num-inference-steps", "1001"), "must lie in [1, 1000]"),
         (("--targets", "to_x"), "Did you mean"),
+        (("--revision", "main"), "`revision` must be None unless"),
+        (("--model-config", "v2"), "`config` must be None unless"),
     ],
 )
 def test_what_only_the_model_can_say(flags, message, model, tmp_path, capsys):

@@ -26,9 +26,9 @@ class Checkpoints:
     that is whole, and gives what it would have given without the interruption, bit for
     bit; times excepted. It may have more steps than before.
 
-    Between steps, the first Ctrl-C, SIGTERM or SIGUSR1 saves and ends it, and its result
-    then says so in `stopped`; the second ends the process. Of several hosts one that
-    receives it is enough.
+    Between steps, the first Ctrl-C, SIGTERM or SIGUSR1 saves and ends it, and its
+    result then says so in `stopped`; the second ends the process. Of several hosts it
+    is enough that one receives it.
 
     **Arguments:**
 

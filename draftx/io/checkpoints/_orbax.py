@@ -167,8 +167,8 @@ def import_orbax() -> Any:
     """Imports Orbax; a `ValueError` names what installs it, if it is not there."""
     try:
         # By name: whoever reads the types of draftx may lack the optional package.
-        v1 = importlib.import_module("orbax.checkpoint.v1")
-    except ImportError as e:
+        v1 = importlib.import_module("orbax.checkpoint").v1
+    except (ImportError, AttributeError) as e:
         raise ValueError(
             "`store` must be one whose package is installed; got 'orbax', and "
             "`import orbax.checkpoint.v1` says: "

@@ -12,7 +12,9 @@ from ...pipeline import Pipeline
 from ..config import (
     check_finite,
     default_config,
+    ModelConfigField,
     ModelField,
+    RevisionField,
     RunConfig,
     SamplingSection,
     VariantField,
@@ -38,6 +40,8 @@ class AbstractModelOptions:
     ] = None
     model: ModelField = "tiny"
     variant: VariantField = None
+    revision: RevisionField = None
+    model_config: ModelConfigField = None
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], _arg(help="Of the model.")
     ] = "float32"
@@ -107,7 +111,7 @@ def parse_with_run(
     else:
         run = open_run(options.run)
         config, lora = run.config, str(run.folder.lora)
-    kept = ("model", "variant", "dtype", "seed", "sampling")
+    kept = ("model", "variant", "revision", "model_config", "dtype", "seed", "sampling")
     default: Any = dataclasses.replace(
         options,
         run=options.run,
@@ -135,7 +139,13 @@ def load_model(options: AbstractModelOptions) -> Pipeline:
 
     - `options`: From `parse_with_run`.
     """
-    pipeline = load(options.model, dtype=options.dtype, variant=options.variant)
+    pipeline = load(
+        options.model,
+        dtype=options.dtype,
+        revision=options.revision,
+        variant=options.variant,
+        config=options.model_config,
+    )
     if options.lora is None:
         return pipeline
     return load_lora(pipeline, options.lora)

@@ -13,7 +13,12 @@ from ._config_files import (
     read_config as read_config,
     write_config as write_config,
 )
-from ._fields import ModelField as ModelField, VariantField as VariantField
+from ._fields import (
+    ModelConfigField as ModelConfigField,
+    ModelField as ModelField,
+    RevisionField as RevisionField,
+    VariantField as VariantField,
+)
 from ._hpdv2 import hpdv2_files as hpdv2_files, HPDV2_NAMES as HPDV2_NAMES
 from ._make import (
     keys as keys,

@@ -19,7 +19,7 @@ from ...finetuning import (
 )
 from ...lora import DEFAULT_TARGETS
 from ...pipeline import Sampling
-from ._fields import ModelField, VariantField
+from ._fields import ModelConfigField, ModelField, RevisionField, VariantField
 from ._methods import METHODS
 from ._signatures import section
 
@@ -153,6 +153,8 @@ class RunConfig:
     ] = None
     model: ModelField = "tiny"
     variant: VariantField = None
+    revision: RevisionField = None
+    model_config: ModelConfigField = None
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
         _arg(help="Of the frozen model; the adapter is float32."),

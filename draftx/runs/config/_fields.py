@@ -16,3 +16,14 @@ ModelField: TypeAlias = Annotated[
 VariantField: TypeAlias = Annotated[
     str | None, tyro.conf.arg(help="Of the files of weights, such as fp16.")
 ]
+RevisionField: TypeAlias = Annotated[
+    str | None,
+    tyro.conf.arg(help="Of a model on the hub: a branch, a tag or a commit."),
+]
+ModelConfigField: TypeAlias = Annotated[
+    str | None,
+    tyro.conf.arg(
+        help="Of a single file, which has no configs: v1, v2, v2-base, turbo, or a "
+        "folder of diffusers whose configs are read. None: what the file looks like."
+    ),
+]

@@ -43,7 +43,13 @@ def make_pipeline(config: RunConfig) -> Pipeline:
 
     - `config`: Of the run.
     """
-    pipeline = load(config.model, dtype=config.dtype, variant=config.variant)
+    pipeline = load(
+        config.model,
+        dtype=config.dtype,
+        revision=config.revision,
+        variant=config.variant,
+        config=config.model_config,
+    )
     if config.init_lora is not None:
         pipeline = load_lora(pipeline, config.init_lora)
     else:

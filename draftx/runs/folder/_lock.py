@@ -1,8 +1,13 @@
 """One process a folder: a second one is told, and not made to wait."""
 
+import contextlib
 import errno
 import os
 import pathlib
+from typing import Final
+
+
+_NAME: Final = ".lock"
 
 
 class RunInUseError(RuntimeError):
@@ -27,8 +32,9 @@ class FolderLock:
     def __enter__(self) -> "FolderLock":
         import fcntl  # Which not every system has; `import draftx` works there too.
 
+        self._is_new = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / ".lock"
+        path = self.folder / _NAME
         # Not inherited by what this process starts: its child would keep the lock.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -43,6 +49,13 @@ class FolderLock:
                 f"{owner or 'unknown'} works in it. Choose another folder, or wait "
                 "until it is done."
             ) from e
+        try:
+            is_there = os.path.samestat(os.stat(path), os.fstat(descriptor))
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:  # Who made the folder for nothing has just taken it away.
+            os.close(descriptor)
+            return self.__enter__()
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
@@ -50,6 +63,12 @@ class FolderLock:
 
     def __exit__(self, *error: object) -> None:
         del error
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._descriptor is None:
+            return
+        # A folder that was made for nothing goes, while the lock is still held.
+        with contextlib.suppress(OSError):
+            if self._is_new and os.listdir(self.folder) == [_NAME]:
+                (self.folder / _NAME).unlink()
+                self.folder.rmdir()
+        os.close(self._descriptor)
+        self._descriptor = None
