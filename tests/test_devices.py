@@ -25,6 +25,13 @@ def test_a_batch_is_split_evenly_over_the_cores(machine, batch_size, count):
     assert "eigen" not in os.environ["XLA_FLAGS"]  # Some cores have no device.
 
 
+def test_as_many_devices_as_are_wanted(machine):
+    draftx.split_cpu(8, devices=2)
+    assert machine == {"jax_num_cpu_devices": 2}
+    with pytest.raises(ValueError, match="`devices` must be a whole number"):
+        draftx.split_cpu(8, devices=0)
+
+
 def test_a_device_for_each_core_has_one_thread(machine, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_scheduler_type=mine --other=1")
     draftx.split_cpu(6)

@@ -247,7 +247,7 @@ _EXEMPT = {
     "sweep_lora_scale": {"scales", "known", "tell"},
     "CLIPScore": {"scale"},
     "PickScore": {"scale"},
-    "split_cpu": {"batch_size"},
+    "split_cpu": {"batch_size", "devices"},
     "FinetuneResult": {"step"},
     "HPSResult": {"mean", "std"},
     "DetectionReward": {"threshold", "area_weight"},

@@ -122,6 +122,34 @@ def test_the_gradient_of_two_hosts_is_that_of_one():
         assert error <= 1e-5 * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
+def test_the_command_on_a_mesh_gives_the_same_adapter(model, tmp_path):
+    """On a CPU it makes the devices, and goes on only on the same ones."""
+    flags = ["--preset", "tiny", "--prompts", "a {animals}", "--model", str(model)]
+    flags += ["--sampling.num-inference-steps", "2", "--sampling.guidance-scale", "1"]
+    flags += ["--num-validation-images", "2", "--evaluation.batch-size", "2"]
+    flags += ["--train-batch-size", "2", "--max-train-steps", "3"]
+    meshes = ([], ["--mesh", "model=2"], ["--mesh", "data=2"])
+    names = ("none", "model", "model")
+    codes, errors = [], []
+    for mesh, name in zip(meshes, names, strict=True):
+        command = ["-m", "draftx", "train", *flags, *mesh]
+        command += ["--output-dir", str(tmp_path / name)]
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, timeout=300
+        )
+        codes.append(done.returncode)
+        errors.append(done.stderr)
+    assert codes == [0, 0, 1], errors
+    assert "mesh" in errors[2].splitlines()[-3]
+    one, other = (
+        TensorFile(tmp_path / name / "lora.safetensors") for name in names[:2]
+    )
+    for name in one.shapes:
+        expected, actual = one.read_exactly(name), other.read_exactly(name)
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def train(model, tmp_path_factory):
     """Starts the same command on two hosts, each as a device of its own."""

@@ -110,8 +110,7 @@ def train(config: RunConfig) -> FinetuneResult:
     )
     options["method"].check_batch(batch_size)
     options["memory"].check(batch_size)
-    check_trackers(config.report_to)
-    check_push(config)
+    on_first(lambda: _check_tellers(config))
     parse_rewards(config.reward, "reward")
     parse_rewards(config.eval_reward, "eval_reward", is_measured=True)
     make_run_mesh(config)
@@ -195,6 +194,11 @@ def _train(
     # A second time, for the scales.
     on_first(lambda: write_card(config, folder, result))
     return result
+
+
+def _check_tellers(config: RunConfig) -> None:
+    check_trackers(config.report_to)
+    check_push(config)
 
 
 def _write_results(
