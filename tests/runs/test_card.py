@@ -1,5 +1,6 @@
 """The card of a run is the same when it is written again."""
 
+import dataclasses
 import json
 
 import draftx
@@ -36,3 +37,11 @@ def test_what_has_no_card(run, tmp_path, capsys):
     assert main(["card", str(tmp_path)]) == 1
     assert "must be that of a run, with a config.toml" in capsys.readouterr().err
     assert draftx.runs.open(run).step is None
+
+
+def test_it_says_how_the_model_is_loaded(run, short_pipeline):
+    config = open_run(run).config
+    changed = dataclasses.replace(config, model="a.safetensors", model_config="v2-base")
+    write_card(changed, open_run(run).folder, FinetuneResult(short_pipeline, []))
+    card = open_run(run).folder.card.read_text()
+    assert "pipeline = draftx.load('a.safetensors', config='v2-base')" in card

@@ -8,6 +8,9 @@ import errno
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -21,6 +24,7 @@ import pytest
 
 import draftx
 import draftx.runs.training._train as training
+from draftx.finetuning import FinetuneResult
 from draftx.finetuning.training import Run
 from draftx.io.checkpoints import CheckpointStore
 from draftx.runs import main
@@ -291,3 +295,43 @@ def test_the_same_seed_gives_the_same_bytes(command, whole, tmp_path):
     assert command(tmp_path / "other", "--seed", "1") == 0
     other = RunFolder(tmp_path / "other")
     assert other.lora.read_bytes() != whole.lora.read_bytes()
+
+
+def test_fewer_steps_than_were_taken_are_named_first(tmp_path, command, capsys):
+    (tmp_path / "run" / "checkpoints" / "step-00000009").mkdir(parents=True)
+    assert command(tmp_path / "run") == 1
+    said = capsys.readouterr().err
+    assert "`max_train_steps` must be at least 9, the steps that the run in" in said
+    assert "loading" not in said
+
+
+def test_ctrl_c_before_training_is_one_line(tmp_path, command, monkeypatch, capsys):
+    def interrupt(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "make_rewards", interrupt)
+    assert command(tmp_path / "run") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "draftx train: interrupted."
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    with subprocess.Popen(
+        [sys.executable, "-m", "draftx", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 128 + signal.SIGPIPE
+
+
+def test_what_was_not_measured_again_is_not_compared(short_pipeline):
+    before, history = [{"step": 0, "score": 1.0}], [{"step": 0}] * 22
+    stopped = FinetuneResult(short_pipeline, history, before)
+    assert training.summary(stopped).startswith("the adapter is that after 22 steps")
+    after = FinetuneResult(
+        short_pipeline, history, [*before, {"step": 22, "score": 2.0}]
+    )
+    assert "1 ->          2" in training.summary(after)

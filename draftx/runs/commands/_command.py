@@ -1,6 +1,7 @@
 """The command `draftx`: the table of its subcommands."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -44,6 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     - `arguments`: Without the program's name; `None` is those of the process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has enough; what is left must not fail at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage(), end="")
         return 0
@@ -55,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         return _COMMANDS[name].run(rest)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        # Nothing was under way that would be saved first.
+        print(f"draftx {name}: interrupted.", file=sys.stderr)
+        return EXIT_CODES[signal.SIGINT]
     except Exception as error:
         text = explain(error)
         if text is None:
@@ -89,7 +107,14 @@ def _train(arguments: list[str]) -> int:
         # The processes of one machine would take its cores from one another.
         join_hosts(check_whole("host_timeout", config.host_timeout))
     elif config.mesh is not None:
-        split_cpu(config.train_batch_size, devices=mesh_size(config.mesh))
+        devices = mesh_size(config.mesh)
+        if config.train_batch_size % devices:
+            # Before they are made, which takes long for very many.
+            raise ValueError(
+                "`train_batch_size` must be divisible by the devices of `mesh`, "
+                f"{devices}; got {config.train_batch_size}."
+            )
+        split_cpu(config.train_batch_size, devices=devices)
     else:
         split_cpu(config.train_batch_size)
     try:

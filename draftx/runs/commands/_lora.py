@@ -156,7 +156,10 @@ def _mix(
     files: Sequence[str], weights: Sequence[float], output: str, model: str | None
 ) -> None:
     if pathlib.Path(output).suffix != ".safetensors":
-        raise ValueError(f"`output` must end in .safetensors; got {output!r}.")
+        raise ValueError(
+            f"`output`, which comes first in `mix`, must end in .safetensors; got "
+            f"{output!r}."
+        )
     _check_there(files)
     # Whoever leaves it out names a file of theirs first.
     check_new(pathlib.Path(output))

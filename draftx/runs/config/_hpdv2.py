@@ -55,7 +55,10 @@ def find_hpdv2(source: str) -> list[str] | None:
         )
     folder = pathlib.Path(place)
     if not is_folder:
-        (folder,) = fetch([hpdv2_files(f"hpdv2:{part}")], f"the prompts {source!r}")
+        try:
+            (folder,) = fetch([hpdv2_files(f"hpdv2:{part}")], f"the prompts {source!r}")
+        except ModelFileError as e:
+            raise ModelFileError(f"{e} So does `draftx fetch {source}`.") from e
     elif (folder / "benchmark").is_dir() and part not in _SPLITS:
         folder = folder / "benchmark"
     if part in _SPLITS:

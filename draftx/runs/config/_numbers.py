@@ -21,6 +21,10 @@ def check_numbers(config: RunConfig) -> None:
         check_whole(f"evaluation.{name}", getattr(config.evaluation, name))
     for scale in config.lora_scales:
         finite("lora_scales", scale)
+    if len(set(config.lora_scales)) < len(config.lora_scales):
+        raise ValueError(
+            f"`lora_scales` must differ; got {list(config.lora_scales)}. Say each once."
+        )
     check_whole("validation_steps", config.validation_steps)
     check_whole("num_validation_images", config.num_validation_images)
 

@@ -93,7 +93,8 @@ def split_prompts(table: Table, held_out: Real) -> tuple[Table, Table]:
     if not chosen.any():
         raise ValueError(
             "`prompts` must hold at least two different prompts to keep one for "
-            f"evaluation; got {table.prompts[0]!r} alone."
+            f"evaluation; got {table.prompts[0]!r} alone. `--held-out-prompts` names "
+            "others."
         )
     return table.take(np.flatnonzero(~chosen)), table.take(np.flatnonzero(chosen))
 
@@ -194,7 +195,8 @@ def _number(path: pathlib.Path, row: int, name: str, text: str) -> float:
     except ValueError as e:
         raise ValueError(
             f"`prompts` must have numbers in its column {name!r}; row {row} of "
-            f"{str(path)!r} has {text!r}."
+            f"{str(path)!r} has {text!r}. Leave the column out: of words only prompts "
+            "are read."
         ) from e
 
 

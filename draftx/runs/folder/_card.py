@@ -65,7 +65,7 @@ def card(
             "```python",
             "import draftx",
             "",
-            f"pipeline = draftx.load({config.model!r})",
+            f"pipeline = draftx.load({_load_arguments(config)})",
             f"pipeline = draftx.load_lora(pipeline, {folder.lora.name!r})",
             f"images = draftx.sample(pipeline, [{_example(config)!r}])",
             "```",
@@ -171,6 +171,13 @@ def _at_scales(folder: RunFolder) -> list[str]:
     lines += [*_table("scale", names, rows), ""]
     use = f"draftx.load_lora(pipeline, {folder.lora.name!r}, scale={found.best:g})"
     return [*lines, f"The best by the held-out score: `{use}`.", ""]
+
+
+def _load_arguments(config: RunConfig) -> str:
+    said = {"revision": config.revision, "variant": config.variant}
+    said["config"] = config.model_config
+    named = [f"{name}={value!r}" for name, value in said.items() if value is not None]
+    return ", ".join([repr(config.model), *named])
 
 
 def _table(

@@ -21,6 +21,7 @@ from ...finetuning import (
     ProgressBar,
 )
 from ...io import save_lora
+from ...io.checkpoints import saved_steps
 from ...io.formats import write_json, write_text
 from ...pipeline import latent_shape
 from .._busy import Busy
@@ -222,6 +223,15 @@ def _write_results(
 
 
 def _check_unchanged(config: RunConfig, folder: RunFolder) -> None:
+    steps = [n for saved in saved_steps(folder.checkpoints).values() for n in saved]
+    if config.checkpoints.resume == "latest" and max(steps, default=0) > (
+        config.max_train_steps
+    ):
+        raise ValueError(
+            f"`max_train_steps` must be at least {max(steps)}, the steps that the run "
+            f"in {str(folder.path)!r} has taken; got {config.max_train_steps}. Say as "
+            "many or more, or choose another `output_dir`."
+        )
     # Without a checkpoint there is nothing to be gone on with.
     has_checkpoint = folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir())
     if not (folder.config.is_file() and has_checkpoint):
@@ -263,6 +273,11 @@ def summary(result: FinetuneResult) -> str:
     if not result.evaluations:
         return ""
     first, last = result.evaluations[0], result.evaluations[-1]
+    if last["step"] == 0 and result.history:
+        return (
+            f"the adapter is that after {len(result.history)} steps; held-out figures "
+            "have not been measured since the beginning."
+        )
     kept = []
     if result.step is not None:
         last = next(r for r in result.evaluations if r["step"] == result.step)
