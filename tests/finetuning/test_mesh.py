@@ -62,9 +62,7 @@ def _training(pipeline, run, method):
 
 def _search(pipeline):
     found = [
-        search.best_of_n(
-            pipeline, reference.reward, _PROMPTS, _SAMPLING, num_samples=2
-        ),
+        search.best_of_n(pipeline, reference.reward, _PROMPTS, _SAMPLING, n=2),
         search.doodl(pipeline, reference.reward, _PROMPTS, _SAMPLING, num_steps=2),
         search.svdd(pipeline, reference.reward, _PROMPTS, _SAMPLING),
     ]
