@@ -52,9 +52,10 @@ def make_mesh(mesh: MeshLike) -> Mesh:
     return jax.make_mesh(shape, tuple(sizes), axis_types=axis_types)
 
 
-def mesh_size(mesh: str) -> int:
-    """Computes how many devices a `mesh` such as `"data=4,model=2"` has."""
-    return math.prod(_parse(mesh).values())
+def planned_mesh(mesh: str) -> AbstractMesh:
+    """Makes a `mesh` such as `"data=4,model=2"` of devices that need not be there."""
+    sizes = _parse(mesh)
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes))
 
 
 def data_mesh(*, local: bool = False) -> Mesh:

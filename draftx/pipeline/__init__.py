@@ -20,7 +20,7 @@ from ._prepare import (
     prepare as prepare,
     starting_noise as starting_noise,
 )
-from ._sample import draw as draw, sample as sample
+from ._sample import draw as draw, sample as sample, sample_rows as sample_rows
 from ._sampling import Sampling as Sampling
 from ._shard import (
     divided as divided,

@@ -49,11 +49,30 @@ def sample(
     """
     check_is("pipeline", pipeline, Pipeline, 'draftx.load("tiny")')
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
+    return sample_rows(pipeline, prompts, sampling, key=key, latents=latents)
+
+
+def sample_rows(
+    pipeline: Pipeline,
+    prompts: Rows,
+    sampling: Sampling,
+    *,
+    key: PRNGKeyArray | None,
+    latents: Any = None,
+    on_all: bool = False,
+) -> Images:
+    """Draws one image for each prompt, of arguments that are what they should be.
+
+    **Arguments:**
+
+    - `pipeline`, `prompts`, `sampling`, `key`, `latents`: As for `sample`.
+    - `on_all`: As for `draw`.
+    """
     table = Table.of(prompts)
     batch = prepare(pipeline, table, sampling, key=key, latents=latents)
     pipeline, conditioning = encode_texts(pipeline, batch.conditioning)
     batch = dataclasses.replace(batch, conditioning=conditioning)
-    images, wrong = draw(pipeline, batch)
+    images, wrong = draw(pipeline, batch, on_all=on_all)
     if wrong is not None:
         raise ValueError(wrong)
     return images
@@ -78,10 +97,10 @@ def draw(
     """
     placed = mesh_of(pipeline)
     batch, mesh = spread(batch, placed)
-    local = data_mesh(local=True)
-    # One device needs no program other than that of a user.
-    if on_all and placed is None and local.size > 1:
-        if len(batch.latents) % local.size == 0:
+    if on_all and placed is None:
+        local = data_mesh(local=True)
+        # One device needs no program other than that of a user.
+        if local.size > 1 and len(batch.latents) % local.size == 0:
             latents = to_mesh(batch.latents, by_batch(local))
             batch = dataclasses.replace(batch, latents=latents)
     images, finite = _sample(pipeline, batch, mesh)

@@ -45,7 +45,10 @@ _HUGE = str(10**30)
         ((_METHOD, "draft-lv", "--method.num-samples", "-1"), "`num_samples` must"),
         (("--sampling.num-inference-steps", "0"), "`num_inference_steps` must"),
         (("--lora-scales", "1", "0", "1"), "`lora_scales` must differ"),
-        (("--mesh", "data=100000"), "`train_batch_size` must be divisible by the dev"),
+        (
+            ("--mesh", "data=100000"),
+            "`train_batch_size` must be divisible by the number of ",
+        ),
         (("--rank", "0"), "`rank` must be a whole number of at least 1; got 0."),
         (("--rank", "-3"), "`rank` must"),
         (("--alpha", "0"), "`alpha` must be finite and positive"),

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from ..._checks import check_whole
 from ..._devices import split_cpu
 from ..._hosts import are_several, join_hosts, said_once
-from ..._mesh import mesh_size
+from ..._mesh import check_divides, planned_mesh
 from ..._signals import EXIT_CODES
 from ..config import read_config, RunConfig, write_config
 from ..training import summary, train
@@ -107,14 +107,10 @@ def _train(arguments: list[str]) -> int:
         # The processes of one machine would take its cores from one another.
         join_hosts(check_whole("host_timeout", config.host_timeout))
     elif config.mesh is not None:
-        devices = mesh_size(config.mesh)
-        if config.train_batch_size % devices:
-            # Before they are made, which takes long for very many.
-            raise ValueError(
-                "`train_batch_size` must be divisible by the devices of `mesh`, "
-                f"{devices}; got {config.train_batch_size}."
-            )
-        split_cpu(config.train_batch_size, devices=devices)
+        mesh = planned_mesh(config.mesh)
+        # Before its devices are made, which takes long for very many.
+        check_divides("train_batch_size", config.train_batch_size, mesh)
+        split_cpu(config.train_batch_size, devices=mesh.size)
     else:
         split_cpu(config.train_batch_size)
     try:

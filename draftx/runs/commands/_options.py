@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from ...io import load, load_lora
+from ...io import load_lora
 from ...pipeline import Pipeline
 from ..config import (
     check_finite,
     default_config,
+    load_base,
     ModelConfigField,
     ModelField,
     RevisionField,
@@ -139,13 +140,7 @@ def load_model(options: AbstractModelOptions) -> Pipeline:
 
     - `options`: From `parse_with_run`.
     """
-    pipeline = load(
-        options.model,
-        dtype=options.dtype,
-        revision=options.revision,
-        variant=options.variant,
-        config=options.model_config,
-    )
+    pipeline = load_base(options)
     if options.lora is None:
         return pipeline
     return load_lora(pipeline, options.lora)

@@ -22,6 +22,7 @@ from ._fields import (
 from ._hpdv2 import hpdv2_files as hpdv2_files, HPDV2_NAMES as HPDV2_NAMES
 from ._make import (
     keys as keys,
+    load_base as load_base,
     make_checkpoints as make_checkpoints,
     make_evaluation as make_evaluation,
     make_memory as make_memory,

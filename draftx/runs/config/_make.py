@@ -43,13 +43,7 @@ def make_pipeline(config: RunConfig) -> Pipeline:
 
     - `config`: Of the run.
     """
-    pipeline = load(
-        config.model,
-        dtype=config.dtype,
-        revision=config.revision,
-        variant=config.variant,
-        config=config.model_config,
-    )
+    pipeline = load_base(config)
     if config.init_lora is not None:
         pipeline = load_lora(pipeline, config.init_lora)
     else:
@@ -62,6 +56,22 @@ def make_pipeline(config: RunConfig) -> Pipeline:
         )
     mesh = make_run_mesh(config)
     return pipeline if mesh is None else shard(pipeline, mesh)
+
+
+def load_base(options: Any) -> Pipeline:
+    """Loads the model that options name, without an adapter.
+
+    **Arguments:**
+
+    - `options`: The configuration of a run, or options of a command with its fields.
+    """
+    return load(
+        options.model,
+        dtype=options.dtype,
+        revision=options.revision,
+        variant=options.variant,
+        config=options.model_config,
+    )
 
 
 def make_run_mesh(config: RunConfig) -> Mesh | None:

@@ -1,6 +1,5 @@
 """What a run writes down while it trains: figures of each step, and pictures."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,10 +9,9 @@ from jaxtyping import Array
 
 from ..._hosts import is_first
 from ..._mesh import to_host
-from ..._table import Table
 from ...finetuning import AbstractCallback
 from ...lora import scale_lora
-from ...pipeline import draw, encode_texts, Pipeline, prepare, Sampling
+from ...pipeline import Pipeline, sample_rows, Sampling
 from .._busy import Busy
 from ..folder import append_line, captioned_grid, RunFolder, write_lines
 
@@ -126,14 +124,10 @@ class Samples(AbstractCallback):
 
     def images(self, pipeline: Pipeline) -> np.ndarray:
         """Draws the prompts with a `pipeline`, and writes nothing."""
-        table = Table.of(self.prompts)
-        batch = prepare(pipeline, table, self.sampling, key=self.key, latents=None)
-        pipeline, conditioning = encode_texts(pipeline, batch.conditioning)
-        batch = dataclasses.replace(batch, conditioning=conditioning)
         # As the evaluation does, which needs no other program if it has as many rows.
-        images, wrong = draw(pipeline, batch, on_all=True)
-        if wrong is not None:
-            raise ValueError(wrong)
+        images = sample_rows(
+            pipeline, self.prompts, self.sampling, key=self.key, on_all=True
+        )
         return np.asarray(images)
 
     def begin(self, num_train_steps: int) -> None:
