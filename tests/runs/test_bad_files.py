@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import draftx
 from draftx.runs import main
-from draftx.runs.commands import _convert, _lora, _lora_convert, _options
+from draftx.runs.commands import _convert, _lora, _lora_convert
 from draftx.runs.config import _make
 
 from ..io.test_damage import DAMAGE, header_cast
@@ -117,7 +117,7 @@ def _of_adapter(file, model, folder):
 @pytest.fixture
 def loaded(short_pipeline, monkeypatch):
     """A model is not read again for each command."""
-    for module in (_convert, _lora, _lora_convert, _options, _make):
+    for module in (_convert, _lora, _lora_convert, _make):
         monkeypatch.setattr(module, "load", lambda *_, **__: short_pipeline)
 
 
