@@ -1,5 +1,9 @@
 """Fine-tuning diffusion models on differentiable rewards, in JAX and Equinox."""
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from . import (
     diffusion as diffusion,
     episodes as episodes,
@@ -11,8 +15,6 @@ from . import (
     lora as lora,
     models as models,
     rewards as rewards,
-    runs as runs,
-    search as search,
 )
 from ._compilation import enable_compilation_cache as enable_compilation_cache
 from ._devices import split_cpu as split_cpu
@@ -86,3 +88,19 @@ from .rewards import (
     Reward as Reward,
     RewardError as RewardError,
 )
+
+
+if TYPE_CHECKING:
+    from . import runs as runs, search as search
+
+
+def __getattr__(name: str) -> ModuleType:
+    # No training from Python needs the two upper floors and the command's packages,
+    # which are a tenth of a second: they are imported when they are first asked for.
+    if name in ("runs", "search"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "runs", "search"})

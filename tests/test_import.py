@@ -1,0 +1,27 @@
+"""What `import draftx` brings along, which everyone waits for."""
+
+import subprocess
+import sys
+
+
+_PROGRAM = """
+import sys, draftx
+late = ("draftx.runs", "draftx.search", "tyro", "matplotlib", "PIL", "huggingface_hub")
+print([name for name in late if name in sys.modules])
+print(draftx.runs.__name__, draftx.search.best_of_n.__name__, "runs" in dir(draftx))
+try:
+    draftx.run
+except AttributeError as error:
+    print(error)
+"""
+
+
+def test_packages_that_only_the_command_needs_are_not_imported():
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "[]",
+        "draftx.runs best_of_n True",
+        "module 'draftx' has no attribute 'run'",
+    ]
