@@ -1,8 +1,8 @@
 """Fine-tuning diffusion models on differentiable rewards, in JAX and Equinox."""
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+import types
+import typing
 
 from . import (
     diffusion as diffusion,
@@ -90,11 +90,11 @@ from .rewards import (
 )
 
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from . import runs as runs, search as search
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> types.ModuleType:
     # No training from Python needs the two upper floors and the command's packages,
     # which are a tenth of a second: they are imported when they are first asked for.
     if name in ("runs", "search"):
