@@ -1,7 +1,101 @@
+import functools as ft
+import importlib.metadata
 import os
 import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, Literal, TypeVar
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
+
+from ._checks import is_traced
+
+
+_R = TypeVar("_R")
+_Donate = Literal["none", "all-except-first"]
+
+# What the library's own programs are compiled with, by platform. Only versions of
+# jaxlib that are known to have an option are given it: an unknown one is an error.
+_OPTIONS: Final[Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]] = {
+    "cpu": {
+        # Buffers that are not needed at once share their memory.
+        "xla_cpu_scheduler_type": (
+            "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+            ("0.10.", "0.11."),
+        ),
+    }
+}
+
+
+def compiler_options(platform: str) -> dict[str, str]:
+    """Chooses what the programs of a platform are compiled with.
+
+    What the environment variable `XLA_FLAGS` says stays as it is.
+
+    **Arguments:**
+
+    - `platform`: Of a device: `"cpu"`, `"gpu"` or `"tpu"`.
+    """
+    version, given = importlib.metadata.version("jaxlib"), os.environ.get("XLA_FLAGS")
+    return {
+        name: value
+        for name, (value, versions) in _OPTIONS.get(platform, {}).items()
+        if version.startswith(versions) and f"--{name}=" not in (given or "")
+    }
+
+
+class Program(Generic[_R]):
+    """A function of the library that is compiled, by what suits the platform.
+
+    JAX refuses options of the compiler inside of a user's own `jit` or `grad`: there
+    it is compiled as all else is.
+    """
+
+    def __init__(self, fn: Callable[..., _R], donate: _Donate = "none"):
+        """**Arguments:**
+
+        - `fn`: Of arrays, and of what is static.
+        - `donate`: As for `equinox.filter_jit`.
+        """
+        ft.update_wrapper(self, fn, updated=())
+        self._jit: Callable[..., Any] = ft.partial(eqx.filter_jit, fn, donate=donate)
+        self._by_platform: dict[str | None, Any] = {}
+
+    def __call__(self, *args: Any) -> _R:
+        return self._for(args)(*args)
+
+    def lower(self, *args: Any) -> Any:
+        """Lowers the program without running it; the next call need not do it again."""
+        return self._for(args).lower(*args)
+
+    def _for(self, args: tuple[Any, ...]) -> Any:
+        platform = _platform(args)
+        if platform not in self._by_platform:
+            options = compiler_options(platform) if platform else None
+            self._by_platform[platform] = self._jit(compiler_options=options or None)
+        return self._by_platform[platform]
+
+
+def compiled(*, donate: _Donate = "none") -> Callable[[Callable[..., _R]], Program[_R]]:
+    """Makes a `Program` of a function: a decorator.
+
+    **Arguments:**
+
+    - `donate`: As for `Program`.
+    """
+    return lambda fn: Program(fn, donate)
+
+
+def _platform(tree: Any) -> str | None:
+    """Where a program of these arguments will run; `None` while it is being traced."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    # Arrays that are known already may be all that is given while others are traced.
+    if any(map(is_traced, [*arrays, jnp.zeros(())])):
+        return None
+    if arrays:
+        return next(iter(arrays[0].devices())).platform
+    return jax.default_backend()
 
 
 def enable_compilation_cache(

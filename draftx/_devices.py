@@ -1,5 +1,4 @@
 import contextlib
-import importlib.metadata
 import os
 
 import jax
@@ -8,19 +7,14 @@ from ._checks import check_whole
 from ._custom_types import WholeLike
 
 
-# Buffers of small networks that are not needed at once share their memory. Only
-# versions known to have this flag are given it: an unknown one ends the process.
-_SCHEDULER = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
-_HAVE_SCHEDULER = ("0.10.", "0.11.")
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
 def split_cpu(batch_size: WholeLike, *, devices: WholeLike | None = None) -> None:
     """Makes a device of each core of a CPU, as far as a batch can be split over them.
 
-    Small networks are faster on two devices of one core each than on one of two, and
-    faster still with a smaller working memory, which is what XLA is then told to aim
-    at. Flags that the environment variable `XLA_FLAGS` has already stay as they are.
+    Small networks are faster on two devices of one core each than on one of two. Flags
+    that the environment variable `XLA_FLAGS` has already stay as they are.
 
     Call it before the first computation; after that, and for other devices, it has no
     effect.
@@ -39,8 +33,6 @@ def split_cpu(batch_size: WholeLike, *, devices: WholeLike | None = None) -> Non
     with contextlib.suppress(RuntimeError):  # JAX has started: its devices stay.
         jax.config.update("jax_num_cpu_devices", count)
         wanted = [_ONE_THREAD] if count >= cores else []
-        if importlib.metadata.version("jaxlib").startswith(_HAVE_SCHEDULER):
-            wanted.append(_SCHEDULER)
         given = os.environ.get("XLA_FLAGS", "")
         new = [flag for flag in wanted if flag.partition("=")[0] not in given]
         os.environ["XLA_FLAGS"] = " ".join([given, *new]).strip()

@@ -1,11 +1,11 @@
 import dataclasses
 from typing import Any
 
-import equinox as eqx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from .._checks import check_is
+from .._compilation import compiled
 from .._custom_types import Images
 from .._mesh import by_batch, data_mesh, mesh_of, to_mesh, whole
 from .._table import Rows, Table
@@ -110,7 +110,7 @@ def draw(
     return images, not_finite(pipeline, finite)
 
 
-@eqx.filter_jit
+@compiled()
 def _sample(
     pipeline: Pipeline, batch: Batch, mesh: Mesh | None
 ) -> tuple[Images, Bool[Array, "2 batch"]]:

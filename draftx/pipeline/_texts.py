@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Int
 
+from .._compilation import compiled
 from .._custom_types import InputIds, TextEmbeddings
 from .._mesh import to_host
 from ..lora import has_lora
@@ -75,6 +76,6 @@ def _encode(encoder: CLIPTextModel, ids: Int[np.ndarray, "texts tokens"]) -> np.
     return np.concatenate(parts)[: len(ids)]
 
 
-@eqx.filter_jit
+@compiled()
 def _embed(encoder: CLIPTextModel, input_ids: InputIds) -> TextEmbeddings:
     return encoder(input_ids)

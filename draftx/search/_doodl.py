@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._autodiff import stop_gradient
 from .._checks import check_is, check_whole, not_negative, positive
+from .._compilation import compiled
 from .._custom_types import Latents, RealLike, WholeLike
 from .._table import Rows, Table
 from ..episodes import count, image_spec
@@ -157,7 +158,7 @@ class _Ascent(eqx.Module):
         return jnp.where(better, rewards, self.best_rewards), best
 
 
-@eqx.filter_jit
+@compiled()
 def _ascend(
     question: Question,
     state: Any,

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import check_is
+from .._compilation import compiled
 from .._custom_types import Images, Latents
 from .._mesh import mesh_of
 from .._scaled_gradient import scaled_call
@@ -93,7 +94,7 @@ def ask(
     return Question(task, *spread(task.batch(latents, later_key), mesh))
 
 
-@eqx.filter_jit
+@compiled()
 def draw(question: Question) -> tuple[Images, Latents, Float[Array, " batch"]]:
     """Draws images: these, what they were decoded from, and their rewards."""
     clean = question.run(question.batch.latents)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from .._checks import check_is, check_whole, not_negative
+from .._compilation import compiled
 from .._custom_types import Images, Latents, RealLike, WholeLike
 from .._table import Rows, Table
 from ..diffusion import Chain, Prediction, random_steps, State
@@ -160,14 +161,14 @@ class _Choice(eqx.Module):
         return others, choice
 
 
-@eqx.filter_jit
+@compiled()
 def _begin(question: Question) -> _Ahead:
     chain = question.chain()
     start = chain.begin(question.batch.latents)
     return _Ahead(start, chain.predict(start, jnp.asarray(0)))
 
 
-@eqx.filter_jit
+@compiled()
 def _advance(
     question: Question, ahead: _Ahead, choice: _Choice
 ) -> tuple[_Ahead, Float[Array, " batch"]]:
@@ -189,7 +190,7 @@ def _step(chain: Chain, ahead: _Ahead, index, noise_key: PRNGKeyArray) -> State:
     return candidate.advance(ahead.state, ahead.prediction, index)
 
 
-@eqx.filter_jit
+@compiled()
 def _jump(
     question: Question, ahead: _Ahead, index: Int[Array, ""]
 ) -> tuple[Images, Latents, Float[Array, " batch"]]:
@@ -199,7 +200,7 @@ def _jump(
     return images, jumped, question.score(images)
 
 
-@eqx.filter_jit
+@compiled()
 def _finish(
     question: Question, ahead: _Ahead, choice: _Choice
 ) -> tuple[Images, Latents, Float[Array, " batch"]]:

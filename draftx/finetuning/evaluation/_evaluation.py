@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_is, check_whole, finite
+from ..._compilation import compiled
 from ..._custom_types import Images, Latents, RealLike, WholeLike
 from ..._keys import check_key
 from ..._mesh import data_mesh, mesh_of
@@ -235,7 +236,7 @@ def _ignore(done: int, total: int) -> None:
     del done, total
 
 
-@eqx.filter_jit
+@compiled()
 def _score(
     rewards: dict[str, AbstractReward],
     features: Features,

@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ..._compilation import compiled
 from ...diffusion import record
 from ...episodes import make_episode, Memory, Task
 from ...pipeline import divided, Pipeline
@@ -61,7 +62,7 @@ class Rounds(eqx.Module):
     shape: tuple[int, ...] = eqx.field(static=True)
 
 
-@eqx.filter_jit
+@compiled()
 def collect(
     rounds: Rounds, trainable: Pipeline, key: PRNGKeyArray
 ) -> tuple[Rollout, Int[Array, " batch"], dict[str, Float[Array, " batch"]]]:
@@ -96,7 +97,7 @@ def collect(
 
 
 # The state's arrays are given up: it is updated in place.
-@eqx.filter_jit(donate="all-except-first")
+@compiled(donate="all-except-first")
 def improve(
     constants: tuple[Rounds, Rollout], state: RoundState, key: PRNGKeyArray
 ) -> tuple[RoundState, dict[str, Array]]:

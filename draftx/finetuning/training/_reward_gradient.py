@@ -5,6 +5,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_is
+from ..._compilation import Program
 from ..._mesh import mesh_of, whole
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_episode, make_task, Memory, Task
@@ -136,4 +137,4 @@ def objective(
 
 
 value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
-_value_and_grad = eqx.filter_jit(value_and_grad)
+_value_and_grad = Program(value_and_grad)

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..._compilation import compiled
 from ...episodes import Task
 from ...pipeline import divided, Pipeline
 from ...rewards import with_key
@@ -51,7 +52,7 @@ class Training(eqx.Module):
 
 
 # The state's arrays are given up: it is updated in place.
-@eqx.filter_jit(donate="all-except-first")
+@compiled(donate="all-except-first")
 def train_step(
     training: Training, state: TrainState, step: Int[Array, ""]
 ) -> tuple[TrainState, dict[str, Array]]:
