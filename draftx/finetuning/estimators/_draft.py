@@ -4,9 +4,11 @@
 and Algorithm 1 for DRaFT-LV.
 """
 
+import functools as ft
 from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
@@ -136,22 +138,45 @@ class DRaFTLV(AbstractGradientEstimator):
     def __call__(
         self, episode: Episode, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], Scores]:
-        state = episode.run(1 if self.include_original else 0)
-        total, scores = episode.score(state)
-        if not self.include_original:
-            total = jnp.zeros(())
+        chain, last = episode.chain, len(episode.chain) - 1
+        if self.include_original:
+            before, scores = episode.run_frozen(last), None
+            clean = jnp.zeros_like(before.latents)
+        else:
+            before = episode.run_frozen(last + 1)
+            clean, scores = before.latents, episode.scores_alone(before.latents)
 
-        def redraw(episode: Episode, latents: Latents, key: PRNGKeyArray):
-            state = redraw_last_step(episode.chain, latents, key)
-            return episode.score(state)[0], None
+        def step(episode: Episode, state: State, key: PRNGKeyArray | None):
+            chain = episode.chain
+            if key is not None:
+                chain = eqx.tree_at(lambda c: c.key, chain, key)
+            state = chain.step(state, jnp.asarray(last))[0]
+            total, scores = episode.score(state)
+            return total, (state.latents, scores)
 
-        # Draw after draw, each with its gradient: the memory of one.
-        latents = lax.stop_gradient(state.latents)
-        totals = lax.map(
-            lambda key: eager_gradient(redraw, episode, latents, key)[0],
-            jr.split(key, self.num_samples),
-        )
-        total = total + jnp.sum(totals)
+        def body(clean: Latents, draw: tuple[Array, PRNGKeyArray]):
+            is_own, key = draw
+            own_or = lambda own, drawn: jax.tree.map(
+                ft.partial(jnp.where, is_own), own, drawn
+            )
+            state = own_or(before, renoise(chain, clean, key))
+            step_key = None
+            if chain.key is not None:
+                # Where the chain has noise, its last step has: another for each draw.
+                step_key = own_or(chain.key, jr.fold_in(key, 1))
+            total, (latents, scores) = eager_gradient(step, episode, state, step_key)
+            return own_or(latents, clean), (total, scores)
+
+        # The chain's own last step, and draw after draw, each with its gradient: the
+        # memory of one, and one program for all.
+        num_own = int(self.include_original)
+        number = jnp.arange(num_own + self.num_samples)
+        keys = jr.split(key, max(self.num_samples, 1))
+        keys = keys[jnp.maximum(number - num_own, 0)]
+        _, (totals, of_each) = lax.scan(body, clean, (number < num_own, keys))
+        if scores is None:
+            scores = jax.tree.map(lambda x: x[0], of_each)
+        total = jnp.sum(totals)
         if self.reduction == "mean":
             total = total / (self.num_samples + self.include_original)
         return total, scores
@@ -164,11 +189,16 @@ def check_draws(num_samples: int, include_original: bool, reduction: str) -> Non
         raise ValueError(f"`reduction` must be 'mean' or 'sum'; got {reduction!r}.")
 
 
+def renoise(chain: Chain, latents: Latents, key: PRNGKeyArray) -> State:
+    """Noises clean latents anew to the last step of a chain."""
+    noise = jr.normal(key, latents.shape, latents.dtype)
+    return chain.noised(latents, noise, jnp.asarray(len(chain) - 1))
+
+
 def redraw_last_step(chain: Chain, latents: Latents, key: PRNGKeyArray) -> State:
     """Noises clean latents anew to the last step, and denoises them."""
-    last = jnp.asarray(len(chain) - 1)
-    noise = jr.normal(key, latents.shape, latents.dtype)
+    state = renoise(chain, latents, key)
     if chain.key is not None:
         # Where the chain has noise, its last step has: another for each draw.
         chain = eqx.tree_at(lambda c: c.key, chain, jr.fold_in(key, 1))
-    return chain.step(chain.noised(latents, noise, last), last)[0]
+    return chain.step(state, jnp.asarray(len(chain) - 1))[0]
