@@ -17,13 +17,14 @@ _Donate = Literal["none", "all-except-first"]
 
 # What the library's own programs are compiled with, by platform. Only versions of
 # jaxlib that are known to have an option are given it: an unknown one is an error.
+_TESTED: Final = ("0.10.", "0.11.")
 _OPTIONS: Final[Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]] = {
     "cpu": {
         # Buffers that are not needed at once share their memory.
-        "xla_cpu_scheduler_type": (
-            "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-            ("0.10.", "0.11."),
-        ),
+        "xla_cpu_scheduler_type": ("CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED", _TESTED),
+        # Without barriers, which this pass takes away, what is to be computed again is
+        # joined with what was computed before, and kept.
+        "xla_disable_hlo_passes": ("cse_barrier_expander", _TESTED),
     }
 }
 
