@@ -48,7 +48,10 @@ def _bwd(x, d_out):
     density = jnp.exp(-0.5 * gate * gate) / math.sqrt(2 * math.pi)
     d_value = d_out * gate * cdf
     d_gate = d_out * value * (cdf + gate * density)
-    return (jnp.concatenate([d_value, d_gate], axis=-1).astype(x.dtype),)
+    d_x = jnp.concatenate([d_value, d_gate], axis=-1).astype(x.dtype)
+    # Several products read it: XLA would write its halves, and put them together for
+    # each of these.
+    return (jax.lax.optimization_barrier(d_x),)
 
 
 _geglu.defvjp(_fwd, _bwd)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from einops import rearrange, reduce
 from jaxtyping import Array, Float
 
+from . import _group_norm_narrow as narrow
 from ._dtypes import at_least_float32
 
 
@@ -59,6 +60,8 @@ def _spread(stat, channels):
 
 def _forward(x, weight, bias, num_groups, epsilon, silu):
     dtype = at_least_float32(x.dtype)
+    if x.dtype != dtype:
+        return narrow.forward(x, weight, bias, num_groups, epsilon, silu)
     channels = x.shape[-1]
     x32 = x.astype(dtype)
     mean = _group_mean(x32, num_groups)
@@ -95,6 +98,8 @@ def _bwd(num_groups, epsilon, silu, residuals, d_out):
     mean, rstd, d_out = jax.lax.optimization_barrier(
         (residuals.mean, residuals.rstd, d_out)
     )
+    if x.dtype != mean.dtype:
+        return narrow.backward(num_groups, silu, x, weight, bias, mean, rstd, d_out)
     dtype, channels = mean.dtype, x.shape[-1]
     weight32 = weight.astype(dtype)[None, None, None]
     rstd = _spread(rstd, channels)

@@ -8,7 +8,7 @@ import jax.random as jr
 import jax.test_util
 import pytest
 
-from draftx.kernels import group_norm, group_norm_reference
+from draftx.kernels import _group_norm_narrow, group_norm, group_norm_reference
 
 from ..helpers import assert_close
 
@@ -65,6 +65,31 @@ def test_gradient_against_finite_differences(silu, getkey):
         jax.test_util.check_grads(jax.jit(op), args, order=1, modes=["rev"])
 
 
+@pytest.mark.parametrize("silu", [False, True])
+def test_gradient_of_narrow_activations_against_finite_differences(silu, getkey):
+    # What 16 bits go through, in 64, where differences can be taken.
+    def value(x, weight, bias):
+        return _group_norm_narrow.forward(x, weight, bias, 3, 1e-5, silu)
+
+    @jax.custom_vjp
+    def op(*args):
+        return value(*args)[0]
+
+    def forward(*args):
+        out, mean, rstd = value(*args)
+        return out, (*args, mean, rstd)
+
+    def backward(residuals, d_out):
+        return _group_norm_narrow.backward(3, silu, *residuals, d_out)
+
+    op.defvjp(forward, backward)
+    with jax.enable_x64(True):
+        args = _problem(getkey, (2, 3, 2, 6), jnp.float64)
+        expected = group_norm_reference(*args, num_groups=3, epsilon=1e-5, silu=silu)
+        assert_close(op(*args), expected)
+        jax.test_util.check_grads(jax.jit(op), args, order=1, modes=["rev"])
+
+
 def test_mixed_dtypes_have_cotangents_of_their_own(getkey):
     x, weight, bias = _problem(getkey, (2, 3, 2, 6), jnp.float32)
     args = (x.astype(jnp.bfloat16), weight, bias)
@@ -72,6 +97,24 @@ def test_mixed_dtypes_have_cotangents_of_their_own(getkey):
     out, grads = _value_and_vjp(op, args, jnp.ones(x.shape, jnp.bfloat16))
     assert out.dtype == jnp.bfloat16
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32, jnp.float32]
+
+
+def test_offset_of_narrow_activations_costs_no_more_than_their_rounding(getkey):
+    dtype = jnp.bfloat16
+    x = (30 + jr.normal(getkey(), (2, 16, 16, 8))).astype(dtype)
+    args = (x, jnp.ones(8, dtype), jnp.zeros(8, dtype))
+    cotangent = jr.normal(getkey(), x.shape, dtype)
+    out, grads = _value_and_vjp(
+        ft.partial(group_norm, num_groups=2, epsilon=1e-5), args, cotangent
+    )
+    exact = [a.astype(jnp.float32) for a in args]
+    expected, expected_grads = _value_and_vjp(
+        ft.partial(group_norm_reference, num_groups=2, epsilon=1e-5),
+        exact,
+        cotangent.astype(jnp.float32),
+    )
+    assert_close(out, expected.astype(dtype))
+    assert_close(grads[0], expected_grads[0].astype(dtype))
 
 
 def test_offset_far_above_the_spread_loses_no_digits(getkey):

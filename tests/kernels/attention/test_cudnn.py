@@ -77,6 +77,11 @@ def test_odd_lengths_are_padded_and_masked(
     )
     assert lengths
     assert all(length % 2 == 0 for length in lengths)
+    # Without a gradient no length is refused, and nothing is copied.
+    lengths.clear()
+    out = attention_cudnn(query, key, value, is_causal=is_causal)
+    assert_close(out, attention_reference(query, key, value, is_causal=is_causal))
+    assert lengths == [q_len, kv_len]
 
 
 @pytest.mark.gpu
