@@ -42,13 +42,18 @@ def compile_for(args: argparse.Namespace, target: Target) -> tuple[Any, int]:
         arrays, out = _placed(program.arrays, devices, count, args.batch)
         traced = jax.jit(program.fn, out_shardings=out).trace(arrays)
         lowered = traced.lower(lowering_platforms=(target.platform,))
-        options: dict[str, Any] = dict(flag.split("=", 1) for flag in args.flags)
+        options = dict(_parse(flag) for flag in args.flags)
         try:
             compiled = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
             raise _translated(error, target) from error
     _check_fits(compiled.memory_analysis(), target)
     return compiled, count
+
+
+def _parse(flag: str) -> tuple[str, str | bool]:
+    name, _, value = flag.partition("=")
+    return name, {"true": True, "false": False}.get(value.lower(), value)
 
 
 def _placed(arrays: Any, devices: list[Any], count: int, batch: int) -> tuple[Any, Any]:

@@ -33,9 +33,9 @@ def show(row: dict[str, Any], target: Target) -> None:
         print(f"  calls of which only the bytes are known: {', '.join(row['opaque'])}")
     for kernel in row.get("largest", []):
         print(
-            f"  {kernel['ms']:9.3f} ms {kernel['kernels']:5d} x {kernel['mib']:9.1f} MiB "
-            f"{kernel['gflop']:9.1f} GFLOP  {kernel['kind']}, {kernel['part']}: "
-            f"{kernel['source']}"
+            f"  {kernel['ms']:9.3f} ms {kernel['kernels']:5d} x "
+            f"{kernel['mib']:9.1f} MiB {kernel['gflop']:9.1f} GFLOP  "
+            f"{kernel['kind']}, {kernel['part']}: {kernel['source']}"
         )
 
 

@@ -8,14 +8,15 @@ XLA compiles for an NVIDIA GPU or a TPU on any machine that has its compiler:
     python -m venv plan-gpu && plan-gpu/bin/pip install -e '.[examples,cuda13]'
     python -m venv plan-tpu && plan-tpu/bin/pip install -e '.[examples,tpu]'
 
-(each in an environment of its own; Linux; 5 GB and 2 GB). What it says of memory is the
-program's real plan. What it says of time is an estimate, kernel by kernel: the longest of
-bytes over bandwidth, products over the peak, and the smallest kernel's time (`targets/`
-has the figures), or a TPU compiler's own `estimated_cycles`. The floor is the products
-and attention alone at the peak. Nothing was autotuned and nothing ran: real kernels are
-slower, and what is worth having is the split by kind and differences between two
-programs. `results/compiled_plans.json` has the plans of this version: `--suite
---compare` shows how those of a changed version differ, `--suite --record` replaces them.
+(each in an environment of its own; Linux; 5 GB and 2 GB). What it says of memory is
+the program's real plan. What it says of time is an estimate, kernel by kernel: the
+longest of bytes over bandwidth, products over the peak, and the smallest kernel's time
+(`targets/` has the figures), or a TPU compiler's own `estimated_cycles`. The floor is
+the products and attention alone at the peak. Nothing was autotuned and nothing ran:
+real kernels are slower, and what is worth having is the split by kind and differences
+between two programs. `results/compiled_plans.json` has the plans of this version:
+`--suite --compare` shows how those of a changed version differ, `--suite --record`
+replaces them.
 """
 
 import argparse
@@ -93,8 +94,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{option} must be at least 1; got {value}")
     if args.k > args.num_inference_steps:
         parser.error(
-            f"--k must be at most --num-inference-steps, {args.num_inference_steps}; got "
-            f"{args.k}"
+            f"--k must be at most --num-inference-steps, {args.num_inference_steps}; "
+            f"got {args.k}"
         )
     if args.topology is not None and targets()[args.target].platform != "tpu":
         parser.error(f"--topology is of TPUs; got --target {args.target}")
