@@ -245,6 +245,7 @@ _EXEMPT = {
     "WeightedSum": {"weights"},
     "mix_lora": {"weights"},
     "sweep_lora_scale": {"scales", "known", "tell"},
+    "sample": {"images_at_once", "tell"},
     "CLIPScore": {"scale"},
     "PickScore": {"scale"},
     "split_cpu": {"batch_size", "devices"},

@@ -10,7 +10,6 @@ from ._chain import (
     run_frozen as run_frozen,
     run_truncated as run_truncated,
     State as State,
-    step_noise as step_noise,
 )
 from ._charge import AbstractStepCost as AbstractStepCost, Charge as Charge
 from ._ddim import DDIM as DDIM, DDIMSteps as DDIMSteps
@@ -37,3 +36,4 @@ from ._reach import find_idle_steps as find_idle_steps, noise_levels as noise_le
 from ._sampler import AbstractSampler as AbstractSampler, AbstractSteps as AbstractSteps
 from ._schedule import SchedulerConfig as SchedulerConfig
 from ._split_denoiser import SplitDenoiser as SplitDenoiser
+from ._step_noise import Part as Part, step_noise as step_noise

@@ -12,14 +12,14 @@ import equinox as eqx
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._autodiff import stop_gradient
+from .._autodiff import known_value, stop_gradient
 from .._custom_types import Latents
 from ._charge import AbstractStepCost, add, Charge
 from ._denoiser import AbstractDenoiser
 from ._sampler import AbstractSampler, AbstractSteps
+from ._step_noise import Part, step_noise
 
 
 class State(eqx.Module):
@@ -80,6 +80,7 @@ class Chain(eqx.Module):
     - `key`: Draws the noise of the steps; `None` where they add none.
     - `cost`: What the differentiated steps are charged; `None` for nothing.
     - `is_frozen`: Whether that is waived, the chain being a constant.
+    - `part`: Of a larger batch; `None` for all of it.
     """
 
     sampler: AbstractSampler
@@ -88,6 +89,7 @@ class Chain(eqx.Module):
     key: PRNGKeyArray | None = None
     cost: AbstractStepCost | None = None
     is_frozen: bool = eqx.field(static=True, default=False)
+    part: Part | None = None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -124,7 +126,8 @@ class Chain(eqx.Module):
             state.latents, prediction.output, step, state.memory
         )
         if self.key is not None:
-            latents = latents + step.noise_scale * step_noise(self.key, index, latents)
+            noise = step_noise(self.key, index, latents, self.part)
+            latents = latents + step.noise_scale * noise
         return State(latents, memory, add(state.charge, prediction.charge))
 
     def jump(
@@ -222,9 +225,30 @@ def run_truncated(
     total = len(chain)
     first = 0 if truncation_steps is None else total - truncation_steps
     state = chain.begin(noise)
+    if checkpoint and chain.cost is None and 0 < first == total - 1:
+        return _run_to_last(chain, state)
     if first > 0:
         state = run_frozen(chain, state, 0, first)
     return run(chain, state, first, total, checkpoint=checkpoint)
+
+
+def _run_to_last(chain: Chain, state: State) -> State:
+    """Runs all steps in one loop; the last is taken again for its gradient alone.
+
+    Not beside the loop: a compiler that sees both would keep the first one's inside.
+    """
+    last, frozen = len(chain) - 1, chain.frozen()
+    state = stop_gradient(state)
+
+    def body(i: Int[Array, ""], carry: tuple[State, State, Int[Array, ""]]):
+        _, state, taken = carry
+        return state, frozen.step(state, i)[0], taken + 1
+
+    carry = (state, state, jnp.asarray(-last))
+    before, end, one = stop_gradient(lax.fori_loop(0, last + 1, body, carry))
+    step = lambda chain, before: chain.step(before, jnp.asarray(last))[0].latents
+    latents = known_value(end.latents, step, chain, before, times=one)
+    return dataclasses.replace(end, latents=latents)
 
 
 def record(chain: Chain, noise: Latents) -> Record:
@@ -244,15 +268,3 @@ def record(chain: Chain, noise: Latents) -> Record:
     state = chain.begin(lax.stop_gradient(noise))
     end, (states, predictions) = lax.scan(body, state, jnp.arange(len(chain)))
     return stop_gradient(Record(states, predictions, end))
-
-
-def step_noise(key: PRNGKeyArray, index: Int[Array, ""], latents: Latents) -> Latents:
-    """Draws the unit-variance noise that a chain adds at one step.
-
-    **Arguments:**
-
-    - `key`: Of the chain.
-    - `index`: Of the step.
-    - `latents`: Whose shape and dtype the noise has.
-    """
-    return jr.normal(jr.fold_in(key, index), latents.shape, latents.dtype)

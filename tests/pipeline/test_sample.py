@@ -1,3 +1,4 @@
+import functools as ft
 import warnings
 
 import jax.numpy as jnp
@@ -61,6 +62,29 @@ def test_eta_draws_noise_from_the_key(pipeline):
     one = _sample(pipeline, latents=latents, eta=1.0, key=jr.key(1))
     two = _sample(pipeline, latents=latents, eta=1.0, key=jr.key(2))
     assert float(jnp.abs(one - two).max()) > 1e-4
+
+
+def test_images_drawn_a_few_at_a_time_are_the_same(pipeline):
+    prompts, told = ["cat", "do", "cat do"], []
+    sampling = with_options(_SAMPLING, eta=1.0)
+    draw = ft.partial(draftx.sample, pipeline, prompts, sampling, key=jr.key(1))
+    images = draw(images_at_once=np.int32(2), tell=lambda *counts: told.append(counts))
+    assert_close(images, draw(), scale=5.0)
+    assert told == [(0, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("given", [0, -1, 1.5, True, "2"])
+def test_images_at_once_is_a_whole_number(pipeline, without_types, given):
+    with pytest.raises(ValueError, match="`images_at_once` must be a whole number"):
+        draftx.sample(pipeline, ["cat"], _SAMPLING, images_at_once=given)
+
+
+def test_rows_that_are_not_finite_are_counted_over_all_images(pipeline):
+    latents = jr.normal(jr.key(3), (3, 8, 8, 4)).at[2].set(jnp.nan)
+    with pytest.raises(ValueError, match=r"rows \[2\] of 3 are not"):
+        draftx.sample(
+            pipeline, ["cat"] * 3, _SAMPLING, latents=latents, images_at_once=2
+        )
 
 
 @pytest.mark.parametrize(
