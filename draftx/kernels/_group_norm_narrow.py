@@ -8,12 +8,10 @@ what it was computed from. `benchmarks/README.md` has the figures.
 """
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array
 
 from ._dtypes import at_least_float32
 
@@ -34,48 +32,39 @@ def forward(x, weight, bias, num_groups, epsilon, silu):
 
 def backward(num_groups, silu, x, weight, bias, mean, rstd, d_out):
     """Cotangents of `x`, `weight` and `bias`."""
-    given = _Given(x, d_out, weight, bias, mean, rstd)
+    channels, dtype = x.shape[-1], mean.dtype
+    scale, shift = _affine(weight, bias, mean, rstd)
+    inverse, offset = _spread(rstd, channels), _spread(mean * rstd, channels)
+    weight32 = weight.astype(dtype)[None, None, None]
+
+    def before(pair):
+        """`x`, and the cotangent of what goes into SiLU."""
+        x32, d_z = (array.astype(dtype) for array in pair)
+        if silu:
+            z = x32 * scale + shift
+            gate = jax.nn.sigmoid(z)
+            d_z = d_z * gate * (1 + z * (1 - gate))
+        return x32, d_z
+
     # One for each of two sums and for the result.
-    copies = jax.lax.optimization_barrier((given,) * 3)
-    (first, x_hat), (second, _), (third, _) = (_before(copy, silu) for copy in copies)
-    d_weight = jnp.sum(first * x_hat, axis=(0, 1, 2))
-    d_bias = jnp.sum(second, axis=(0, 1, 2))
-    weight32 = weight.astype(mean.dtype)[None, None, None]
+    pairs = jax.lax.optimization_barrier(((x, d_out),) * 3)
+    x32, d_z = before(pairs[0])
+    with_x = d_z * (x32 * inverse - offset)
+    d_weight = jnp.sum(with_x, axis=(0, 1, 2))
+    _, d_z = before(pairs[1])
+    d_bias = jnp.sum(d_z, axis=(0, 1, 2))
     mean_dx, mean_d = _group_means(
-        first * weight32 * x_hat, second * weight32, num_groups
+        with_x * weight32, d_z * weight32, num_groups, rows_first=True
     )
-    scale, _ = _affine(weight, bias, mean, rstd)
+    x32, d_z = before(pairs[2])
     slope = mean_dx * rstd * rstd
-    offset = mean_d * rstd - mean * slope
-    channels = x.shape[-1]
-    d_x = third * scale - x.astype(mean.dtype) * _spread(slope, channels)
+    level = mean_d * rstd - mean * slope
+    d_x = d_z * scale - x32 * _spread(slope, channels) - _spread(level, channels)
     return (
-        (d_x - _spread(offset, channels)).astype(x.dtype),
+        d_x.astype(x.dtype),
         d_weight.astype(weight.dtype),
         d_bias.astype(bias.dtype),
     )
-
-
-class _Given(NamedTuple):
-    x: Array
-    d_out: Array
-    weight: Array
-    bias: Array
-    mean: Array
-    rstd: Array
-
-
-def _before(given, silu):
-    """The cotangent of what goes into SiLU, and the normalized input."""
-    mean, rstd, channels = given.mean, given.rstd, given.x.shape[-1]
-    x32, d_z = given.x.astype(mean.dtype), given.d_out.astype(mean.dtype)
-    x_hat = x32 * _spread(rstd, channels) - _spread(mean * rstd, channels)
-    if silu:
-        scale, shift = _affine(given.weight, given.bias, mean, rstd)
-        z = x32 * scale + shift
-        gate = jax.nn.sigmoid(z)
-        d_z = d_z * gate * (1 + z * (1 - gate))
-    return d_z, x_hat
 
 
 def _affine(weight, bias, mean, rstd):
@@ -86,17 +75,25 @@ def _affine(weight, bias, mean, rstd):
     return scale, shift
 
 
-def _group_means(first, second, num_groups):
+def _group_means(first, second, num_groups, *, rows_first=False):
     """Means over space and the channels of a group, `[batch, groups]`, of two arrays.
 
-    Rows are summed first, with channels minor, then their sums: two kernels for both.
+    Space is reduced first, with channels minor: no transposed copy is made.
     """
     count = math.prod(first.shape[1:]) // num_groups
-    rows = [jnp.sum(x, axis=2) for x in (first, second)]
-    rows = [rearrange(x, "b h (g c) -> b h g c", g=num_groups) for x in rows]
-    zeros = (jnp.zeros((), rows[0].dtype),) * 2
+    sums = [first, second]
+    if rows_first:
+        sums = [jnp.sum(x, axis=2, keepdims=True) for x in sums]
+    sums = _sums(sums, (1, 2))
+    sums = [rearrange(x, "b (g c) -> b g c", g=num_groups) for x in sums]
+    return [x / count for x in _sums(sums, (2,))]
+
+
+def _sums(arrays, axes):
+    """Sums of two arrays, in one reduction."""
+    zeros = (jnp.zeros((), arrays[0].dtype),) * 2
     add = lambda left, right: (left[0] + right[0], left[1] + right[1])
-    return [x / count for x in jax.lax.reduce(tuple(rows), zeros, add, (1, 3))]
+    return jax.lax.reduce(tuple(arrays), zeros, add, axes)
 
 
 def _spread(stat, channels):
