@@ -19,6 +19,7 @@ from ..._checks import check_whole, is_whole, plain
 from ..._custom_types import Latents
 from ...diffusion import Chain, State
 from ...episodes import Budget, count, Episode
+from ...layers import checkpoint_if
 from ...rewards import Scores
 from ._interface import AbstractGradientEstimator, TrainedSteps
 
@@ -150,7 +151,9 @@ class DRaFTLV(AbstractGradientEstimator):
             chain = episode.chain
             if key is not None:
                 chain = eqx.tree_at(lambda c: c.key, chain, key)
-            state = chain.step(state, jnp.asarray(last))[0]
+            # Nothing of the step is there while the images are decoded and rewarded.
+            take = checkpoint_if(episode.memory.remat.steps, chain.step)
+            state = take(state, jnp.asarray(last))[0]
             total, scores = episode.score(state)
             return total, (state.latents, scores)
 
