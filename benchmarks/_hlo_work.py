@@ -45,6 +45,7 @@ class Work(NamedTuple):
     - `dtype`: Of the operands of these.
     - `nbytes`: Read and written.
     - `is_opaque`: Whether it is a call of which nothing but its shapes is known.
+    - `serial`: What one thread of a GPU adds up, one after the other.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Work(NamedTuple):
     dtype: str
     nbytes: int
     is_opaque: bool = False
+    serial: int = 0
 
 
 def work_of(module: Module, where: Computation, instruction: Instruction) -> Work:
@@ -112,7 +114,21 @@ def _of_fusion(module: Module, where: Computation, instruction: Instruction) -> 
         # One array under two names is read once.
         array = _origin(where, name)
         read[array] = max(read.get(array, 0), nbytes)
-    return Work(kind, flops, dtype, sum(read.values()) + _written(body))
+    is_loop = instruction.attribute(r"kind=(\w+)") == "kLoop"
+    serial = _serial(module, instruction) if is_loop else 0
+    moved = sum(read.values()) + _written(body)
+    return Work(kind, flops, dtype, moved, serial=serial)
+
+
+def _serial(module: Module, instruction: Instruction) -> int:
+    """A fusion that is no reduction to XLA leaves each sum to one thread."""
+    lengths = [1]
+    for computation in module.inside(instruction):
+        for inner in computation:
+            if inner.operation == "reduce":
+                before = computation.operands(inner)[0].arrays[0]
+                lengths.append(before.size // max(1, inner.arrays[0].size))
+    return max(lengths)
 
 
 def _origin(where: Computation, name: str) -> tuple[str, ...]:

@@ -138,19 +138,34 @@ def _trips(module: Module, where: Computation, loop: Instruction) -> int:
     if known is not None:
         return int(known)
     condition = module.computations[_name_of(loop, "condition")]
-    bounds = [
-        instruction.attribute(r"^(\d+)")
+    bounds = {
+        int(instruction.attribute(r"^(\d+)") or 0)
         for computation in (condition, *_inside(module, condition))
         for instruction in computation
-        if instruction.operation == "constant"
-        and instruction.arrays[0].dtype in ("s32", "u32", "s64", "u64")
-    ]
-    bounds = [int(bound) for bound in bounds if bound is not None]
+        if _is_count(instruction)
+    }
+    if not bounds:
+        # The bound is carried: a constant that the loop begins with, but for its zero.
+        (start,) = where.operands(loop)
+        begins = {value.name: value for value in where.operands(start)}
+        carried = [
+            int(value.attribute(r"index=(\d+)") or 0)
+            for value in condition
+            if value.operation == "get-tuple-element" and value.arrays[0].dims == ()
+        ]
+        values = [begins[start.operands[index]] for index in carried]
+        bounds = {
+            int(value.attribute(r"^(\d+)") or 0) for value in values if _is_count(value)
+        } - {0}
     if len(bounds) != 1:
-        raise ValueError(
-            f"The trips of loop {loop.name!r} must be countable; they are not."
-        )
-    return bounds[0]
+        raise ValueError(f"The loop {loop.name!r} must have one bound: {bounds}")
+    return bounds.pop()
+
+
+def _is_count(instruction: Instruction) -> bool:
+    kinds = ("s32", "u32", "s64", "u64")
+    is_constant = instruction.operation == "constant"
+    return is_constant and instruction.arrays[0].dtype in kinds
 
 
 def _inside(module: Module, computation: Computation):

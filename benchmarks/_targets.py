@@ -24,7 +24,7 @@ class Target(NamedTuple):
 
     - `name`: `"h200"`.
     - `platform`: `"cuda"` or `"tpu"`.
-    - `memory_gib`, `bandwidth`, `flops`, `launch`, `clock`: Of one device.
+    - `memory_gib`, `bandwidth`, `flops`, `launch`, `serial`, `clock`: Of one device.
     - `compute_capability`: Of a CUDA device.
     - `topology`: One host's, of a TPU.
     - `description`: XLA's, of a CUDA device: the name of a file.
@@ -36,6 +36,7 @@ class Target(NamedTuple):
     bandwidth: float
     flops: dict[str, float]
     launch: float = 0.0
+    serial: float = 0.0
     clock: float = 0.0
     compute_capability: tuple[int, int] | None = None
     topology: str = ""
@@ -52,7 +53,8 @@ class Target(NamedTuple):
             return int(cycles) / self.clock
         if work.kind == "prefetches":  # Beside the work of others.
             return 0.0
-        return max(work.nbytes / self.bandwidth, self.floor(work), self.launch)
+        moved = work.nbytes / self.bandwidth
+        return max(moved, self.floor(work), self.launch, work.serial * self.serial)
 
     def devices(self, topology: str | None = None) -> list[Any]:
         """Makes devices that programs can be compiled for.
