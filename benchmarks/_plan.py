@@ -124,8 +124,10 @@ def _walk(
 
 
 def _step_name(kernels: list[Kernel]) -> str:
-    is_backward = any("transpose(" in kernel.source for kernel in kernels)
-    return "differentiated step" if is_backward else "frozen step"
+    is_decoder = any("draftx.decode" in kernel.source for kernel in kernels)
+    is_backward = any("rematted_computation" in kernel.source for kernel in kernels)
+    what = "decoder" if is_decoder else "step"
+    return f"differentiated {what}" if is_backward else f"frozen {what}"
 
 
 def _name_of(instruction: Instruction, role: str) -> str:
@@ -138,28 +140,30 @@ def _trips(module: Module, where: Computation, loop: Instruction) -> int:
     if known is not None:
         return int(known)
     condition = module.computations[_name_of(loop, "condition")]
-    bounds = {
-        int(instruction.attribute(r"^(\d+)") or 0)
+    (start,) = where.operands(loop)
+    # What the condition compares: a carried count with a constant, carried or not.
+    begins = [
+        _constant(where, start.operands[int(value.attribute(r"index=(\d+)") or 0)])
+        for value in condition
+        if value.operation == "get-tuple-element" and value.arrays[0].dims == ()
+    ]
+    bounds = [
+        int(value.attribute(r"^(-?\d+)") or 0)
         for computation in (condition, *_inside(module, condition))
-        for instruction in computation
-        if _is_count(instruction)
-    }
-    if not bounds:
-        # The bound is carried: a constant that the loop begins with, but for its zero.
-        (start,) = where.operands(loop)
-        begins = {value.name: value for value in where.operands(start)}
-        carried = [
-            int(value.attribute(r"index=(\d+)") or 0)
-            for value in condition
-            if value.operation == "get-tuple-element" and value.arrays[0].dims == ()
-        ]
-        values = [begins[start.operands[index]] for index in carried]
-        bounds = {
-            int(value.attribute(r"^(\d+)") or 0) for value in values if _is_count(value)
-        } - {0}
-    if len(bounds) != 1:
-        raise ValueError(f"The loop {loop.name!r} must have one bound: {bounds}")
-    return bounds.pop()
+        for value in computation
+        if _is_count(value)
+    ]
+    numbers = [*begins, *bounds]
+    if len(numbers) != 2 or None in numbers:
+        raise ValueError(f"The loop {loop.name!r} must have a known bound: {numbers}")
+    return max(numbers) - min(numbers)
+
+
+def _constant(where: Computation, name: str) -> int | None:
+    value = where.instructions[name]
+    while value.operation in ("copy", "bitcast"):
+        (value,) = where.operands(value)
+    return int(value.attribute(r"^(-?\d+)") or 0) if _is_count(value) else None
 
 
 def _is_count(instruction: Instruction) -> bool:

@@ -10,6 +10,7 @@ from _targets import Target
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import draftx
+from draftx._compilation import compiler_options
 from draftx.kernels import compiling_for
 
 
@@ -42,7 +43,9 @@ def compile_for(args: argparse.Namespace, target: Target) -> tuple[Any, int]:
         arrays, out = _placed(program.arrays, devices, count, args.batch)
         traced = jax.jit(program.fn, out_shardings=out).trace(arrays)
         lowered = traced.lower(lowering_platforms=(target.platform,))
-        options = dict(_parse(flag) for flag in args.flags)
+        platform = "gpu" if target.platform == "cuda" else target.platform
+        options: dict[str, Any] = dict(compiler_options(platform))
+        options |= dict(_parse(flag) for flag in args.flags)
         try:
             compiled = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:

@@ -16,6 +16,7 @@ _Weight = Float[Array, "out_features in_features"]
 _Down = Float[Array, "rank in_features"]
 _Up = Float[Array, "out_features rank"]
 _Scale = Float[Array, ""] | None
+_Cast = tuple[_Down, _Up] | None
 
 
 def lora_matmul_reference(
@@ -55,16 +56,17 @@ class _Residuals(NamedTuple):
     lora_down: Array
     lora_up: Array
     lora_scale: Array | None
+    cast: tuple[Array, Array]
 
 
 @jax.custom_vjp
-def _lora_matmul(x, weight, lora_down, lora_up, lora_scale):
-    del lora_down, lora_up, lora_scale  # Already inside `weight`.
+def _lora_matmul(x, weight, lora_down, lora_up, lora_scale, cast):
+    del lora_down, lora_up, lora_scale, cast  # Already inside `weight`.
     return _product(x, weight)
 
 
-def _fwd(x, weight, lora_down, lora_up, lora_scale):
-    residuals = _Residuals(x, weight, lora_down, lora_up, lora_scale)
+def _fwd(x, weight, lora_down, lora_up, lora_scale, cast):
+    residuals = _Residuals(x, weight, lora_down, lora_up, lora_scale, cast)
     return _product(x, weight), residuals
 
 
@@ -77,8 +79,8 @@ def _bwd(residuals, d_out):
     skinny = lambda spec, y, m: jnp.einsum(
         spec, y, m.astype(x.dtype), preferred_element_type=dtype
     )
-    x_down = skinny("...i,ri->...r", x, lora_down)
-    d_down = skinny("...o,or->...r", d_out, lora_up)
+    x_down = skinny("...i,ri->...r", x, residuals.cast[0])
+    d_down = skinny("...o,or->...r", d_out, residuals.cast[1])
     d_lora_up = _sum_of_outer(x_down.astype(x.dtype), d_out, dtype)  # Transposed.
     d_lora_down = _sum_of_outer(d_down.astype(x.dtype), x, dtype)
     d_scale = None
@@ -101,6 +103,7 @@ def _bwd(residuals, d_out):
         d_lora_down.astype(lora_down.dtype),
         d_lora_up.T.astype(lora_up.dtype),
         d_scale,
+        None,
     )
 
 
@@ -113,6 +116,8 @@ def lora_matmul(
     lora_down: _Down,
     lora_up: _Up,
     lora_scale: _Scale = None,
+    *,
+    cast: _Cast = None,
 ) -> _Output:
     r"""Maps `[..., in_features]` by an adapted weight, at the price of the frozen one.
 
@@ -128,6 +133,8 @@ def lora_matmul(
     - `weight`: $W + s\,U D$, with the gradient of $U$, $D$ and $s$ stopped.
     - `lora_down`, `lora_up`: $D$ and $U$, usually float32.
     - `lora_scale`: $s$; `None` is 1.
+    - `cast`: `lora_down` and `lora_up` in the dtype of `x`, made once for many calls;
+        no gradient goes through them. `None` casts them where they are needed.
 
     **Returns:**
 
@@ -146,4 +153,5 @@ def lora_matmul(
 
         [LoRA](https://arxiv.org/abs/2106.09685), equation 3.
     """
-    return _lora_matmul(x, weight, lora_down, lora_up, lora_scale)
+    cast = (lora_down, lora_up) if cast is None else cast
+    return _lora_matmul(x, weight, lora_down, lora_up, lora_scale, cast)

@@ -97,6 +97,7 @@ class PremergedLinear(AbstractLinear):
     lora_down: Float[Array, "rank in_features"]
     lora_up: Float[Array, "out_features rank"]
     lora_scale: Float[Array, ""] | None
+    cast: tuple[Float[Array, "rank in_features"], Float[Array, "out_features rank"]]
     in_features: int = eqx.field(static=True)
     out_features: int = eqx.field(static=True)
     is_conv: bool = eqx.field(static=True)
@@ -118,6 +119,9 @@ class PremergedLinear(AbstractLinear):
         self.lora_down = lora_down
         self.lora_up = lora_up
         self.lora_scale = lora_scale
+        # For the backward pass of every call, and cast for none of them.
+        factors = lax.stop_gradient((lora_down, lora_up))
+        self.cast = jax.tree.map(lambda x: x.astype(base.dtype), factors)
         self.in_features = base.in_features
         self.out_features = base.out_features
         self.is_conv = base.is_conv
@@ -131,6 +135,11 @@ class PremergedLinear(AbstractLinear):
         self, x: Float[Array, "*batch {self.in_features}"]
     ) -> Float[Array, "*batch {self.out_features}"]:
         y = lora_matmul(
-            x, self.base.weight, self.lora_down, self.lora_up, self.lora_scale
+            x,
+            self.base.weight,
+            self.lora_down,
+            self.lora_up,
+            self.lora_scale,
+            cast=self.cast,
         )
         return self.base.add_bias(y)
