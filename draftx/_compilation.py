@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ._checks import is_traced
+from ._planned_memory import planned_memory, PlannedMemory
 
 
 _R = TypeVar("_R")
@@ -25,7 +26,11 @@ _OPTIONS: Final[Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]] = {
         # Without barriers, which this pass takes away, what is to be computed again is
         # joined with what was computed before, and kept.
         "xla_disable_hlo_passes": ("cse_barrier_expander", _TESTED),
-    }
+    },
+    "gpu": {
+        # Products that share an operand stay apart: slices of a merged one cost a copy.
+        "xla_gpu_dot_merger_threshold_mb": ("0", _TESTED),
+    },
 }
 
 
@@ -69,6 +74,16 @@ class Program(Generic[_R]):
     def lower(self, *args: Any) -> Any:
         """Lowers the program without running it; the next call need not do it again."""
         return self._for(args).lower(*args)
+
+    def plan(self, *args: Any) -> PlannedMemory | None:
+        """Compiles the program without running it, and reads how much memory it needs.
+
+        The next call need not compile it again. Inside of a user's own `jit` it is
+        `None`.
+        """
+        if _platform(args) is None:
+            return None
+        return planned_memory(self.lower(*args).compile())
 
     def _for(self, args: tuple[Any, ...]) -> Any:
         platform = _platform(args)
