@@ -1,6 +1,7 @@
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from .._checks import check_is, check_whole
 from .._compilation import compiled
 from .._custom_types import Images, WholeLike
 from .._mesh import by_batch, data_mesh, everywhere, mesh_of, to_mesh, whole
+from .._planned_memory import warn_if_too_much
 from .._table import Rows, Table
 from ..diffusion import Part, run_frozen
 from ._batch import Batch, take_rows
@@ -20,6 +22,15 @@ from ._prepare import prepare
 from ._sampling import Sampling
 from ._shard import spread
 from ._texts import encode_texts
+
+
+# One image of 512x512; for fewer, looking at the plan takes longer than it may save.
+_MANY_PIXELS: Final = 2**18
+_REMEDY: Final = (
+    "Draw fewer at once (`images_at_once` of `draftx.sample`, `batch_size` of an "
+    "evaluation), smaller ones (`height`, `width`), or load the model in bfloat16 "
+    "(`dtype`)."
+)
 
 
 def sample(
@@ -148,7 +159,12 @@ def _draw(
         if local.size > 1 and len(batch.latents) % local.size == 0:
             latents = to_mesh(batch.latents, by_batch(local))
             batch = dataclasses.replace(batch, latents=latents)
-    images, finite = _sample(pipeline, batch, mesh, part)
+    args = (pipeline, batch, mesh, part)
+    pixels = math.prod(batch.latents.shape[:3])
+    pixels *= pipeline.vae.config.downsampling_factor**2
+    if pixels >= _MANY_PIXELS:
+        warn_if_too_much(_sample.plan(*args), "Drawing these images", _REMEDY)
+    images, finite = _sample(*args)
     if placed is not None:
         # Those of other hosts too.
         finite, images = whole(finite), whole(images)

@@ -43,7 +43,7 @@ def _first_step(pipeline, monkeypatch):
         raise _Seen(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_finetune, "train_step", stop)
+        patch.setattr(_finetune.train_step, "plan", stop)
         with pytest.raises(_Seen) as seen:
             finetune(pipeline, toy_reward)
     return _finetune.train_step.lower(*seen.value.args).as_text()

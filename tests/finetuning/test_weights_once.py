@@ -70,6 +70,7 @@ def _given(name, pipeline):
     of_texts = Program.__call__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Program, "__call__", stop)
+        patch.setattr(Program, "plan", stop)
         with pytest.raises(_Seen) as seen:
             _WORK[name](pipeline)
     is_pipeline = lambda x: isinstance(x, draftx.Pipeline)

@@ -116,6 +116,10 @@ def finetune_in_rounds(
     mesh = mesh_of(pipeline) or data_mesh()
     check_divides("batch_size", batch_size, mesh)
     shape = (batch_size, *latent_shape(pipeline, sampling))
+    # Updates take the gradient of each step at once.
+    memory = settle(
+        memory, pipeline, sampling, batch_size, steps=1, checkpoints=checkpoints
+    )
     task = make_task(
         pipeline, reward, table, sampling, shape=shape, memory=memory, eta=method.eta
     )
@@ -182,7 +186,10 @@ def finetune_in_rounds(
             weights, remembered = method.weigh(remembered, first_equal[rows], rewards)
             weights = to_mesh(jnp.asarray(weights, jnp.float32), on_all)
             rollout = eqx.tree_at(lambda r: r.weights, rollout, weights)
-            state, figures = improve((rounds, rollout), state, round_key)
+            args = ((rounds, rollout), state, round_key)
+            if not run.history:
+                run.listeners.planned(improve.plan(*args))
+            state, figures = improve(*args)
         metrics = {"rewards": rewards, "components": components, "prompts": rows}
         metrics |= {"is_finite": fine, **figures}
         return Progress(state, remembered), to_host(metrics)

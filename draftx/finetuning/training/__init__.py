@@ -5,6 +5,7 @@ from ._callbacks import (
     AbstractCallback as AbstractCallback,
     Callback as Callback,
     check_callbacks as check_callbacks,
+    MEMORY_REMEDY as MEMORY_REMEDY,
 )
 from ._finetune import finetune as finetune
 from ._optimizer import (
@@ -26,6 +27,7 @@ from ._reward_gradient import (
 )
 from ._run import Run as Run, to_default_device as to_default_device
 from ._stopping import Stopping as Stopping
+from ._tier import settle as settle
 from ._train_step import (
     train_step as train_step,
     Training as Training,

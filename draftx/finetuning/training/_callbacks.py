@@ -2,8 +2,9 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
+from ..._planned_memory import PlannedMemory, warn_if_too_much
 from ...pipeline import Pipeline
 
 
@@ -38,6 +39,15 @@ class AbstractCallback(abc.ABC):
         """
         del what
 
+    def note(self, fact: str) -> None:
+        """Hears something about the training, in a line; nothing, unless overridden.
+
+        **Arguments:**
+
+        - `fact`: Such as how much memory it will need.
+        """
+        del fact
+
     @abc.abstractmethod
     def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
         """Hears of a step.
@@ -52,6 +62,12 @@ class AbstractCallback(abc.ABC):
         """Hears that no step follows, for any reason; nothing, unless overridden."""
         return
 
+
+MEMORY_REMEDY: Final = (
+    "In this order: `remat` 'step' or 'nested' computes more again in the backward "
+    "pass; `images_at_once` 1 decodes and scores one image at a time; a model in "
+    "bfloat16, its `dtype`, is half as large; a smaller batch, `height` or `width`."
+)
 
 # What `finetune` takes: an `AbstractCallback`, or a function of a row and a pipeline.
 Callback: TypeAlias = Callable[[dict[str, Any], Any], None]
@@ -86,6 +102,17 @@ class Listeners:
         """Says `what` is done besides steps; that steps go on if it is empty."""
         for callback in self._told:
             callback.working(what)
+
+    def note(self, fact: str) -> None:
+        """Says a `fact` about the training."""
+        for callback in self._told:
+            callback.note(fact)
+
+    def planned(self, plan: PlannedMemory | None) -> None:
+        """Says how much memory a step needs by its `plan`; `None` is not known."""
+        if plan is not None:
+            self.note(str(plan))
+            warn_if_too_much(plan, "A training step", MEMORY_REMEDY)
 
     def measuring(self, done: int, total: int) -> None:
         """Says that an evaluation has `done` batches of a `total`."""

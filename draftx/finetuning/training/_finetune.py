@@ -30,6 +30,7 @@ from ._result import FinetuneResult
 from ._reward_gradient import check_task, split
 from ._run import Run, to_default_device
 from ._stopping import Stopping
+from ._tier import settle
 from ._train_step import train_step, Training, TrainState
 from ._trained import check_trained
 
@@ -132,6 +133,14 @@ def finetune(
     mesh = mesh_of(pipeline) or data_mesh()
     check_divides("batch_size", batch_size, mesh)
     shape = (batch_size, *latent_shape(pipeline, sampling))
+    memory = settle(
+        memory,
+        pipeline,
+        sampling,
+        batch_size,
+        steps=method.steps_at_once(total),
+        checkpoints=checkpoints,
+    )
     task = make_task(pipeline, reward, table, sampling, shape=shape, memory=memory)
     if evaluation is not None:
         evaluation.check(pipeline)
@@ -164,9 +173,10 @@ def finetune(
     )
     state = to_mesh(state, everywhere(mesh))
 
+    number = lambda step: to_mesh(jnp.asarray(step), everywhere(mesh))
+
     def take_step(state, step):
-        index = to_mesh(jnp.asarray(step), everywhere(mesh))
-        state, metrics = train_step(training, state, index)
+        state, metrics = train_step(training, state, number(step))
         return state, to_host(metrics)
 
     run = Run(
@@ -179,4 +189,5 @@ def finetune(
         checkpoints=checkpoints,
         facts=facts,
     )
-    return run.train(take_step, state)
+    plan = lambda state: train_step.plan(training, state, number(0))
+    return run.train(take_step, state, plan)

@@ -67,6 +67,12 @@ class ProgressBar(AbstractCallback):
         self._work, self._since = what, time.perf_counter()
         self._refresh()
 
+    def note(self, fact: str) -> None:
+        if self._bar is None:
+            self._print(fact)
+        else:
+            self._bar.write(fact, file=sys.stderr)
+
     def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
         del pipeline
         self._done = row["step"] + 1

@@ -7,11 +7,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._checks import check_is
 from ..._compilation import Program
 from ..._mesh import mesh_of, whole
+from ..._planned_memory import warn_if_too_much
 from ..._table import Rows, Table
 from ...episodes import image_spec, make_episode, make_task, Memory, Task
 from ...pipeline import Batch, Pipeline, Sampling, spread, starting_noise
 from ...rewards import check_differentiable, check_finite, Reward, Scores
 from ..estimators import AbstractGradientEstimator
+from ._callbacks import MEMORY_REMEDY
+from ._tier import settle
 from ._trained import check_reach, check_trained, trainable_filter
 
 
@@ -67,6 +70,8 @@ def reward_gradient(
         pipeline, len(table), sampling, key=key, latents=latents
     )
     shape = latents.shape
+    steps = method.steps_at_once(sampling.num_inference_steps)
+    memory = settle(memory, pipeline, sampling, len(table), steps=steps)
     task = make_task(pipeline, reward, table, sampling, shape=shape, memory=memory)
     check_task(task, method, shape)
     task = task.encoded()
@@ -75,7 +80,9 @@ def reward_gradient(
         task = task.on_mesh(mesh)
     batch, mesh = spread(task.batch(latents, later_key), mesh)
     trainable, frozen = split(task)
-    (_, scores), gradient = _value_and_grad(trainable, frozen, method, batch, mesh)
+    args = (trainable, frozen, method, batch, mesh)
+    warn_if_too_much(_value_and_grad.plan(*args), "A gradient", MEMORY_REMEDY)
+    (_, scores), gradient = _value_and_grad(*args)
     rewards = whole(scores.total)
     check_finite(rewards)
     return rewards, gradient

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._hosts import heard_of_all, on_first
+from ..._planned_memory import PlannedMemory
 from ..._signals import StopSignals
 from ...episodes import Budget
 from ...io.checkpoints import Checkpoint, Checkpoints, from_arrays, to_arrays
@@ -71,7 +72,10 @@ class Run:
         self._best_step: int | None = None
 
     def train(
-        self, take_step: Callable[[Any, int], tuple[Any, dict[str, Any]]], state: Any
+        self,
+        take_step: Callable[[Any, int], tuple[Any, dict[str, Any]]],
+        state: Any,
+        plan: Callable[[Any], PlannedMemory | None] | None = None,
     ) -> FinetuneResult:
         """Takes all the steps, or as many as there are reasons for.
 
@@ -81,6 +85,7 @@ class Run:
             to the metrics of `record`, which are on the host.
         - `state`: At first. What is trained is its `trainable`, and its `opt_state`
             that of the optimizer.
+        - `plan`: Compiles the step, and says how much memory it will need.
         """
         saved = None
         if self.checkpoints is not None:
@@ -92,6 +97,10 @@ class Run:
             try:
                 before = None if saved is None else list(self.history)
                 self.listeners.begin(self.num_train_steps, before)
+                if plan is not None and len(self.history) < self.num_train_steps:
+                    self.listeners.working("compiling the training step")
+                    self.listeners.planned(plan(state))
+                    self.listeners.working("")
                 return self._train(take_step, state, signals)
             finally:
                 self.listeners.end()
