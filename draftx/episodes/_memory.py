@@ -12,17 +12,19 @@ class Memory(eqx.Module):
     images_at_once: int | None = eqx.field(static=True)
 
     def __init__(
-        self, remat: Remat | str = "step", images_at_once: WholeLike | None = None
+        self, remat: Remat | str = "auto", images_at_once: WholeLike | None = None
     ):
         """**Arguments:**
 
         - `remat`: What the backward pass computes again instead of keeping it.
-            `"none"`: nothing. `"ff"`: the feed-forward layers. `"block"`: the
-            transformers; what is kept is little more than the feature maps between
-            blocks. `"step"`: whole sampling steps, so that one latent is kept a step.
-            `"nested"`: steps, and while that is done their blocks, the least memory.
-            The decoder and the reward are computed again block by block with the last
-            three.
+            `"auto"`: the fastest of the following that fits into the memory there is,
+            estimated from the sizes of images, batch and networks; a training that goes
+            on keeps the one that it began with. `"none"`: nothing. `"ff"`: the
+            feed-forward layers. `"block"`: the transformers; what is kept is little
+            more than the feature maps between blocks. `"step"`: whole sampling steps,
+            so that one latent is kept a step. `"nested"`: steps, and while that is done
+            their blocks, the least memory. The decoder and the reward are computed
+            again block by block with the last three.
         - `images_at_once`: Decodes and rewards so many images at a time; must divide
             the batch, and the reward must look at every image on its own. `None` is
             all at once. With several devices it counts the images of all of them.

@@ -40,6 +40,7 @@ from .training import (
     objective as objective,
     ProgressBar as ProgressBar,
     reward_gradient as reward_gradient,
+    settle as settle,
     split as split,
     square_root_decay as square_root_decay,
     Stopping as Stopping,

@@ -16,8 +16,10 @@ class Remat(enum.StrEnum):
 
     What is computed again need not be kept. From nothing to the most, `Remat("step")`
     and so on; all that a tier means is said here, and networks ask for their own part.
+    `Remat("auto")` leaves the choice to whoever trains; without one it is `"step"`.
     """
 
+    AUTO = "auto"
     NONE = "none"
     FF = "ff"
     BLOCK = "block"
@@ -32,7 +34,7 @@ class Remat(enum.StrEnum):
     @property
     def steps(self) -> bool:
         """Whole sampling steps: the chain keeps one latent a step."""
-        return self in (Remat.STEP, Remat.NESTED)
+        return self in (Remat.AUTO, Remat.STEP, Remat.NESTED)
 
     @property
     def transformers(self) -> bool:
@@ -52,7 +54,7 @@ class Remat(enum.StrEnum):
     @property
     def scoring(self) -> bool:
         """What comes after the chain: blocks of the decoder, layers of a reward."""
-        return self in (Remat.BLOCK, Remat.STEP, Remat.NESTED)
+        return self not in (Remat.NONE, Remat.FF)
 
     @property
     def where_largest(self) -> "Remat":
@@ -61,12 +63,12 @@ class Remat(enum.StrEnum):
         A step that is computed again keeps all of its inside for a moment: the first
         block is a tenth of the network's work, and a sixth of what is kept.
         """
-        return Remat.NESTED if self is Remat.STEP else self
+        return Remat.NESTED if self in (Remat.AUTO, Remat.STEP) else self
 
     @property
     def within_step(self) -> "Remat":
         """The tier for a step whose gradient is taken at once: not computed twice."""
-        return Remat.NONE if self is Remat.STEP else self
+        return Remat.NONE if self in (Remat.AUTO, Remat.STEP) else self
 
 
 def checkpoint_if(active: bool, call: _Call) -> _Call:

@@ -29,7 +29,7 @@ class Busy:
 
     def __enter__(self) -> "Busy":
         self._start = time.perf_counter()
-        _print(f"{self.what} ...")
+        say(f"{self.what} ...")
         self._ticker = Ticker(self.every, self._tick)
         return self
 
@@ -40,10 +40,10 @@ class Busy:
     def stop(self) -> None:
         """Says how long it took, if that was not said: what follows is other work."""
         if self._end():
-            _print(f"{self.what}: {self._seconds()}")
+            say(f"{self.what}: {self._seconds()}")
 
     def _tick(self) -> None:
-        _print(f"{self.what} ... {self._counted}{self._seconds()}")
+        say(f"{self.what} ... {self._counted}{self._seconds()}")
 
     def _seconds(self) -> str:
         return duration(time.perf_counter() - self._start)
@@ -67,7 +67,8 @@ class Busy:
             self._end()
 
 
-def _print(text: str) -> None:
+def say(text: str) -> None:
+    """Prints a line of `text` about the run."""
     # Above the bars of a download, if there are any.
     tqdm.write(text, file=sys.stderr)
     sys.stderr.flush()

@@ -5,7 +5,7 @@ from draftx.layers import Remat
 
 
 def test_words_are_tiers():
-    assert Memory().remat is Remat.STEP
+    assert Memory().remat is Remat.AUTO
     assert Memory("block").remat is Remat.BLOCK
     assert Memory(Remat.NESTED).remat is Remat.NESTED
     assert Memory("none", 2) == Memory(Remat.NONE, images_at_once=2)
@@ -15,7 +15,7 @@ def test_words_are_tiers():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Memory("steps"), "`remat` must be one of 'none', .*; got 'steps'"),
+        (lambda: Memory("steps"), "`remat` must be one of 'auto', .*; got 'steps'"),
         (lambda: Memory(images_at_once=0), "`images_at_once` must be .*; got 0"),
         (lambda: Memory(images_at_once=True), "`images_at_once` must be .*; got True"),
         (lambda: Memory(images_at_once=3).check(4), "divides the batch, 4; got 3"),

@@ -8,6 +8,7 @@ from draftx.layers import checkpoint_if, Remat
 
 
 _MEANING = {
+    "auto": {"steps", "scoring"},
     "none": set(),
     "ff": {"feed_forwards"},
     "block": {"transformers", "scoring"},
@@ -27,9 +28,10 @@ def test_every_tier_is_in_the_table():
 
 
 def test_a_step_is_not_computed_twice():
-    assert Remat.STEP.within_step is Remat.NONE
-    assert Remat.STEP.where_largest is Remat.NESTED
-    for tier in set(Remat) - {Remat.STEP}:
+    for tier in (Remat.STEP, Remat.AUTO):
+        assert tier.within_step is Remat.NONE
+        assert tier.where_largest is Remat.NESTED
+    for tier in set(Remat) - {Remat.STEP, Remat.AUTO}:
         assert tier.within_step is tier.where_largest is tier
 
 

@@ -45,6 +45,10 @@ class DRTune(AbstractGradientEstimator):
     def trained_steps(self, num_inference_steps: int) -> TrainedSteps:
         return TrainedSteps((), range(num_inference_steps))
 
+    def steps_at_once(self, num_inference_steps: int) -> int:
+        del num_inference_steps
+        return self.num_trained_steps
+
     def draws_only(self, steps: frozenset[int], num_inference_steps: int) -> bool:
         stride, firsts = self._spread(num_inference_steps)
         drawn = (

@@ -84,6 +84,13 @@ class AbstractGradientEstimator(eqx.Module):
         always = self.trained_steps(num_inference_steps).always
         return bool(always) and always <= steps
 
+    def steps_at_once(self, num_inference_steps: int) -> int:
+        """Says how many steps wait for their gradient at once, their insides kept.
+
+        Unless an estimator says otherwise: all that it ever differentiates.
+        """
+        return len(self.trained_steps(num_inference_steps).ever)
+
     def passes_through_steps(self, num_inference_steps: int) -> bool:
         """Says whether a step's gradient reaches the latents, and the steps before.
 

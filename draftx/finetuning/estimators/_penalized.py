@@ -114,6 +114,9 @@ class Penalized(AbstractGradientEstimator):
     def trained_steps(self, num_inference_steps: int) -> TrainedSteps:
         return self.method.trained_steps(num_inference_steps)
 
+    def steps_at_once(self, num_inference_steps: int) -> int:
+        return self.method.steps_at_once(num_inference_steps)
+
     def idle_steps(
         self, sampler: AbstractSampler, steps: AbstractSteps
     ) -> frozenset[int]:

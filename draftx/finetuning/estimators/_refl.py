@@ -51,6 +51,10 @@ class ReFL(AbstractGradientEstimator):
         ever = range(total - self.max_steps, total - self.min_steps + 1)
         return TrainedSteps(ever if len(ever) == 1 else (), ever)
 
+    def steps_at_once(self, num_inference_steps: int) -> int:
+        del num_inference_steps
+        return 1
+
     def idle_steps(
         self, sampler: AbstractSampler, steps: AbstractSteps
     ) -> frozenset[int]:

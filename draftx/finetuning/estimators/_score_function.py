@@ -73,6 +73,10 @@ class ScoreFunction(AbstractGradientEstimator):
         # Not the last, where the chain ends without noise.
         return TrainedSteps(range(num_inference_steps - 1), range(num_inference_steps))
 
+    def steps_at_once(self, num_inference_steps: int) -> int:
+        del num_inference_steps
+        return 1
+
     def idle_steps(
         self, sampler: AbstractSampler, steps: AbstractSteps
     ) -> frozenset[int]:

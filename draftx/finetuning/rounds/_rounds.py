@@ -38,6 +38,7 @@ from ..training import (
     Optimizer,
     ProgressBar,
     Run,
+    settle,
     Stopping,
     to_default_device,
 )

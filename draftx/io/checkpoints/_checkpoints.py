@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
@@ -81,6 +82,22 @@ class Checkpoints:
             total_limit=self.total_limit,
             permanent_every=self.permanent_every,
         )
+
+    def begun_with(self) -> Mapping[str, str]:
+        """Reads what the training or search that is to go on was begun with.
+
+        **Returns:**
+
+        As `describe` gave it; nothing where there is nothing to go on from.
+        """
+        is_ours = isinstance(self.store, str)
+        if self.resume is False or (is_ours and not saved_steps(self.folder)):
+            return {}
+        store = self.open()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `find` says which are damaged.
+            found = store.newest() if self.resume is True else store.read(self.resume)
+        return {} if found is None else found.notes.get("facts", {})
 
     def find(
         self,

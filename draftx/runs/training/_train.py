@@ -19,16 +19,15 @@ from ...finetuning import (
     finetune_in_rounds,
     FinetuneResult,
     ProgressBar,
+    settle,
 )
 from ...io import save_lora
-from ...io.checkpoints import saved_steps
 from ...io.formats import write_json, write_text
 from ...pipeline import latent_shape
-from .._busy import Busy
+from .._busy import Busy, say
 from ..config import (
     check_numbers,
     config_table,
-    differences,
     keys,
     make_checkpoints,
     make_evaluation,
@@ -42,7 +41,6 @@ from ..config import (
     make_stopping,
     make_training_method,
     parse_rewards,
-    read_config,
     ROUND_METHODS,
     RunConfig,
     write_config,
@@ -56,27 +54,10 @@ from ..folder import (
     write_lines,
 )
 from ._callbacks import Begun, MetricsFile, Samples
+from ._going_on import as_begun, check_unchanged, with_remat
 from ._push import check_push, push_if_asked
 from ._scales import measure_scales
 from ._trackers import check_trackers, Tracker
-
-
-# A run may go on with others of these.
-_FREE = (
-    "output_dir",
-    "max_train_steps",
-    "lora_scales",
-    "distributed",
-    "host_timeout",
-    "num_validation_images",
-    "validation_prompt",
-    "validation_steps",
-    "report_to",
-    "push_to_hub",
-    "hub_model_id",
-    "hub_private_repo",
-    "checkpoints",
-)
 
 
 def train(config: RunConfig) -> FinetuneResult:
@@ -122,9 +103,10 @@ def train(config: RunConfig) -> FinetuneResult:
 
         def enter() -> None:
             stack.enter_context(FolderLock(folder.path))
-            _check_unchanged(config, folder)
+            check_unchanged(as_begun(config, folder), folder)
 
         on_first(enter)
+        config = on_each(lambda: as_begun(config, folder))
         result = _train(config, folder, prompts, held_out, options)
         on_first(lambda: push_if_asked(config, folder, result))
         return result
@@ -142,6 +124,17 @@ def _train(
         (reward, measured, weights), pipeline = on_each(load)
     # What only the model can say of the options; then something is written.
     latent_shape(pipeline, options["sampling"])
+    in_rounds = config.method.name in ROUND_METHODS
+    total = options["sampling"].num_inference_steps
+    options["memory"] = settle(
+        make_memory(config),
+        pipeline,
+        options["sampling"],
+        config.train_batch_size,
+        steps=1 if in_rounds else options["method"].steps_at_once(total),
+        tell=say if is_first() else lambda text: None,
+    )
+    config = with_remat(config, options["memory"].remat)
 
     def write() -> None:
         write_text(folder.config, write_config(config))
@@ -171,7 +164,6 @@ def _train(
         names = dict.fromkeys(config.report_to)
         trackers = [Tracker(name, folder, table, tell=bar.working) for name in names]
     evaluation = make_evaluation(config, held_out, measured, weights)
-    in_rounds = config.method.name in ROUND_METHODS
     run = finetune_in_rounds if in_rounds else finetune
     with Busy("checking what is to be trained") as checking:
         result = run(
@@ -220,36 +212,6 @@ def _write_results(
     title = f"{config.method.name}, {' '.join(config.reward)}"
     curves(folder.curves, result.history, result.evaluations, title=title)
     write_card(config, folder, result)
-
-
-def _check_unchanged(config: RunConfig, folder: RunFolder) -> None:
-    steps = [n for saved in saved_steps(folder.checkpoints).values() for n in saved]
-    if config.checkpoints.resume == "latest" and max(steps, default=0) > (
-        config.max_train_steps
-    ):
-        raise ValueError(
-            f"`max_train_steps` must be at least {max(steps)}, the steps that the run "
-            f"in {str(folder.path)!r} has taken; got {config.max_train_steps}. Say as "
-            "many or more, or choose another `output_dir`."
-        )
-    # Without a checkpoint there is nothing to be gone on with.
-    has_checkpoint = folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir())
-    if not (folder.config.is_file() and has_checkpoint):
-        return
-    if config.checkpoints.allow_changes:
-        return
-    before, after = (
-        {k: v for k, v in config_table(c).items() if k not in _FREE}
-        for c in (read_config(folder.config), config)
-    )
-    changed = differences(before, after)
-    if changed:
-        lines = "\n".join(f"  {line}" for line in changed)
-        raise ValueError(
-            f"The run in {str(folder.path)!r} must be gone on with as it was begun; "
-            f"changed since:\n{lines}\nChange it back, choose another `output_dir`, or "
-            "say `--checkpoints.allow-changes`."
-        )
 
 
 def _versions() -> dict[str, Any]:
