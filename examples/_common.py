@@ -71,6 +71,14 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         help="scales of the adapter to draw side by side",
     )
     parser.add_argument("--num-test-prompts", type=int, help="fewer than there are")
+    parser.add_argument(
+        "--remat", help="what the backward pass computes again: `draftx.Memory`"
+    )
+    parser.add_argument(
+        "--images-at-once",
+        type=int,
+        help="decoded, rewarded and drawn; all of a batch if left out",
+    )
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, help="output folder")
@@ -92,8 +100,19 @@ def parse(parser: argparse.ArgumentParser, **tiny: Any) -> argparse.Namespace:
     if args.out is None:
         name = pathlib.Path(sys.argv[0]).stem
         args.out = pathlib.Path("outputs") / f"{name}-{args.method}"
+    try:
+        remat = args.remat or draftx.Memory().remat
+        args.memory = draftx.Memory(remat, args.images_at_once)
+        args.memory.check(args.batch_size)
+    except ValueError as error:
+        parser.error(str(error))
     draftx.split_cpu(args.batch_size)
     return args
+
+
+def drawn_at_once(args: argparse.Namespace) -> int | None:
+    """Says how many images are drawn at once where there are many; `None` for all."""
+    return args.images_at_once or (None if args.is_tiny else args.batch_size)
 
 
 def method_of(args: argparse.Namespace) -> draftx.AbstractGradientEstimator:
@@ -120,6 +139,7 @@ def run_config(args: argparse.Namespace, **changes: Any) -> draftx.runs.RunConfi
     options = {"draft-k": ["truncation_steps"], "draft-lv": ["num_samples"]}
     options = {key: getattr(args, key) for key in options.get(args.method, ())}
     sizes = ("num_inference_steps", "guidance_scale", "height", "width")
+    batch_size = drawn_at_once(args) or base.evaluation.batch_size
     return change(
         base,
         model=args.model,
@@ -133,6 +153,12 @@ def run_config(args: argparse.Namespace, **changes: Any) -> draftx.runs.RunConfi
         sampling=change(base.sampling, **{key: getattr(args, key) for key in sizes}),
         method=change(base.method, name=name, **options),
         optimizer=change(base.optimizer, learning_rate=args.learning_rate),
+        memory=change(
+            base.memory,
+            remat=str(args.memory.remat),
+            images_at_once=args.memory.images_at_once,
+        ),
+        evaluation=change(base.evaluation, batch_size=batch_size),
         **changes,
     )
 
@@ -195,7 +221,12 @@ class Report:
         self.args.out.mkdir(parents=True, exist_ok=True)
         (self.args.out / "metrics.jsonl").write_text("")
         self.draw = ft.partial(
-            draftx.sample, prompts=self.prompts, sampling=sampling, key=key
+            draftx.sample,
+            prompts=self.prompts,
+            sampling=sampling,
+            key=key,
+            images_at_once=drawn_at_once(self.args),
+            tell=tell,
         )
         print(f"drawing {len(self.prompts)} prompts before training ...", flush=True)
         self.drawn = {0.0: self.draw(pipeline)}
@@ -290,11 +321,22 @@ def write_before_after(
         width=args.width,
     )
     draw = ft.partial(
-        draftx.sample, prompts=prompts, sampling=sampling, key=jr.key(args.seed)
+        draftx.sample,
+        prompts=prompts,
+        sampling=sampling,
+        key=jr.key(args.seed),
+        images_at_once=drawn_at_once(args),
+        tell=tell,
     )
     drawn = {"before": draw(pipeline.without_lora()), "after": draw(pipeline)}
     texts = {name: below(images) for name, images in drawn.items()}
     captioned_grid(args.out / "before_after.png", drawn, prompts, texts)
+
+
+def tell(done: int, total: int) -> None:
+    """Says how many images are drawn, where they are not drawn at once."""
+    if 0 < done < total:
+        print(f"  {done} of {total} images", flush=True)
 
 
 def seen_by_judge(images: Any) -> dict[str, list[str]]:

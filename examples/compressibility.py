@@ -8,15 +8,34 @@ at several scales, a model card. The same command goes on where it was stopped. 
 the reward, real files are measured; `before_after.png` has their sizes below images.
 """
 
+import argparse
 import pathlib
 
-from _common import make_parser, or_exit, parse, run_config, write_before_after
+from _common import (
+    animal_prompts,
+    make_parser,
+    or_exit,
+    parse,
+    run_config,
+    write_before_after,
+)
 from _pictures import bytes_below
 
 import draftx
 
 
 MEASURES = pathlib.Path(__file__).with_name("_measures.py")
+
+
+def held_out_prompts(args: argparse.Namespace) -> str | None:
+    """Names what is measured on: the paper's animals, which it trains on as well."""
+    if args.num_test_prompts is None:
+        return None if args.is_tiny else "{animals}"
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "held_out.txt"
+    fewer = animal_prompts(args)[1][: args.num_test_prompts]
+    file.write_text("\n".join(fewer) + "\n")
+    return str(file)
 
 
 def main() -> None:
@@ -28,8 +47,7 @@ def main() -> None:
         reward=("compressibility",),
         # Those of weight 0 are measured, and are no part of the score.
         eval_reward=("compressibility", *(f"{MEASURES}:{x}=0" for x in measured)),
-        # The paper tests on the animals that it trains on.
-        held_out_prompts=None if args.is_tiny else "{animals}",
+        held_out_prompts=held_out_prompts(args),
     )
     tuned = or_exit(draftx.runs.train, config).pipeline
 

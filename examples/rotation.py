@@ -46,6 +46,7 @@ def main() -> None:
         key=train_key,
         num_train_steps=args.steps,
         batch_size=args.batch_size,
+        memory=args.memory,
         optimizer=draftx.adamw(args.learning_rate),
         callbacks=(draftx.ProgressBar(), report.log),
     )

@@ -98,6 +98,8 @@ def test_an_example_with_another_model(pipeline, tmp_path):
         "--method=draft-k",
         "--height=32",
         "--width=32",
+        "--remat=step",
+        "--images-at-once=1",
     )
     _check("rotation", tmp_path, set(), *options)
 

@@ -31,7 +31,13 @@ def measured(run, short_pipeline):
     reward = lambda images: images.mean((1, 2, 3))
     prompts = ["a cat", "a dog"]
     samples = Samples(
-        folder, prompts, sampling, jr.key(1), every=1, tell=lambda what: None
+        folder,
+        prompts,
+        sampling,
+        jr.key(1),
+        every=1,
+        images_at_once=8,
+        tell=lambda what: None,
     )
 
     def call(steps=3, reward=reward, **changes):

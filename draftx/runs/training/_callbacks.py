@@ -86,6 +86,7 @@ class Samples(AbstractCallback):
         key: Array,
         *,
         every: int,
+        images_at_once: int,
         tell: Callable[[str], None],
     ):
         """**Arguments:**
@@ -93,6 +94,7 @@ class Samples(AbstractCallback):
         - `folder`: Of the run.
         - `prompts`, `sampling`, `key`: What is drawn, and how.
         - `every`: After so many steps.
+        - `images_at_once`: As for `draftx.sample`.
         - `tell`: Hears that it is drawn, and an empty text when it is.
         """
         self.folder = folder
@@ -100,35 +102,59 @@ class Samples(AbstractCallback):
         self.sampling = sampling
         self.key = key
         self.every = every
+        self.images_at_once = images_at_once
         self.tell = tell
         self._base: np.ndarray | None = None
         self._last = 0
 
-    def draw(self, pipeline: Pipeline, step: int) -> None:
+    def draw(
+        self,
+        pipeline: Pipeline,
+        step: int,
+        tell: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Draws with a pipeline, as it is after a step.
 
         **Arguments:**
 
         - `pipeline`: The tuned one; the base is what is left without its adapter.
         - `step`: How many steps were taken.
+        - `tell`: As for `images`.
         """
         # The same program as with the adapter.
         base = scale_lora(pipeline, 0)
         if self._base is None:
-            self._base = self.images(base)
+            self._base = self.images(base, tell)
         is_new = step == 0 and _is_equal(pipeline, base)
-        tuned = self._base if is_new else self.images(pipeline)
+        tuned = self._base if is_new else self.images(pipeline, tell)
         rows = {"base": self._base, f"step {step}": tuned}
         if is_first():
             captioned_grid(self.folder.samples(step), rows, self.prompts)
 
-    def images(self, pipeline: Pipeline) -> np.ndarray:
-        """Draws the prompts with a `pipeline`, and writes nothing."""
+    def images(
+        self, pipeline: Pipeline, tell: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """Draws the prompts, and writes nothing.
+
+        **Arguments:**
+
+        - `pipeline`: Draws them.
+        - `tell`: As for `draftx.sample`; `None` tells who listens to the training.
+        """
         # As the evaluation does, which needs no other program if it has as many rows.
         images = sample_rows(
-            pipeline, self.prompts, self.sampling, key=self.key, on_all=True
+            pipeline,
+            self.prompts,
+            self.sampling,
+            key=self.key,
+            images_at_once=self.images_at_once,
+            tell=tell or self._tell,
+            on_all=True,
         )
         return np.asarray(images)
+
+    def _tell(self, done: int, total: int) -> None:
+        self.tell(f"drawing samples, {done} of {total} images")
 
     def begin(self, num_train_steps: int) -> None:
         self._last = num_train_steps
@@ -136,7 +162,6 @@ class Samples(AbstractCallback):
     def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
         step = row["step"] + 1
         if pipeline is not None and (step % self.every == 0 or step == self._last):
-            self.tell(f"drawing {len(self.prompts)} samples")
             self.draw(pipeline, step)
             self.tell("")
 

@@ -151,12 +151,13 @@ def _train(
         options["sampling"],
         of_keys["drawing"],
         every=config.validation_steps,
+        images_at_once=config.evaluation.batch_size,
         tell=bar.working,
     )
     is_drawn = lambda step: on_first(folder.samples(step).is_file)
     if not is_drawn(0):
-        with Busy(f"drawing {len(drawn)} images before training"):
-            samples.draw(pipeline, 0)
+        with Busy(f"drawing {len(drawn)} images before training", "images") as busy:
+            samples.draw(pipeline, 0, busy.tell)
     metrics, trackers = [], []
     if is_first():
         metrics = [MetricsFile(folder, config.train_batch_size)]
@@ -179,8 +180,9 @@ def _train(
             **options,
         )
     if result.step is not None and not is_drawn(result.step):
-        with Busy(f"drawing {len(drawn)} images with the adapter that is kept"):
-            samples.draw(result.pipeline, result.step)
+        what = f"drawing {len(drawn)} images with the adapter that is kept"
+        with Busy(what, "images") as busy:
+            samples.draw(result.pipeline, result.step, busy.tell)
     on_first(lambda: _write_results(config, folder, result))
     draw = lambda pipeline: samples.images(pipeline)
     measure_scales(config, folder, result, evaluation, drawn, draw)
