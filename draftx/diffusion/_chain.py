@@ -14,7 +14,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._autodiff import known_value, stop_gradient
+from .._autodiff import stop_gradient
 from .._custom_types import Latents
 from ._charge import AbstractStepCost, add, Charge
 from ._denoiser import AbstractDenoiser
@@ -225,30 +225,9 @@ def run_truncated(
     total = len(chain)
     first = 0 if truncation_steps is None else total - truncation_steps
     state = chain.begin(noise)
-    if checkpoint and chain.cost is None and 0 < first == total - 1:
-        return _run_to_last(chain, state)
     if first > 0:
         state = run_frozen(chain, state, 0, first)
     return run(chain, state, first, total, checkpoint=checkpoint)
-
-
-def _run_to_last(chain: Chain, state: State) -> State:
-    """Runs all steps in one loop; the last is taken again for its gradient alone.
-
-    Not beside the loop: a compiler that sees both would keep the first one's inside.
-    """
-    last, frozen = len(chain) - 1, chain.frozen()
-    state = stop_gradient(state)
-
-    def body(i: Int[Array, ""], carry: tuple[State, State, Int[Array, ""]]):
-        _, state, taken = carry
-        return state, frozen.step(state, i)[0], taken + 1
-
-    carry = (state, state, jnp.asarray(-last))
-    before, end, one = stop_gradient(lax.fori_loop(0, last + 1, body, carry))
-    step = lambda chain, before: chain.step(before, jnp.asarray(last))[0].latents
-    latents = known_value(end.latents, step, chain, before, times=one)
-    return dataclasses.replace(end, latents=latents)
 
 
 def record(chain: Chain, noise: Latents) -> Record:
