@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import draftx
 from draftx.diffusion import DDIM, run_truncated, SchedulerConfig
 from draftx.episodes import Task
-from draftx.finetuning import split, value_and_grad
+from draftx.finetuning import settle, split, value_and_grad
 from draftx.layers import Remat
 from draftx.lora import LoRALinear
 from draftx.models import (
@@ -86,10 +86,10 @@ def draftx_pipeline(setting: Setting, weights) -> Any:
     return map_linears(adapt, pipeline)
 
 
-def remat_tiers(wanted: list[str]) -> list[Remat]:
-    """What draftx can be asked to compute again, its default first."""
-    default = draftx.Memory().remat
+def remat_tiers(wanted: list[str], default: Remat) -> list[Remat]:
+    """What draftx can be asked to compute again, what it chooses itself first."""
     tiers = [tier for tier in Remat if "all" in wanted or tier in wanted]
+    tiers = [tier for tier in tiers if tier != Remat.AUTO]
     return [default, *(tier for tier in tiers if tier != default)]
 
 
@@ -150,13 +150,17 @@ def draftx_variants(pipeline, setting, case, latents, ids, args) -> list[Variant
     gpu, available = jax.default_backend() == "gpu", len(jax.devices())
     most = max(n for n in range(1, available + 1) if setting.batch % n == 0)
     most = 1 if gpu else most
-    tiers = remat_tiers(args.remat) if case.k else [None]
+    sampling = draftx.Sampling(setting.steps, setting.guidance)
+    choice = settle(
+        draftx.Memory(), pipeline, sampling, setting.batch, steps=max(case.k, 1)
+    )
+    tiers = remat_tiers(args.remat, choice.remat) if case.k else [None]
     wanted = [(tier, most) for tier in tiers]
     if most > 1 and not case.k:
         wanted.append((None, 1))  # To see what splitting the batch gives.
     reward = as_reward(setting.reward)
     conditioning = Conditioning(ids, jnp.zeros_like(ids[:1]))
-    plan = make_plan(pipeline, draftx.Sampling(setting.steps, setting.guidance))
+    plan = make_plan(pipeline, sampling)
     variants = []
     for tier, n in wanted:
         memory = draftx.Memory() if tier is None else draftx.Memory(tier)

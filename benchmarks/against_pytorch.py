@@ -202,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
         "--remat",
         nargs="+",
         default=["none"],
-        choices=("all", *Remat),
+        choices=("all", *list(Remat)[1:]),
         help="tiers of draftx beside its default",
     )
     parser.add_argument(

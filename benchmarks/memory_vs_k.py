@@ -5,7 +5,8 @@ python benchmarks/memory_vs_k.py --model sd14-shape --aot-only   # real shapes, 
 
 Memory is XLA's own analysis of the compiled program (`_measure.py`): the weights and
 other inputs, and what is "beyond weights": the results and all temporaries at their
-peak. On a GPU the device's own count of its peak stands beside it.
+peak. Beside it stands the device's own count of its peak on a GPU, and on a CPU that of
+the process, which has Python, JAX and the compiler in it.
 
 `--aot-only` compiles for shapes alone: a machine that could not hold or run the model
 shows what it would need. On a CPU the compiler widens bfloat16 convolutions and matrix
@@ -57,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--method", default="draft", choices=("draft", "draft-lv"))
     parser.add_argument("--k", type=int, nargs="+", help="differentiated steps")
     parser.add_argument(
-        "--remat", nargs="+", choices=list(Remat), help="tiers to compare"
+        "--remat", nargs="+", choices=list(Remat)[1:], help="tiers to compare"
     )
     parser.add_argument("--num-inference-steps", type=int, help="10 for tiny, else 50")
     parser.add_argument("--batch", type=int, default=4)

@@ -249,6 +249,7 @@ _EXEMPT = {
     "CLIPScore": {"scale"},
     "PickScore": {"scale"},
     "split_cpu": {"batch_size", "devices"},
+    "settle": {"batch_size", "steps"},  # Of arguments that others have checked.
     "FinetuneResult": {"step"},
     "HPSResult": {"mean", "std"},
     "DetectionReward": {"threshold", "area_weight"},

@@ -104,20 +104,29 @@ def settle(
         return times * size * jnp.dtype(dtype).itemsize
 
     free = _free_everywhere(here)
-    tiers = _ORDER.get(platform, _OTHERS)
-    # Without a gradient through kept steps there is nothing to choose.
-    chosen = Remat.STEP
-    if steps > 0 and free is not None:
-        fitting = (tier for tier in tiers if MARGIN * needed(tier) <= free)
-        chosen = next(fitting, tiers[-1])
-    elif steps > 0 and platform == "cpu":
-        chosen = Remat.BLOCK
+    # Where no step is kept there is nothing to choose.
+    chosen = fastest(platform, needed, free) if steps else Remat.STEP
     of_free = "" if free is None else f", of {free >> 20:,} that are free"
     tell(
         f"remat {chosen.value!r}: a gradient takes about {needed(chosen) >> 20:,} MiB "
         f"beside weights and reward{of_free}"
     )
     return dataclasses.replace(memory, remat=chosen)
+
+
+def fastest(platform: str, needed: Callable[[Remat], int], free: int | None) -> Remat:
+    """Finds the fastest tier that fits; the least memory if none does.
+
+    **Arguments:**
+
+    - `platform`: Of a device: `"cpu"`, `"gpu"` or `"tpu"`.
+    - `needed`: Says what a tier needs, in bytes.
+    - `free`: What there is; `None` is not known.
+    """
+    tiers = _ORDER.get(platform, _OTHERS)
+    if free is None:
+        return Remat.BLOCK if platform == "cpu" else Remat.STEP
+    return next((t for t in tiers if MARGIN * needed(t) <= free), tiers[-1])
 
 
 def estimate(
@@ -167,45 +176,53 @@ def estimate(
 def _maps(unet: UNetConfig, batch: int, height: int, width: int, rows: int) -> Maps:
     """What a step keeps; the rows of an image are one until the text comes in."""
     residual, transformers, largest, current = 0, [], 0, batch
-    for inputs, out, level, attends in _blocks(unet):
-        pixels = (height >> level) * (width >> level)
-        residual += (inputs + out) * pixels * current
-        largest = max(largest, inputs * pixels * current)
-        if attends:
+    for block in _blocks(unet):
+        pixels = (height >> block.level) * (width >> block.level)
+        residual += (block.inputs + block.out) * pixels * current
+        largest = max(largest, block.inputs * pixels * current)
+        if block.attends:
             current = rows
-            layers = unet.per_level(unet.transformer_layers_per_block)[level]
-            transformers += [out * pixels * rows] * layers
+            layers = unet.per_level(unet.transformer_layers_per_block)[block.level]
+            transformers += [block.out * pixels * rows] * layers
     residual += unet.block_out_channels[0] * height * width * rows
     return Maps(residual, tuple(transformers), largest)
 
 
-def _blocks(unet: UNetConfig) -> Iterator[tuple[int, int, int, bool]]:
-    """Channels into and out of each residual block, its level, and whether a
-    transformer follows."""
+class _Block(NamedTuple):
+    """A residual block: its channels, its level, whether a transformer follows."""
+
+    inputs: int
+    out: int
+    level: int
+    attends: bool
+
+
+def _blocks(unet: UNetConfig) -> Iterator[_Block]:
     channels, layers = unet.block_out_channels, unet.per_level(unet.layers_per_block)
     last = len(channels) - 1
     inputs, skips = channels[0], [channels[0]]
     for level, out in enumerate(channels):
         for _ in range(layers[level]):
-            yield inputs, out, level, unet.down_has_attention[level]
+            yield _Block(inputs, out, level, unet.down_has_attention[level])
             inputs = out
             skips.append(out)
         if level < last:
             skips.append(out)
-    yield inputs, inputs, last, True
-    yield inputs, inputs, last, False
+    yield _Block(inputs, inputs, last, True)
+    yield _Block(inputs, inputs, last, False)
     for i, level in enumerate(range(last, -1, -1)):
         for _ in range(layers[level] + 1):
             out = channels[level]
-            yield inputs + skips.pop(), out, level, unet.up_has_attention[i]
+            joined = inputs + skips.pop()
+            yield _Block(joined, out, level, unet.up_has_attention[i])
             inputs = out
 
 
 def _free_everywhere(devices: Sequence[Any]) -> int | None:
     """What is free on the host with the least, in bytes; all hosts choose alike."""
     free = free_memory(devices)
-    least = min(heard_of_all(0 if free is None else max(free >> 20, 1)))
-    return least << 20 if least else None
+    least = min(heard_of_all(0 if free is None else (free >> 20) + 1))
+    return (least - 1) << 20 if least else None
 
 
 def _begun_with(checkpoints: Checkpoints, memory: Memory) -> Memory | None:

@@ -95,6 +95,23 @@ def test_the_steps_they_train(method, always, ever, passes):
         assert one.passes_through_steps(4) == passes
 
 
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [
+        (draftx.DRaFT(), 4),
+        (draftx.DRaFT(2), 2),
+        (draftx.DRaFTLV(), 1),
+        (draftx.ReFL(max_steps=3), 1),
+        (draftx.AlignProp(), 0),
+        (draftx.DRTune(num_trained_steps=2), 2),
+        (draftx.ScoreFunction(), 1),
+    ],
+)
+def test_how_many_steps_wait_for_their_gradient_at_once(method, steps):
+    for one in (method, draftx.Penalized(draftx.Penalized(method))):
+        assert one.steps_at_once(4) == steps
+
+
 def test_whether_they_ask_the_reward_for_a_gradient():
     assert draftx.DRaFT().needs_reward_gradient()
     assert draftx.Penalized(draftx.DRaFT()).needs_reward_gradient()
