@@ -44,8 +44,8 @@ def compile_for(args: argparse.Namespace, target: Target) -> tuple[Any, int]:
         traced = jax.jit(program.fn, out_shardings=out).trace(arrays)
         lowered = traced.lower(lowering_platforms=(target.platform,))
         platform = "gpu" if target.platform == "cuda" else target.platform
-        options: dict[str, Any] = dict(compiler_options(platform))
-        options |= dict(_parse(flag) for flag in args.flags)
+        flags = [f"{name}={value}" for name, value in compiler_options(platform).items()]
+        options = dict(_parse(flag) for flag in [*flags, *args.flags])
         try:
             compiled = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:

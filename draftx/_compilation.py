@@ -30,6 +30,9 @@ _OPTIONS: Final[Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]] = {
     "gpu": {
         # Products that share an operand stay apart: slices of a merged one cost a copy.
         "xla_gpu_dot_merger_threshold_mb": ("0", _TESTED),
+        # cuBLASLt adds the residual to a product; XLA's own kernels for products leave
+        # that to one more.
+        "xla_gpu_enable_triton_gemm": ("false", _TESTED),
     },
 }
 

@@ -1,6 +1,9 @@
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from .._autodiff import known_value
@@ -32,7 +35,9 @@ class Denoiser(AbstractDenoiser):
     unet: UNet2DConditionModel
     text_embeddings: TextEmbeddings
     text_context: list[TextContext]
-    time_shifts: list[TimeShifts]
+    time_shifts: Float[Array, "steps all_blocks"]
+    time_widths: tuple[int, ...] = eqx.field(static=True)
+    time_structure: Any = eqx.field(static=True)
     guidance_scale: Float[Array, "*steps"] | None
     channels: Float[Array, "batch height width extra"] | None
     remat: Remat = eqx.field(static=True)
@@ -68,13 +73,16 @@ class Denoiser(AbstractDenoiser):
         self.unet = premerge(unet)
         self.text_embeddings = text_embeddings
         self.text_context = self.unet.text_context(text_embeddings)
-        self.time_shifts = self.unet.time_shifts(timesteps)
+        # Side by side: a step takes one row of one array, not one for each block.
+        shifts, structure = jax.tree.flatten(self.unet.time_shifts(timesteps))
+        self.time_shifts = jnp.concatenate(shifts, axis=1)
+        self.time_widths = tuple(shift.shape[1] for shift in shifts)
+        self.time_structure = structure
         self.guidance_scale = guidance_scale
         self.channels = channels
         self.remat = remat
 
     def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
-        now = jax.tree.map(lambda shift: shift[index][None], self.time_shifts)
         # Their gradient, as large as they are, does not pass from step to step.
         of_text = UNet2DConditionModel.text_context
         args = (self.unet, self.text_embeddings)
@@ -82,7 +90,8 @@ class Denoiser(AbstractDenoiser):
         if self.channels is not None:
             channels = self.channels.astype(latents.dtype)
             latents = jnp.concatenate([latents, channels], axis=-1)
-        prediction = self.unet.denoise(latents, now, context, remat=self.remat)
+        shifts = self._shifts(index)
+        prediction = self.unet.denoise(latents, shifts, context, remat=self.remat)
         prediction = prediction.astype(jnp.float32)
         if self.guidance_scale is None:
             return prediction
@@ -91,3 +100,8 @@ class Denoiser(AbstractDenoiser):
         scale = self.guidance_scale
         scale = scale if scale.ndim == 0 else scale[index]
         return negative + scale * (positive - negative)
+
+    def _shifts(self, index: Int[Array, ""]) -> list[TimeShifts]:
+        row = jax.lax.optimization_barrier(self.time_shifts[index][None])
+        ends = np.cumsum(self.time_widths)[:-1].tolist()
+        return jax.tree.unflatten(self.time_structure, jnp.split(row, ends, axis=1))

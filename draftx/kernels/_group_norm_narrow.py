@@ -7,13 +7,17 @@ be of the same thing. Otherwise it writes what they share to memory, twice as la
 what it was computed from. `benchmarks/README.md` has the figures.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
 from ._dtypes import at_least_float32
+
+
+# Sums over no more than this XLA puts into the kernels before and after, if they are
+# sums of one array each.
+_FEW_PIXELS = 64
+_FEW_CHANNELS = 16
 
 
 def forward(x, weight, bias, num_groups, epsilon, silu):
@@ -80,12 +84,19 @@ def _group_means(first, second, num_groups, *, rows_first=False):
 
     Space is reduced first, with channels minor: no transposed copy is made.
     """
-    count = math.prod(first.shape[1:]) // num_groups
-    sums = [first, second]
+    _, height, width, channels = first.shape
+    count = height * width * channels // num_groups
+    arrays = [first, second]
+    if height * width <= _FEW_PIXELS:
+        rows = [jnp.sum(x, axis=2) for x in arrays]
+        rows = [rearrange(x, "b h (g c) -> b h g c", g=num_groups) for x in rows]
+        return [jnp.sum(x, axis=(1, 3)) / count for x in rows]
     if rows_first:
-        sums = [jnp.sum(x, axis=2, keepdims=True) for x in sums]
-    sums = _sums(sums, (1, 2))
+        arrays = [jnp.sum(x, axis=2, keepdims=True) for x in arrays]
+    sums = _sums(arrays, (1, 2))
     sums = [rearrange(x, "b (g c) -> b g c", g=num_groups) for x in sums]
+    if channels // num_groups <= _FEW_CHANNELS:
+        return [jnp.sum(x, axis=2) / count for x in sums]
     return [x / count for x in _sums(sums, (2,))]
 
 

@@ -21,6 +21,17 @@ class AbstractConv2d(AbstractAffine):
     in_channels: eqx.AbstractVar[int]
     out_channels: eqx.AbstractVar[int]
 
+    @abc.abstractmethod
+    def add_bias(
+        self, y: Float[Array, "*batch {self.out_channels}"]
+    ) -> Float[Array, "*batch {self.out_channels}"]:
+        """Adds the bias to each pixel, or to what will be added to each.
+
+        **Arguments:**
+
+        - `y`: Channels last.
+        """
+
     @property
     @abc.abstractmethod
     def kernel_size(self) -> tuple[int, int]:
@@ -34,6 +45,20 @@ class AbstractConv2d(AbstractAffine):
         return (*self.kernel_size, self.in_channels, rank), (self.out_channels, rank)
 
     @abc.abstractmethod
+    def convolve(
+        self, x: Float[Array, "batch height width {self.in_channels}"]
+    ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
+        """Maps a feature map to one with `out_channels`, without the bias.
+
+        **Arguments:**
+
+        - `x`: Channels last.
+
+        **Returns:**
+
+        A feature map in the dtype of `x`.
+        """
+
     def __call__(
         self, x: Float[Array, "batch height width {self.in_channels}"]
     ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
@@ -47,6 +72,7 @@ class AbstractConv2d(AbstractAffine):
 
         A feature map in the dtype of `x`.
         """
+        return self.add_bias(self.convolve(x))
 
 
 class Conv2d(AbstractConv2d):
@@ -101,18 +127,16 @@ class Conv2d(AbstractConv2d):
     def kernel_size(self) -> tuple[int, int]:
         return self.weight.shape[0], self.weight.shape[1]
 
+    def add_bias(
+        self, y: Float[Array, "*batch {self.out_channels}"]
+    ) -> Float[Array, "*batch {self.out_channels}"]:
+        return y + jnp.expand_dims(self.bias, tuple(range(y.ndim - 1)))
+
     @jax.named_scope("conv")
-    def __call__(
+    def convolve(
         self, x: Float[Array, "batch height width {self.in_channels}"]
     ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
-        y = conv2d(x, self.weight, stride=self.stride, padding=self.padding)
-        return self.add_bias(y)
-
-    def add_bias(
-        self, y: Float[Array, "batch height width {self.out_channels}"]
-    ) -> Float[Array, "batch height width {self.out_channels}"]:
-        """Adds the bias to what the weight made of a feature map."""
-        return y + self.bias[None, None, None]
+        return conv2d(x, self.weight, stride=self.stride, padding=self.padding)
 
 
 def upsample_nearest(

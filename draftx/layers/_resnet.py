@@ -68,10 +68,13 @@ class ResnetBlock(eqx.Module):
     def time_shift(
         self, time_embedding: Float[Array, "steps time_features"]
     ) -> Float[Array, "steps out_channels"]:
-        """Projects the time embedding to what is added between the two convolutions."""
+        """Projects the time embedding to what is added between the two convolutions.
+
+        The bias of the first one is part of it.
+        """
         if self.time_emb_proj is None:
             raise ValueError("This block was built without `time_features`.")
-        return self.time_emb_proj(jax.nn.silu(time_embedding))
+        return self.conv1.add_bias(self.time_emb_proj(jax.nn.silu(time_embedding)))
 
     @jax.named_scope("resnet")
     def __call__(
@@ -92,9 +95,11 @@ class ResnetBlock(eqx.Module):
                 "`time_shift` must be given if and only if the block was built with "
                 "`time_features`."
             )
-        hidden = self.conv1(self.norm1(x, silu=True))
-        if time_shift is not None:
-            hidden = hidden + time_shift[:, None, None]
+        hidden = self.norm1(x, silu=True)
+        if time_shift is None:
+            hidden = self.conv1(hidden)
+        else:
+            hidden = self.conv1.convolve(hidden) + time_shift[:, None, None]
         hidden = self.conv2(self.norm2(hidden, silu=True))
         residual = x if self.conv_shortcut is None else self.conv_shortcut(x)
         return residual + hidden

@@ -66,8 +66,13 @@ class LoRAConv2d(AbstractConv2d, AbstractLoRA):
     def kernel_size(self) -> tuple[int, int]:
         return self.base.kernel_size
 
+    def add_bias(
+        self, y: Float[Array, "*batch {self.out_channels}"]
+    ) -> Float[Array, "*batch {self.out_channels}"]:
+        return self.base.add_bias(y)
+
     @jax.named_scope("lora")
-    def __call__(
+    def convolve(
         self, x: Float[Array, "batch height width {self.in_channels}"]
     ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
         conv = ft.partial(conv2d, stride=self.base.stride, padding=self.base.padding)
@@ -76,7 +81,7 @@ class LoRAConv2d(AbstractConv2d, AbstractLoRA):
         update = jnp.einsum("...r,or->...o", update, self.lora_up.astype(x.dtype))
         if self.lora_scale is not None:
             update = self.lora_scale.astype(x.dtype) * update
-        return self.base.add_bias(y + update)
+        return y + update
 
     def update(
         self,
@@ -136,11 +141,16 @@ class PremergedConv2d(AbstractConv2d):
     def kernel_size(self) -> tuple[int, int]:
         return self.base.kernel_size
 
+    def add_bias(
+        self, y: Float[Array, "*batch {self.out_channels}"]
+    ) -> Float[Array, "*batch {self.out_channels}"]:
+        return self.base.add_bias(y)
+
     @jax.named_scope("lora")
-    def __call__(
+    def convolve(
         self, x: Float[Array, "batch height width {self.in_channels}"]
     ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
-        y = lora_conv2d(
+        return lora_conv2d(
             x,
             self.base.weight,
             self.lora_down,
@@ -149,4 +159,3 @@ class PremergedConv2d(AbstractConv2d):
             stride=self.base.stride,
             padding=self.base.padding,
         )
-        return self.base.add_bias(y)
