@@ -1,5 +1,6 @@
 """One program at a time: how long it compiles, what memory it needs, how fast it is."""
 
+import pathlib
 import time
 from typing import Any
 
@@ -8,8 +9,11 @@ import numpy as np
 from _flops import count_flops, count_jaxpr_flops, plain_attention
 from _models import Program
 
+from draftx._compilation import compiler_options
+
 
 MIB = 2**20
+_STATUS = pathlib.Path("/proc/self/status")
 _cache_hits = [0]
 # Dense bfloat16 FLOP/s by the name of a device: the data sheet's, and what matrix
 # products sustain at the power limit. Utilization is shown as a fraction of each.
@@ -64,7 +68,9 @@ def compile_program(program: Program) -> tuple[Any, dict[str, Any]]:
     traced = jax.jit(program.fn).trace(program.arrays)
     trace_s = time.perf_counter() - start
     hits, start = _cache_hits[0], time.perf_counter()
-    compiled = traced.lower().compile()
+    # As the library compiles its own programs.
+    options = compiler_options(jax.default_backend())
+    compiled = traced.lower().compile(compiler_options=options)
     figures: dict[str, Any] = {
         "trace_s": trace_s,
         "compile_s": time.perf_counter() - start,
@@ -98,6 +104,8 @@ def time_program(
     - `device_peak_mib`: On a GPU, the most that was in use at any time; of the whole
         process, so only its first program's figure is its own.
     - `device_beyond_inputs_mib`: That, less what was in use before the first call.
+    - `process_peak_mib`: Under Linux on a CPU, the most memory that the process has had
+        since it began, with Python, JAX and the compilation.
     """
     device = jax.devices()[0]
     before = device.memory_stats() or {}
@@ -112,6 +120,9 @@ def time_program(
     row: dict[str, Any] = dict(
         seconds=middle, seconds_p10=low, seconds_p90=high, repeats=repeats
     )
+    if device.platform == "cpu" and _STATUS.is_file():
+        peak = _STATUS.read_text().partition("VmHWM:")[2].split()[0]
+        row["process_peak_mib"] = int(peak) / 1024
     peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
     if peak is not None:
         row["device_peak_mib"] = peak / MIB

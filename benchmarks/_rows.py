@@ -1,7 +1,7 @@
 """The rows of `memory_vs_k.py`: one for each K and remat tier, one by one.
 
-On a GPU each row is measured in a process of its own: the device's count of its peak
-is never set back. `args` is always what `memory_vs_k.py` parsed.
+Each row that is run is measured in a process of its own: neither a device nor a process
+sets its count of its peak back. `args` is always what `memory_vs_k.py` parsed.
 """
 
 import json
@@ -28,6 +28,7 @@ _COLUMNS = (
     ("beyond_weights_mib", "beyond weights", "{:.1f}"),
     ("temp_mib", "temp MiB", "{:.1f}"),
     ("device_peak_mib", "device peak", "{:.1f}"),
+    ("process_peak_mib", "process peak", "{:.1f}"),
     ("seconds", "s/gradient", "{:.3f}"),
     ("seconds_p10", "p10", "{:.3f}"),
     ("seconds_p90", "p90", "{:.3f}"),
@@ -41,7 +42,7 @@ _COLUMNS = (
 )
 _OF_A_GPU = {"device_peak_mib", "mfu_989", "mfu_790"}
 _OF_A_RUN = {"seconds", "seconds_p10", "seconds_p90", "images_per_s"}
-_OF_A_RUN |= {"model_tflop_per_s"} | _OF_A_GPU
+_OF_A_RUN |= {"model_tflop_per_s", "process_peak_mib"} | _OF_A_GPU
 
 
 def inputs_of(args, *, only_shapes: bool) -> Inputs:
@@ -92,19 +93,17 @@ def measure_apart(args, k: int, remat: Remat, *, aot_only: bool) -> dict[str, An
 
 def measure_all(args, save: Callable[[list], None]) -> list[dict[str, Any]]:
     """All rows, printed and given to `save` as they come."""
-    apart = jax.default_backend() == "gpu" and not args.aot_only
     shapes = inputs_of(args, only_shapes=True)
-    inputs = shapes if apart or args.aot_only else inputs_of(args, only_shapes=False)
     rows: list[dict[str, Any]] = []
     flops: dict[int, int] = {}
     print("  ".join(title.rjust(width) for _, title, _, width in _shown(args)))
     for k in args.k:
         flops[k] = model_flops(_program(shapes, args, k, Remat.NONE))
         for remat in args.remat:
-            if apart:
-                row = measure_apart(args, k, remat, aot_only=False)
+            if args.aot_only:
+                row = measure(shapes, args, k, remat)
             else:
-                row = measure(inputs, args, k, remat)
+                row = measure_apart(args, k, remat, aot_only=False)
             row["model_tflop"] = flops[k] / 1e12
             if "seconds" in row:
                 row |= rates(row["seconds"], batch=args.batch, flops=flops[k])
@@ -146,7 +145,8 @@ def _program(inputs: Inputs, args, k: int, remat: Remat) -> Program:
 
 def _shown(args) -> Iterator[tuple[str, str, str, int]]:
     hidden = _OF_A_RUN if args.aot_only else set()
-    hidden |= set() if jax.default_backend() == "gpu" else _OF_A_GPU
+    is_cpu = jax.default_backend() == "cpu"
+    hidden = hidden | (_OF_A_GPU if is_cpu else {"process_peak_mib"})
     for key, title, form in _COLUMNS:
         if key not in hidden:
             yield key, title, form, max(6, len(title))

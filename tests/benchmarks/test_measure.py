@@ -49,6 +49,15 @@ def test_nothing_is_zero_or_twice_the_same():
     assert not np.array_equal(inputs.latents[0], inputs.latents[1])
 
 
+def test_a_process_says_its_peak_beside_the_plan():
+    x = jnp.ones((2048, 2048))
+    program = _models.Program(lambda x: x @ x, x)
+    compiled, figures = _measure.compile_program(program)
+    row = _measure.time_program(compiled, x, repeats=1)
+    assert figures["peak_mib"] == pytest.approx(32, abs=1)
+    assert 32 < row["process_peak_mib"] < 100_000
+
+
 def test_stable_diffusion_has_its_sizes():
     inputs = _models.make_inputs(
         "sd14-shape", dtype="bfloat16", batch=4, rank=8, only_shapes=True
