@@ -44,8 +44,7 @@ def compile_for(args: argparse.Namespace, target: Target) -> tuple[Any, int]:
         traced = jax.jit(program.fn, out_shardings=out).trace(arrays)
         lowered = traced.lower(lowering_platforms=(target.platform,))
         platform = "gpu" if target.platform == "cuda" else target.platform
-        flags = [f"{name}={value}" for name, value in compiler_options(platform).items()]
-        options = dict(_parse(flag) for flag in [*flags, *args.flags])
+        options = compiler_options(platform) | dict(map(_parse, args.flags))
         try:
             compiled = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:

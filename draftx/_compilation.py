@@ -19,7 +19,7 @@ _Donate = Literal["none", "all-except-first"]
 # What the library's own programs are compiled with, by platform. Only versions of
 # jaxlib that are known to have an option are given it: an unknown one is an error.
 _TESTED: Final = ("0.10.", "0.11.")
-_OPTIONS: Final[Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]] = {
+_OPTIONS: Final[Mapping[str, Mapping[str, tuple[str | bool, tuple[str, ...]]]]] = {
     "cpu": {
         # Buffers that are not needed at once share their memory.
         "xla_cpu_scheduler_type": ("CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED", _TESTED),
@@ -32,12 +32,12 @@ _OPTIONS: Final[Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]]] = {
         "xla_gpu_dot_merger_threshold_mb": ("0", _TESTED),
         # cuBLASLt adds the residual to a product; XLA's own kernels for products leave
         # that to one more.
-        "xla_gpu_enable_triton_gemm": ("false", _TESTED),
+        "xla_gpu_enable_triton_gemm": (False, _TESTED),
     },
 }
 
 
-def compiler_options(platform: str) -> dict[str, str]:
+def compiler_options(platform: str) -> dict[str, str | bool]:
     """Chooses what the programs of a platform are compiled with.
 
     What the environment variable `XLA_FLAGS` says stays as it is.
