@@ -41,6 +41,7 @@ SUITE = (
     {"what": "gradient", "method": "draft", "k": 10},
     {"what": "gradient", "method": "draft", "k": 50},
 )
+_MODELS = ("sd14-shape", "small-shape")
 _TIERS = ("none", "ff", "block", "step", "nested")
 
 
@@ -97,6 +98,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"--k must be at most --num-inference-steps, {args.num_inference_steps}; "
             f"got {args.k}"
         )
+    if args.images_at_once is not None and args.batch % args.images_at_once != 0:
+        parser.error(
+            f"--images-at-once must divide --batch, {args.batch}; got "
+            f"{args.images_at_once}"
+        )
+    if args.model not in _MODELS:
+        names = " or ".join(map(repr, _MODELS))
+        parser.error(f"--model must be {names}, of random weights; got {args.model!r}")
     if args.topology is not None and targets()[args.target].platform != "tpu":
         parser.error(f"--topology is of TPUs; got --target {args.target}")
     for flag in args.flags:
