@@ -60,7 +60,7 @@ def test_a_full_disk_keeps_the_checkpoints_before(tmp_path):
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore"),
             "--memory.images-at-once 1.*JAX said: RESOURCE_EXHAUSTED: Out of memory$",
         ),
-        (MemoryError(), "--memory.remat block.*JAX said: MemoryError"),
+        (MemoryError(), "--memory.remat step.*JAX said: MemoryError"),
     ],
 )
 def test_what_is_said(error, message):

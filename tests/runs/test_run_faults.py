@@ -142,7 +142,7 @@ def _raise(error, at):
             jax.errors.JaxRuntimeError(
                 "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 GiB."
             ),
-            "the device is out of memory. In this order: `--memory.remat block`",
+            "the device is out of memory. In this order: `--memory.remat step`",
         ),
         (MemoryError(), "the device is out of memory"),
     ],

@@ -37,8 +37,8 @@ def explain(error: BaseException) -> str | None:
         and "RESOURCE_EXHAUSTED" in str(error)
     ):
         return (
-            "the device is out of memory. In this order: `--memory.remat block`, "
-            "`step` or `nested` computes more again in the backward pass; "
+            "the device is out of memory. In this order: `--memory.remat step` "
+            "or `nested` computes more again in the backward pass; "
             "`--memory.images-at-once 1` decodes and scores one image at a time; "
             "`--dtype bfloat16` halves the model; a smaller `--train-batch-size`, with "
             "`--gradient-accumulation-steps` to make up for it. The same command goes "
