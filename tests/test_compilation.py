@@ -98,7 +98,8 @@ _PROGRAM = """
 import sys, jax, jax.numpy as jnp, draftx
 import logging; logging.basicConfig(level=logging.DEBUG)
 draftx.enable_compilation_cache(sys.argv[1])
-jax.jit(lambda x: jnp.sin(x) * 3)(jnp.ones(7)).block_until_ready()
+fn = lambda x: jnp.sin(x) * 3
+draftx._compilation.compiled()(fn)(jnp.ones(7)).block_until_ready()
 """
 
 
