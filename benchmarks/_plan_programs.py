@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 import draftx
 from draftx._compilation import compiler_options
 from draftx.kernels import compiling_for
+from draftx.layers import in_device_order
 
 
 class DoesNotFit(Exception):
@@ -62,7 +63,8 @@ def _placed(arrays: Any, devices: list[Any], count: int, batch: int) -> tuple[An
     """Shapes on their devices, and where results go: whole, but the batch divided."""
     if count == 1:
         sharding = SingleDeviceSharding(devices[0])
-        return _on(arrays, lambda _: sharding), sharding
+        # As they are loaded.
+        return in_device_order(_on(arrays, lambda _: sharding)), sharding
     mesh = Mesh(devices, ("data",))
     if batch % count != 0:
         raise SystemExit(

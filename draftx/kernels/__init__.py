@@ -32,4 +32,5 @@ from .conv import (
     ConvShape as ConvShape,
     lora_conv2d as lora_conv2d,
     lora_conv2d_reference as lora_conv2d_reference,
+    weight_order as weight_order,
 )

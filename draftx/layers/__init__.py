@@ -11,6 +11,7 @@ from ._conv import (
     Conv2d as Conv2d,
     upsample_nearest as upsample_nearest,
 )
+from ._device_order import in_device_order as in_device_order
 from ._embedding import (
     sinusoidal_embedding as sinusoidal_embedding,
     TimestepEmbedding as TimestepEmbedding,

@@ -10,6 +10,7 @@ import jax
 import jax.random as jr
 import numpy as np
 
+from ...layers import in_device_order
 from ...lora import iter_lora
 from ...models import (
     AutoencoderConfig,
@@ -142,10 +143,11 @@ def fill(
     keys = match_keys(skeleton, shapes, file.name, described)
     file.check_dtypes(list(keys.values()))
     # Unlike `jnp.asarray`, this compiles nothing for each new shape.
-    return replace_parameters(
+    filled = replace_parameters(
         skeleton,
         lambda p: jax.device_put(p.from_file(file.read(keys[p.key], p.leaf.dtype))),
     )
+    return in_device_order(filled)
 
 
 def match_keys(

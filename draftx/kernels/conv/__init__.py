@@ -6,4 +6,5 @@ from ._lora import (
     lora_conv2d as lora_conv2d,
     lora_conv2d_reference as lora_conv2d_reference,
 )
+from ._order import weight_order as weight_order
 from ._reference import conv2d_reference as conv2d_reference
