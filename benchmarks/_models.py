@@ -19,6 +19,7 @@ import draftx
 from draftx.diffusion import DDIM, run_truncated, SchedulerConfig
 from draftx.episodes import Task
 from draftx.finetuning import AbstractGradientEstimator, split, value_and_grad
+from draftx.layers import in_device_order
 from draftx.lora import lora_filter
 from draftx.models import (
     AutoencoderConfig,
@@ -129,7 +130,8 @@ def make_inputs(
         latents = jr.normal(jr.key(2), (batch, *pipeline.latent_shape))
         return Inputs(pipeline, told, latents, jr.key(3))
 
-    return eqx.filter_eval_shape(build) if only_shapes else build()
+    # As they are loaded.
+    return in_device_order(eqx.filter_eval_shape(build) if only_shapes else build())
 
 
 def gradient_program(

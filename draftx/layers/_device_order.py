@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 from jax.experimental.layout import Format, Layout
+from jax.sharding import SingleDeviceSharding
 
 from ..kernels import target_device, weight_order
 from ._conv import Conv2d
@@ -35,7 +36,9 @@ def in_device_order(tree: _Tree) -> _Tree:
 
 
 def _ordered(array: Any, order: tuple[int, ...]) -> Any:
-    format = Format(Layout(major_to_minor=order), array.sharding)
+    # Shapes need not say where they are.
+    place = array.sharding or SingleDeviceSharding(jax.local_devices()[0])
+    format = Format(Layout(major_to_minor=order), place)
     if isinstance(array, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=format)
     return jax.device_put(array, format)

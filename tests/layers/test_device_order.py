@@ -1,5 +1,6 @@
 """Weights of convolutions lie as their device reads them, and are what they were."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -65,4 +66,7 @@ def test_adapted_convolutions_and_shapes_are_found(short_pipeline):
     with compiling_for("cuda"):
         shapes = in_device_order(shapes)
     assert shapes.conv_in.weight.format.layout.major_to_minor == (3, 0, 1, 2)
+    with compiling_for("cuda"):
+        nowhere = in_device_order(eqx.filter_eval_shape(lambda: pipeline.unet))
+    assert nowhere.conv_in.weight.format.layout.major_to_minor == (3, 0, 1, 2)
     assert shapes.conv_in.weight.dtype == jnp.float32
