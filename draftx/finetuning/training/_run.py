@@ -101,14 +101,16 @@ class Run:
                     self.listeners.working("compiling the training step")
                     self.listeners.planned(plan(state))
                     self.listeners.working("")
-                return self._train(take_step, state, signals)
+                return self._train(take_step, state, signals, plan is None)
             finally:
                 self.listeners.end()
 
-    def _train(self, take_step, state, signals: StopSignals | None) -> FinetuneResult:
+    def _train(
+        self, take_step, state, signals: StopSignals | None, is_first: bool
+    ) -> FinetuneResult:
+        """`is_first`: whether the first step is still to be compiled."""
         if not self.history:
             self.evaluate_if_due(_shown(state))
-        is_first = True
         for step in range(len(self.history), self.num_train_steps):
             if self.stopped is not None:
                 break

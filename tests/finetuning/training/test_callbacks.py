@@ -83,8 +83,8 @@ def test_a_training_says_what_it_does(pipeline, evaluation, tmp_path):
     )
     batches = [f"measuring held-out prompts, {n} of 2 batches" for n in range(3)]
     assert told.heard == [
-        *("compiling the evaluation", *batches[1:], ""),
-        *("compiling the training step", "", 0),
+        *("compiling the training step", ""),
+        *("compiling the evaluation", *batches[1:], "", 0),
         *(*batches, "", 1),
         *("saving a checkpoint", ""),
     ]
