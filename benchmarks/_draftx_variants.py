@@ -14,6 +14,7 @@ from _timing import Variant
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import draftx
+from draftx._compilation import compiler_options
 from draftx.diffusion import DDIM, run_truncated, SchedulerConfig
 from draftx.episodes import Task
 from draftx.finetuning import settle, split, value_and_grad
@@ -132,7 +133,7 @@ def draftx_variant(
         return {"rewards": scores.total, "gradient": named}
 
     operands = (arrays, ids, latents)
-    options = {}
+    options: dict[str, Any] = dict(compiler_options(jax.default_backend()))
     if jax.default_backend() == "cpu":
         # One device has a thread for each core; of several, each has one.
         options["xla_cpu_multi_thread_eigen"] = num_devices < threads

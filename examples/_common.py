@@ -88,6 +88,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 def parse(parser: argparse.ArgumentParser, **tiny: Any) -> argparse.Namespace:
     """Reads the flags, fills in those not given, and makes one device of each core.
 
+    Compiled programs are kept for the next time, in `~/.cache/draftx/compiled`.
+
     **Arguments:**
 
     - `tiny`: What this example has in place of `TINY`.
@@ -107,6 +109,7 @@ def parse(parser: argparse.ArgumentParser, **tiny: Any) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     draftx.split_cpu(args.batch_size)
+    draftx.enable_compilation_cache()
     return args
 
 

@@ -59,7 +59,8 @@ def _run(name, folder, *more):
         [sys.executable, f"examples/{name}.py", *_SHORT, f"--out={folder}", *more],
         cwd=_ROOT,
         # With the flags of the compiler that all tests have.
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        env=os.environ
+        | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")},
         capture_output=True,
         text=True,
     )
