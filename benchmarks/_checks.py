@@ -27,6 +27,14 @@ from draftx.kernels import (
     AttentionShape,
     choose_attention,
     dot_product_attention,
+    geglu,
+    geglu_reference,
+    group_norm,
+    group_norm_reference,
+    layer_norm,
+    layer_norm_reference,
+    lora_matmul,
+    lora_matmul_reference,
     target_device,
 )
 from draftx.kernels.attention._dispatch import IMPLEMENTATIONS, refusal
@@ -147,6 +155,58 @@ def attention(context: Context) -> dict[str, Any]:
             rows.append(row)
             context.save({"rows": rows})
     return {"rows": rows, "passed": all(row["passed"] for row in rows)}
+
+
+def kernels(context: Context) -> dict[str, Any]:
+    """Every other kernel and its VJP in bfloat16, against its definition in float32."""
+    batch, size, channels = (2, 8, 32) if context.small else (4, 64, 320)
+    keys = iter(jr.split(jr.key(0), 16))
+    make = lambda *shape: jr.normal(next(keys), shape, jnp.bfloat16)
+    image, row = make(batch, size, size, channels), make(channels)
+    norm: dict[str, Any] = dict(num_groups=32, epsilon=1e-5, silu=True)
+    weight, down, up = make(2 * channels, channels), make(8, channels), make(2, 8)
+    up = jnp.tile(up, (channels, 1))
+    merged = weight + up @ down
+    cases = {
+        "group_norm": (group_norm, group_norm_reference, (image, row, row), norm),
+        "layer_norm": (
+            layer_norm,
+            layer_norm_reference,
+            (image, row, row),
+            dict(epsilon=1e-5),
+        ),
+        "geglu": (geglu, geglu_reference, (image,), {}),
+        # The same weight: the definition adds the update itself.
+        "lora_matmul": (
+            lora_matmul,
+            lambda x, w, d, u: lora_matmul_reference(x, w - u @ d, d, u, None),
+            (image, merged, down, up),
+            {},
+        ),
+    }
+    rows = []
+    for name, (kernel, reference, args, kwargs) in cases.items():
+        # Gradients of frozen weights are not asked for.
+        vjp = lambda fn, args, kwargs=kwargs: _out_and_input_gradient(fn, args, kwargs)
+        wide = [x.astype(jnp.float32) for x in args]
+        with jax.default_matmul_precision("highest"):
+            wanted = vjp(reference, wide)
+        got = vjp(kernel, args)
+        errors = [relative_error(a, b) for a, b in zip(got, wanted, strict=True)]
+        row = {"kernel": name, "out": errors[0], "d_x": errors[1]}
+        rows.append(row | {"passed": max(errors) < _LIMIT})
+        context.save({"rows": rows})
+    return {"rows": rows, "passed": all(row["passed"] for row in rows)}
+
+
+def _out_and_input_gradient(fn, args, kwargs):
+    @jax.jit
+    def both(args):
+        out, pull = jax.vjp(lambda x: fn(x, *args[1:], **kwargs), args[0])
+        d_out = jnp.cos(jnp.arange(out.size)).reshape(out.shape)
+        return out, pull(d_out.astype(out.dtype))[0]
+
+    return both(tuple(args))
 
 
 @functools.partial(jax.jit, static_argnums=2)

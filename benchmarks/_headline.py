@@ -17,8 +17,11 @@ from _models import (
     Program,
     sampling_program,
 )
+from _plan_record import beside
 
 import draftx
+from draftx.finetuning.training._tier import estimate
+from draftx.layers import Remat
 
 
 _HERE = pathlib.Path(__file__).parent
@@ -43,13 +46,21 @@ def headline(
     # Before the weights are made: the device need not wait for much else.
     flops = model_flops(_program(shapes, context, case, "none"))
     row["model_tflop"] = flops / 1e12
+    if not context.small:
+        kind = jax.devices()[0].device_kind
+        row |= beside(kind, **_plan_of(case, remat))
     context.save(row)
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    needed = _estimated(shapes, context, case, remat)
+    too_large = lambda size: limit is not None and size > limit
+    # Not even compiled: that takes minutes.
+    if too_large(needed):
+        return row | {"error": f"not begun: {_does_not_fit(needed, limit)}"}
     compiled, figures = compile_program(_program(shapes, context, case, remat))
     row |= figures
     context.save(row)
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
-    if limit is not None and row["peak_mib"] * 2**20 > limit:
-        return row | {"error": f"does not fit into {limit / 2**30:.0f} GiB"}
+    if too_large(row["peak_mib"] * 2**20):
+        return row | {"error": _does_not_fit(row["peak_mib"] * 2**20, limit)}
     inputs = make_inputs(context.model, **size)
     arrays = _program(inputs, context, case, remat).arrays
     repeats, warmups = (2, 1) if context.small else (10, 3)
@@ -61,6 +72,40 @@ def headline(
     if not context.small:
         row |= {"bar_s": bar, "passed": row["seconds"] <= bar}
     return row
+
+
+def _does_not_fit(needed: float, limit: Any) -> str:
+    gib = [f"{size / 2**30:.0f} GiB" for size in (needed, limit)]
+    return f"needs about {gib[0]} of the device's {gib[1]}"
+
+
+def _plan_of(case: str, remat: str) -> dict[str, Any]:
+    """The key of its plan."""
+    if case == "sampling":
+        return {"what": "sampling"}
+    if case == "draft-lv":
+        return {"what": "gradient", "method": "draft-lv", "remat": remat}
+    k = int(case.removeprefix("draft-"))
+    return {"what": "gradient", "method": "draft", "k": k, "remat": remat}
+
+
+def _estimated(shapes: Inputs, context: Context, case: str, remat: str) -> int:
+    """Bytes that a program needs, before it is compiled."""
+    leaves = [x for x in jax.tree.leaves(shapes) if hasattr(x, "dtype")]
+    weights = sum(x.size * x.dtype.itemsize for x in leaves if x.dtype.itemsize)
+    if case == "sampling":
+        return weights
+    steps = 2 if case == "draft-lv" else min(_plan_of(case, remat)["k"], context.steps)
+    kept = estimate(
+        shapes.pipeline.unet.config,
+        shapes.pipeline.vae.config,
+        shapes.latents.shape,
+        Remat(remat),
+        steps=steps,
+        guided=True,
+        images_at_once=context.batch,
+    )
+    return weights + kept * shapes.pipeline.unet.dtype.itemsize
 
 
 def _program(inputs: Inputs, context: Context, case: str, remat: str) -> Program:
@@ -109,6 +154,27 @@ def memory(context: Context, *, low: bool) -> dict[str, Any]:
             if code != 0:
                 sys.exit(code)
             return result
+
+
+def paper(context: Context) -> dict[str, Any]:
+    """`paper/reward_by_step.py` with all methods, at a scale that a CPU does not allow.
+
+    What is done is kept in its folder: a later visit goes on with it.
+    """
+    out = context.work / "paper"
+    command = [sys.executable, str(_HERE / "paper" / "reward_by_step.py")]
+    command += ["--out", str(out), "--seeds", "1"]
+    if context.small:
+        command += ["--train-steps", "3", "--batch", "2", "--num-inference-steps", "2"]
+        command += ["--methods", "DRaFT-1", "--learning-rates", "4e-3"]
+    else:
+        command += ["--train-steps", "300", "--batch", "16"]
+    done = subprocess.run(command, check=False, cwd=_HERE.parent)
+    verdict = out / "verdict.txt"
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    return {"verdict": verdict.read_text().strip(), "rows": rows}
 
 
 def against_pytorch(context: Context, *, case: str) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def summarize(progress: Progress, *, small: bool) -> str:
     keys = ("jax", "draftx", "python", "memory_gib", "cpu_cores", "xla_flags")
     keys += ("matmul_tflop_per_s", "copy_tb_per_s")
     parts.append(", ".join(f"{k} {_cell(about[k])}" for k in keys if k in about))
-    for section in (_checks, _headlines, _memory, _kernels, _pytorch, _kinds, _flags):
+    sections = (_checks, _headlines, _pytorch, _memory, _kernels, _paper, _kinds)
+    for section in (*sections, _flags):
         text = section(progress)
         if text:
             parts.append(text)
@@ -66,7 +67,8 @@ def summarize(progress: Progress, *, small: bool) -> str:
 
 def _checks(progress: Progress) -> str:
     rows = []
-    for name in ("tests", "attention", "fused calls", "bfloat16 gradient"):
+    names = ("kernels", "attention", "bfloat16 gradient", "fused calls", "tests")
+    for name in names:
         result = _result(progress, name)
         if not result:
             continue
@@ -76,13 +78,16 @@ def _checks(progress: Progress) -> str:
             if key not in ("passed", "rows") and value not in ([], {})
         )
         if "rows" in result:
-            worst = max(
-                max(r[x] for x in ("out", "dq", "dk", "dv")) for r in result["rows"]
-            )
-            names = sorted({r["implementation"] for r in result["rows"]})
-            detail = f"{', '.join(names)}: largest relative error {worst:.1e}"
+            figures = ("out", "dq", "dk", "dv", "d_x")
+            worst = max(max(r.get(x, 0) for x in figures) for r in result["rows"])
+            of = sorted({r[_of(r)] for r in result["rows"]})
+            detail = f"{', '.join(of)}: largest relative error {worst:.1e}"
         rows.append([name, _verdict(result), detail])
     return _table("Is it right?", ["check", "passed", "figures"], rows)
+
+
+def _of(row: dict[str, Any]) -> str:
+    return "implementation" if "implementation" in row else "kernel"
 
 
 def _headlines(progress: Progress) -> str:
@@ -92,11 +97,14 @@ def _headlines(progress: Progress) -> str:
         "seconds": _cell,
         "seconds_p10": _cell,
         "seconds_p90": _cell,
+        "plan_s": _cell,
         "bar_s": _cell,
         "images_per_s": _cell,
         "model_tflop_per_s": _cell,
         "mfu_989": _percent,
         "mfu_790": _percent,
+        "plan_temp_mib": _cell,
+        "temp_mib": _cell,
         "peak_mib": _cell,
         "device_peak_mib": _cell,
         "compile_s": _cell,
@@ -139,6 +147,11 @@ def _pytorch(progress: Progress) -> str:
     keys = ("case", "agree", "best", "default", "over eager", "draftx", "PyTorch")
     title = "PyTorch's best time divided by draftx's"
     return _rows_table(title, rows, dict.fromkeys(keys, _cell))
+
+
+def _paper(progress: Progress) -> str:
+    verdict = _result(progress, "paper, at scale").get("verdict")
+    return f"## The paper's methods, at scale\n\n{verdict}" if verdict else ""
 
 
 def _kinds(progress: Progress) -> str:

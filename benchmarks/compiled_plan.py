@@ -27,13 +27,10 @@ import sys
 import time
 from typing import Any
 
+from _plan_record import find, keep, KEY
 from _targets import prepare, Target, targets
 
 
-RECORD = pathlib.Path(__file__).with_name("results") / "compiled_plans.json"
-# What a plan is of: these name it in the record.
-_KEY = ("target", "model", "what", "method", "k", "remat", "images_at_once")
-_KEY += ("num_inference_steps", "batch", "dtype", "rank", "topology", "flags")
 SUITE = (
     {"what": "sampling"},
     {"what": "gradient", "method": "draft", "k": 1},
@@ -127,7 +124,7 @@ def plan(args: argparse.Namespace, target: Target) -> dict[str, Any]:
 
     begin = time.perf_counter()
     compiled, devices = compile_for(args, target)
-    row = {name: getattr(args, name) for name in _KEY}
+    row = {name: getattr(args, name) for name in KEY}
     if args.what == "sampling":
         row |= {"method": None, "k": None, "remat": None}
     if args.method == "draft-lv":
@@ -174,44 +171,13 @@ def main(argv: list[str] | None = None) -> int:
         show(row, target)
         rows.append(row)
         if args.compare:
-            compare(_recorded(row), row)
+            compare(find(row), row)
         if args.record:
-            _keep(row)
+            keep(row)
         if args.out is not None:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(rows, indent=1) + "\n")
     return int(failed)
-
-
-def _read() -> list[dict[str, Any]]:
-    return json.loads(RECORD.read_text()) if RECORD.exists() else []
-
-
-def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(one.get(name) == other.get(name) for name in _KEY)
-
-
-def _recorded(row: dict[str, Any]) -> dict[str, Any] | None:
-    return next((old for old in _read() if _is_same(old, row)), None)
-
-
-def _keep(row: dict[str, Any]) -> None:
-    """Replaces the record's row of the same key, or adds one; never a half file."""
-    rows = [old for old in _read() if not _is_same(old, row)]
-    rows.append({key: value for key, value in row.items() if key != "largest"})
-    rows.sort(key=lambda r: tuple(str(r.get(name)) for name in _KEY))
-    RECORD.parent.mkdir(exist_ok=True)
-    new = RECORD.with_suffix(".new")
-    new.write_text(json.dumps(_rounded(rows), indent=1) + "\n")
-    new.replace(RECORD)
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

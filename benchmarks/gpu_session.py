@@ -1,11 +1,18 @@
 """Everything worth measuring on a GPU, in one short visit.
 
-python benchmarks/gpu_session.py --minutes 25
+python benchmarks/gpu_session.py --minutes 11
 python benchmarks/gpu_session.py --small         # a rehearsal on a CPU, in minutes
 
-In this order: what the machine is; whether results on it are right; the headline times
-of sampling and of DRaFT; every kernel; memory by K; the same in PyTorch; where the time
-goes, by kind of kernel; flags of XLA.
+In this order: what the machine is; whether kernels on it are right; sampling, DRaFT-1,
+DRaFT-LV and DRaFT-50, each beside its plan (`compiled_plan.py`) and beside PyTorch,
+eager and compiled; memory by K; whether gradients and tests are right; every kernel;
+the other tiers; the paper's methods at scale; where the time goes, by kind of kernel;
+flags of XLA. What would not fit into the device is not begun.
+
+PyTorch's rows need torch, diffusers (which needs importlib_metadata) and peft; all rows
+need what draftx needs (of it a machine with JAX may lack jaxtyping with
+wadler_lindig, tyro with typeguard and shtab, tomli_w and ftfy). Without a network they
+come as wheels: pip download --no-deps on another machine, pip install --no-index here.
 
 Each stage is a process of its own. What it found is in `progress.json` as soon as it
 ends, and after every stage a JSON file and a Markdown summary named after the device

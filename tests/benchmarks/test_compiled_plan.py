@@ -15,7 +15,7 @@ from .helpers import load
 
 compiled_plan, _hlo, _hlo_work = load("compiled_plan"), load("_hlo"), load("_hlo_work")
 _plan, _plan_show, _targets = load("_plan"), load("_plan_show"), load("_targets")
-_plan_programs = load("_plan_programs")
+_plan_programs, _plan_record = load("_plan_programs"), load("_plan_record")
 H200, V5E = _targets.targets()["h200"], _targets.targets()["v5e"]
 
 
@@ -297,7 +297,7 @@ def test_a_tpu_compiler_s_own_estimate_is_taken():
 
 
 def _row(**changes):
-    key = {name: None for name in compiled_plan._KEY} | {"target": "h200", "flags": []}
+    key = {name: None for name in _plan_record.KEY} | {"target": "h200", "flags": []}
     part = {
         "part": "frozen step",
         "times": 50,
@@ -328,22 +328,26 @@ def _row(**changes):
 
 
 def test_the_record_keeps_one_plan_of_each_program(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compiled_plan, "RECORD", tmp_path / "plans" / "plans.json")
-    compiled_plan._keep(_row())
-    compiled_plan._keep(_row(target="v5e"))
-    compiled_plan._keep(_row(seconds=0.0800001, largest=[1]))
-    assert len(compiled_plan._read()) == 2
-    kept = compiled_plan._recorded(_row())
+    monkeypatch.setattr(_plan_record, "RECORD", tmp_path / "plans" / "plans.json")
+    _plan_record.keep(_row())
+    _plan_record.keep(_row(target="v5e"))
+    _plan_record.keep(_row(seconds=0.0800001, largest=[1]))
+    assert len(_plan_record.read()) == 2
+    kept = _plan_record.find(_row())
     assert kept["seconds"] == 0.08
     assert "largest" not in kept
-    assert compiled_plan._recorded(_row(batch=8)) is None
+    assert _plan_record.find(_row(batch=8)) is None
+    key = dict(what="sampling", rank=None)
+    beside = _plan_record.beside("NVIDIA H200", **key)
+    assert beside == {"plan_s": 0.08, "plan_temp_mib": 2.0}
+    assert _plan_record.beside("NVIDIA A100-SXM4-80GB", **key) == {}
     _plan_show.compare(kept, _row(seconds=0.06))
     assert re.search(r"seconds +0.08 -> +0.06  -25.0%", capsys.readouterr().out)
 
 
 def test_the_committed_record_is_of_the_suite():
     """All of it, for the two targets that are watched."""
-    rows = compiled_plan._read()
+    rows = _plan_record.read()
     for target in ("h200", "v5e"):
         for case in compiled_plan.SUITE:
             found = [

@@ -102,8 +102,12 @@ def test_what_is_left_to_do(tmp_path):
 def test_stages_are_told_apart_and_exist():
     names = [stage.name for stage in _session.STAGES]
     assert len(set(names)) == len(names)
-    first = [names.index(word) for word in ("environment", "tests", "attention")]
+    first = [names.index(word) for word in ("environment", "kernels", "attention")]
     assert first == [0, 1, 2]
+    # What the figures are compared with comes right after them.
+    for case, beside in (("draft-1", "draft-1"), ("draft-50", "draft")):
+        at = names.index(f"headline {case}-step")
+        assert names[at + 1] == f"PyTorch {beside}"
     for stage in _session.STAGES:
         module, _, function = stage.function.partition(":")
         path = _session.ROOT / "benchmarks" / f"{module}.py"
@@ -153,7 +157,7 @@ def test_a_second_call_goes_on(tmp_path, monkeypatch, capsys):
     ("options", "message"),
     [
         (["--minutes", "0"], "--minutes must be positive; got 0.0"),
-        (["--only", "nothing"], "--only must begin one of environment, tests"),
+        (["--only", "nothing"], "--only must begin one of environment, kernels"),
     ],
 )
 def test_what_is_impossible_is_refused(options, message, capsys):
