@@ -61,6 +61,22 @@ def test_choice(device, dtype, lengths_and_head_dim, is_causal, expected):
     assert chosen == expected
 
 
+@pytest.mark.parametrize(
+    ("device", "batch", "expected"),
+    [
+        (_TPU, 8, "xla"),
+        (_TPU, 64, "chunked"),
+        (_CPU, 8, "chunked"),
+        (_ROCM, 8, "chunked"),
+    ],
+)
+def test_text_of_a_batch(device, batch, expected):
+    shape = AttentionShape(batch, 8, 4096, 77, 40)
+    dtype = jnp.dtype("bfloat16")
+    chosen = choose_attention(device=device, dtype=dtype, shape=shape, is_causal=False)
+    assert chosen == expected
+
+
 def _problem(dtype=jnp.bfloat16, head_dim=40, kv_len=6):
     query = jr.normal(jr.key(0), (1, 6, 2, head_dim), dtype)
     key = jr.normal(jr.key(1), (1, kv_len, 2, head_dim), dtype)
