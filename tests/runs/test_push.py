@@ -189,7 +189,7 @@ def trained(run, short_pipeline, monkeypatch):
         def __init__(self, folder, *args, **options):
             self.folder = folder
 
-        def draw(self, pipeline, step):
+        def draw(self, pipeline, step, tell=None):
             path = self.folder.samples(step)
             path.parent.mkdir(parents=True, exist_ok=True)
             PIL.Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(path)

@@ -39,9 +39,9 @@ class Weights(eqx.Module):
     opt_state: Any
 
 
-def _draw(samples, pipeline, step):
+def _draw(samples, pipeline, step, tell=None):
     """Draws nothing, which would compile a program."""
-    del pipeline
+    del pipeline, tell
     path = samples.folder.samples(step)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
