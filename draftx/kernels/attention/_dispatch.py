@@ -25,8 +25,8 @@ _MAX_SCORES_CPU = 2**21
 _MAX_SCORES_ACCELERATOR = 2**24
 # On a TPU chunks are many small loops: by its compiler's estimate 4096 queries of 77
 # keys, 20 million scores, take 3.6 times as long in chunks, and four times with the
-# backward pass. No more than half a gigabyte of them.
-_MAX_SCORES_TPU = 2**27
+# backward pass. No more than 256 MiB of them.
+_MAX_SCORES_TPU = 2**26
 # Shorter than this the score matrix is too small for a flash kernel to pay on a TPU.
 _MIN_TOKENS_TPU = 1024
 
