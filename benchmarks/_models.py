@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.sharding import Mesh
 
 import draftx
 from draftx.diffusion import DDIM, run_truncated, SchedulerConfig
@@ -29,7 +30,7 @@ from draftx.models import (
     UNet2DConditionModel,
     UNetConfig,
 )
-from draftx.pipeline import Conditioning, make_plan
+from draftx.pipeline import Batch, Conditioning, divided, make_plan
 from draftx.rewards import as_reward, JPEGCompressibility, Reward
 
 
@@ -141,6 +142,7 @@ def gradient_program(
     memory: draftx.Memory,
     *,
     reward: Reward | None = None,
+    mesh: Mesh | None = None,
 ) -> Program:
     """Rewards and the adapter's gradient, as `draftx.finetune` computes them.
 
@@ -149,6 +151,8 @@ def gradient_program(
     - `inputs`: From `make_inputs`.
     - `method`, `sampling`, `memory`: As for `draftx.reward_gradient`.
     - `reward`: `None` is `JPEGCompressibility`.
+    - `mesh`: Devices that the batch is divided over; the program is to be given its
+        arrays whole.
     """
     task = Task(
         inputs.pipeline,
@@ -164,21 +168,33 @@ def gradient_program(
     def fn(arrays):
         trainable, task, method, latents, key = eqx.combine(arrays, static)
         batch = task.batch(latents, key)
-        (_, scores), gradient = value_and_grad(trainable, task, method, batch)
+        batch = batch if mesh is None else divided(batch, mesh)
+        (_, scores), gradient = value_and_grad(trainable, task, method, batch, mesh)
         return scores.total, eqx.filter(gradient, eqx.is_array)
 
     return Program(fn, arrays)
 
 
-def sampling_program(inputs: Inputs, sampling: draftx.Sampling) -> Program:
-    """Images, as `draftx.sample` draws them."""
+def sampling_program(
+    inputs: Inputs, sampling: draftx.Sampling, mesh: Mesh | None = None
+) -> Program:
+    """Images, as `draftx.sample` draws them.
+
+    **Arguments:**
+
+    - `inputs`, `sampling`, `mesh`: As for `gradient_program`.
+    """
     operands = (inputs, make_plan(inputs.pipeline, sampling))
     arrays, static = eqx.partition(operands, _is_array)
 
     def fn(arrays):
         inputs, plan = eqx.combine(arrays, static)
-        chain = inputs.pipeline.chain(plan, inputs.conditioning)
-        clean = run_truncated(chain, inputs.latents, 0)
+        told, latents = inputs.conditioning, inputs.latents
+        if mesh is not None:
+            batch = divided(Batch(told, latents, inputs.key, plan), mesh)
+            told, latents = batch.conditioning, batch.latents
+        chain = inputs.pipeline.chain(plan, told, mesh=mesh)
+        clean = run_truncated(chain, latents, 0)
         return inputs.pipeline.decode(clean.latents)
 
     return Program(fn, arrays)

@@ -33,15 +33,20 @@ def compile_for(args: argparse.Namespace, target: Target) -> tuple[Any, int]:
     sampling = draftx.Sampling(args.num_inference_steps)
     devices = target.devices(args.topology)
     count = len(devices) if args.topology else 1
+    mesh = _mesh(devices, args.batch) if count > 1 else None
     with compiling_for(target.platform, target.compute_capability):
         if args.what == "sampling":
-            program = sampling_program(inputs, sampling)
+            program = sampling_program(inputs, sampling, mesh)
         else:
             lv = args.method == "draft-lv"
             method = draftx.DRaFTLV() if lv else draftx.DRaFT(truncation_steps=args.k)
             memory = draftx.Memory(args.remat, args.images_at_once)
-            program = gradient_program(inputs, method, sampling, memory)
-        arrays, out = _placed(program.arrays, devices, count, args.batch)
+            program = gradient_program(inputs, method, sampling, memory, mesh=mesh)
+        # As a training holds them: whole on each device; rows are divided inside.
+        one = SingleDeviceSharding(devices[0])
+        sharding = one if mesh is None else NamedSharding(mesh, PartitionSpec())
+        arrays = in_device_order(_on(program.arrays, sharding))
+        out = None if mesh and args.what == "sampling" else sharding
         traced = jax.jit(program.fn, out_shardings=out).trace(arrays)
         lowered = traced.lower(lowering_platforms=(target.platform,))
         platform = "gpu" if target.platform == "cuda" else target.platform
@@ -59,28 +64,18 @@ def _parse(flag: str) -> tuple[str, str | bool]:
     return name, {"true": True, "false": False}.get(value.lower(), value)
 
 
-def _placed(arrays: Any, devices: list[Any], count: int, batch: int) -> tuple[Any, Any]:
-    """Shapes on their devices, and where results go: whole, but the batch divided."""
-    if count == 1:
-        sharding = SingleDeviceSharding(devices[0])
-        # As they are loaded.
-        return in_device_order(_on(arrays, lambda _: sharding)), sharding
-    mesh = Mesh(devices, ("data",))
-    if batch % count != 0:
+def _mesh(devices: list[Any], batch: int) -> Mesh:
+    if batch % len(devices) != 0:
         raise SystemExit(
-            f"--batch must be divisible by the {count} devices of the topology; got "
-            f"{batch}"
+            f"--batch must be divisible by the {len(devices)} devices of the topology; "
+            f"got {batch}"
         )
-    whole = NamedSharding(mesh, PartitionSpec())
-    divided = NamedSharding(mesh, PartitionSpec("data"))
-    is_row = lambda x: x.ndim > 1 and x.shape[0] == batch
-    return _on(arrays, lambda x: divided if is_row(x) else whole), None
+    return Mesh(devices, ("data",))
 
 
-def _on(arrays: Any, sharding_of: Any) -> Any:
+def _on(arrays: Any, sharding: Any) -> Any:
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding_of(x)),
-        arrays,
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arrays
     )
 
 
