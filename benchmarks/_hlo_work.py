@@ -19,6 +19,7 @@ FREE = frozenset(
     "parameter get-tuple-element tuple bitcast constant after-all partition-id "
     "replica-id opt-barrier add-dependency domain copy-done async-done async-update "
     "all-reduce-done all-gather-done collective-permute-done send-done recv-done "
+    "slice-done dynamic-slice-done dynamic-update-slice-done "
     "while conditional call".split()
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
@@ -300,7 +301,24 @@ def _attention(products: int) -> Callable[[Instruction, list[Array]], Work]:
     return count
 
 
+def _mosaic(instruction: Instruction, arrays: list[Array]) -> Work:
+    """A Pallas kernel for TPUs, by the products of the reference that it replaces: what
+    it computes again is its own affair."""
+    moved = instruction.nbytes + sum(array.nbytes for array in arrays)
+    name = f"{instruction.name} {instruction.source}"
+    for part, products in _FLASH.items():
+        if part in name:
+            # [batch, heads, length, features].
+            queries, keys = arrays[:2]
+            flops = 2 * products * queries.size * keys.dims[2]
+            return Work("attention", flops, queries.dtype, moved)
+    return Work("call of tpu_custom_call", 0, "f32", moved, is_opaque=True)
+
+
+# Products of the size of queries and keys: the gradient's five are in two kernels.
+_FLASH = {"flash_mha_bwd_dq": 2, "flash_mha_bwd_dkv": 3, "flash_attention": 2}
 _CALLS = {
+    "tpu_custom_call": _mosaic,
     "__cudnn$fmhaSoftmaxBackward": _attention(5),
     "__cudnn$fmha": _attention(2),
     "__cudnn$conv": _cudnn_convolution,

@@ -146,6 +146,26 @@ def test_attention_of_cudnn_is_counted_from_its_shapes(name, products):
     assert work.flops == 2 * products * 2 * 8 * 64 * 78 * 40
 
 
+@pytest.mark.parametrize(
+    ("name", "products"),
+    [
+        ("flash_attention", 2),
+        ("jit(flash_attention))/flash_mha_bwd_dq_block_k=512", 2),
+        ("jit(flash_attention))/flash_mha_bwd_dkv_block_k=512", 3),
+    ],
+)
+def test_attention_of_a_tpu_is_counted_by_what_it_replaces(name, products):
+    module = _module(
+        "%q = bf16[2,8,64,40]{3,2,1,0} parameter(0)",
+        "%k = bf16[2,8,128,40]{3,2,1,0} parameter(1)",
+        "ROOT %o = bf16[2,8,64,40]{3,2,1,0} custom-call(%q, %k, %k), "
+        f'custom_call_target="tpu_custom_call", metadata={{op_name="{name}"}}',
+    )
+    work = _work(module, "o")
+    assert (work.kind, work.is_opaque) == ("attention", False)
+    assert work.flops == 2 * products * 2 * 8 * 64 * 128 * 40
+
+
 def test_a_convolution_of_cudnn_and_its_transpose_have_the_same_products():
     forward = _module(
         "%x = bf16[2,8,8,16]{3,2,1,0} parameter(0)",
