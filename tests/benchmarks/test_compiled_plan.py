@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import textwrap
+import types
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,18 @@ def test_too_large_a_program_says_by_how_much():
     assert "needs 17.9 GiB, 1.9 GiB too much" in str(translated)
     other = jax.errors.JaxRuntimeError("INTERNAL: something else")
     assert _plan_programs._translated(other, V5E) is other
+
+
+def test_a_plan_larger_than_the_device_says_by_how_much():
+    sizes = dict.fromkeys(("output", "alias", "generated_code"), 0)
+    sizes |= {"argument": 2 * 2**30, "temp": 150 * 2**30}
+    memory = types.SimpleNamespace(
+        **{f"{name}_size_in_bytes": size for name, size in sizes.items()}
+    )
+    with pytest.raises(_plan_programs.DoesNotFit, match=r"152\.0 GiB, 11\.0 GiB too"):
+        _plan_programs._check_fits(memory, H200)
+    memory.temp_size_in_bytes = 130 * 2**30
+    _plan_programs._check_fits(memory, H200)
 
 
 def _small_network(x, kernel, weight):
