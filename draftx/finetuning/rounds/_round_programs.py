@@ -16,7 +16,7 @@ from ..._compilation import compiled
 from ...diffusion import record
 from ...episodes import make_episode, Memory, Task
 from ...pipeline import divided, Pipeline
-from ..training import ascend, learning_rate
+from ..training import ascend, learning_rate, norm_of
 from ._round_method import AbstractRoundMethod, Rollout
 from ._updates import Schedule
 
@@ -132,13 +132,13 @@ def improve(
 
         gradient_of = eqx.filter_value_and_grad(objective, has_aux=True)
         (_, more), gradient = gradient_of(state.trainable)
-        norm = optax.tree.norm(gradient)
-        fine = jnp.isfinite(norm)
+        gradient_norm = norm_of(gradient)
+        fine = jnp.isfinite(gradient_norm)
         trainable, opt_state = ascend(
             rounds.optimizer, gradient, state.opt_state, state.trainable, fine
         )
         figures = {
-            "gradient_norm": jnp.where(fine, norm, 0),
+            "gradient_norm": jnp.where(fine, gradient_norm, 0),
             "skipped_updates": 1 - fine.astype(jnp.float32),
             **figures,
             **more,

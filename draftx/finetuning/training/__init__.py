@@ -8,6 +8,7 @@ from ._callbacks import (
     MEMORY_REMEDY as MEMORY_REMEDY,
 )
 from ._finetune import finetune as finetune
+from ._joined import norm_of as norm_of
 from ._optimizer import (
     adamw as adamw,
     as_optimizer as as_optimizer,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..._checks import not_negative, positive
 from ..._custom_types import Real, RealLike
+from ._joined import join, on_vectors
 
 
 def adamw(
@@ -54,9 +55,10 @@ def _cached_adamw(
     optimizer = optax.inject_hyperparams(_adamw, static_args=("weight_decay",))(
         learning_rate=learning_rate, weight_decay=weight_decay
     )
-    if max_gradient_norm is None:
-        return optimizer
-    return optax.chain(optax.clip_by_global_norm(max_gradient_norm), optimizer)
+    if max_gradient_norm is not None:
+        clip = optax.clip_by_global_norm(max_gradient_norm)
+        optimizer = optax.chain(clip, optimizer)
+    return on_vectors(optimizer, lambda tree: _guidance_scales(tree) is None)
 
 
 def _adamw(learning_rate: Any, weight_decay: Real) -> optax.GradientTransformation:
@@ -121,13 +123,16 @@ def ascend(
 
     The arrays and the state of the optimizer after the step.
     """
-    descent: Any = jax.tree.map(jnp.negative, gradient)
+    vector, split = join(gradient)
+    descent = split(jax.tree.map(jnp.negative, vector))
     # optax raises an integer count to a power, which strict promotion forbids.
     with jax.numpy_dtype_promotion("standard"):
         updates, new_state = optimizer.update(descent, opt_state, trainable)
-    new = eqx.apply_updates(trainable, updates), new_state
+    old, split = join(trainable)
+    new = eqx.apply_updates(old, join(updates)[0]), new_state
     keep = lambda new, old: jnp.where(is_finite, new, old)
-    return jax.tree.map(keep, new, (trainable, opt_state))
+    vector, opt_state = jax.tree.map(keep, new, (old, opt_state))
+    return split(vector), opt_state
 
 
 def learning_rate(opt_state: Any) -> Float[Array, ""] | None:

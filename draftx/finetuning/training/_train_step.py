@@ -14,6 +14,7 @@ from ...episodes import Task
 from ...pipeline import divided, Pipeline
 from ...rewards import with_key
 from ..estimators import AbstractGradientEstimator
+from ._joined import norm_of
 from ._optimizer import ascend, learning_rate
 from ._reward_gradient import value_and_grad
 
@@ -87,15 +88,15 @@ def train_step(
     (_, scores), gradient = value_and_grad(
         state.trainable, task, training.method, batch, training.mesh
     )
-    norm = optax.tree.norm(gradient)
-    is_finite = jnp.isfinite(norm) & jnp.all(jnp.isfinite(scores.total))
+    gradient_norm = norm_of(gradient)
+    is_finite = jnp.isfinite(gradient_norm) & jnp.all(jnp.isfinite(scores.total))
     trainable, opt_state = ascend(
         training.optimizer, gradient, state.opt_state, state.trainable, is_finite
     )
     metrics = {
         "rewards": scores.total,
         "components": scores.components,
-        "gradient_norm": norm,
+        "gradient_norm": gradient_norm,
         "is_finite": is_finite,
         "prompts": rows,
     }

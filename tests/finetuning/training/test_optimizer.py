@@ -11,7 +11,13 @@ import pytest
 
 import draftx
 from draftx.finetuning import square_root_decay, trainable_filter
-from draftx.finetuning.training import adamw, as_optimizer, ascend, learning_rate
+from draftx.finetuning.training import (
+    adamw,
+    as_optimizer,
+    ascend,
+    learning_rate,
+    norm_of,
+)
 
 from ..short import finetune, RATE, SAMPLING
 
@@ -66,9 +72,44 @@ def test_the_gradient_is_clipped_by_its_norm():
     with jax.numpy_dtype_promotion("standard"):
         _, after = clipped.update(_GRADIENT, state, _TREE)
     (moments,) = optax.tree_utils.tree_get_all_with_path(after, "mu")
-    norm = np.linalg.norm(moments[1]["a"]) / 0.1
+    norm = np.linalg.norm(moments[1]) / 0.1
     np.testing.assert_allclose(norm, 1, rtol=1e-5)
     assert jnp.linalg.norm(_GRADIENT["a"]) > 2
+
+
+_MATRICES = {"a": jnp.asarray([1.0, -2.0]), "b": jnp.arange(6.0).reshape(3, 2) - 2}
+
+
+def test_the_arrays_are_trained_as_one_vector_and_as_apart():
+    slopes = jax.tree.map(lambda x: jnp.sin(x) + 0.1, _MATRICES)
+    apart = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(1e-2, b1=0.9, b2=0.999, weight_decay=0.1),
+    )
+    results = []
+    for optimizer in (adamw(1e-2, 0.1, 1.0), apart):
+        tree, state = _MATRICES, optimizer.init(_MATRICES)
+        for _ in range(3):
+            fine = jnp.asarray(True)
+            tree, state = ascend(optimizer, slopes, state, tree, fine)
+        results.append((tree, state))
+    (one, joined), (other, _) = results
+    (moments,) = optax.tree_utils.tree_get_all_with_path(joined, "nu")
+    assert moments[1].shape == (8,)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), one, other)
+    square = sum(np.sum(np.square(x)) for x in jax.tree.leaves(slopes))
+    np.testing.assert_allclose(norm_of(slopes), np.sqrt(square), rtol=1e-6)
+
+
+def test_arrays_of_two_types_stay_apart():
+    tree = _MATRICES | {"a": _MATRICES["a"].astype(jnp.bfloat16)}
+    optimizer = adamw(1e-2)
+    state = optimizer.init(tree)
+    (moments,) = optax.tree_utils.tree_get_all_with_path(state, "mu")
+    assert jax.tree.map(jnp.shape, moments[1]) == jax.tree.map(jnp.shape, tree)
+    moved, _ = ascend(optimizer, tree, state, tree, jnp.asarray(True))
+    assert moved["a"].dtype == jnp.bfloat16
+    assert moved["b"].dtype == jnp.float32
 
 
 def test_equal_calls_give_one_optimizer_and_compile_nothing_again(pipeline):
