@@ -306,17 +306,17 @@ def _mosaic(instruction: Instruction, arrays: list[Array]) -> Work:
     it computes again is its own affair."""
     moved = instruction.nbytes + sum(array.nbytes for array in arrays)
     name = f"{instruction.name} {instruction.source}"
-    for part, products in _FLASH.items():
+    for part, products in _SPLASH.items():
         if part in name:
-            # [batch, heads, length, features].
-            queries, keys = arrays[:2]
+            # [batch, heads, length, features], after what says which blocks to visit.
+            queries, keys = [array for array in arrays if len(array.dims) == 4][:2]
             flops = 2 * products * queries.size * keys.dims[2]
             return Work("attention", flops, queries.dtype, moved)
     return Work("call of tpu_custom_call", 0, "f32", moved, is_opaque=True)
 
 
 # Products of the size of queries and keys: the gradient's five are in two kernels.
-_FLASH = {"flash_mha_bwd_dq": 2, "flash_mha_bwd_dkv": 3, "flash_attention": 2}
+_SPLASH = {"splash_mha_fwd": 2, "splash_mha_dq": 2, "splash_mha_dkv": 3}
 _CALLS = {
     "tpu_custom_call": _mosaic,
     "__cudnn$fmhaSoftmaxBackward": _attention(5),

@@ -162,19 +162,20 @@ def test_attention_of_cudnn_is_counted_from_its_shapes(name, products):
 @pytest.mark.parametrize(
     ("name", "products"),
     [
-        ("flash_attention", 2),
-        ("jit(flash_attention))/flash_mha_bwd_dq_block_k=512", 2),
-        ("jit(flash_attention))/flash_mha_bwd_dkv_block_k=512", 3),
+        ("splash_mha_fwd_residuals.1", 2),
+        ("splash_mha_dq_no_residuals.1", 2),
+        ("splash_mha_dkv_no_residuals.1", 3),
     ],
 )
 def test_attention_of_a_tpu_is_counted_by_what_it_replaces(name, products):
     module = _module(
         "%q = bf16[2,8,64,40]{3,2,1,0} parameter(0)",
         "%k = bf16[2,8,128,40]{3,2,1,0} parameter(1)",
-        "ROOT %o = bf16[2,8,64,40]{3,2,1,0} custom-call(%q, %k, %k), "
-        f'custom_call_target="tpu_custom_call", metadata={{op_name="{name}"}}',
+        "%b = s8[1,8,8]{2,1,0} parameter(2)",
+        f"ROOT %{name} = bf16[2,8,64,40]{{3,2,1,0}} custom-call(%b, %q, %k, %k), "
+        'custom_call_target="tpu_custom_call"',
     )
-    work = _work(module, "o")
+    work = _work(module, name)
     assert (work.kind, work.is_opaque) == ("attention", False)
     assert work.flops == 2 * products * 2 * 8 * 64 * 128 * 40
 

@@ -1,12 +1,15 @@
-"""JAX's own flash-attention kernel for TPUs, padded to the tiles it needs.
+"""JAX's own splash-attention kernel for TPUs, padded to the tiles it needs.
 
 What has been checked: values and VJP in Pallas' interpreter, and that both passes lower
 to Mosaic at the shapes of Stable Diffusion. It has never run on a TPU, and the block
 sizes are unmeasured.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from .._dtypes import at_least_float32
 
 
 _LANES = 128
@@ -46,41 +49,41 @@ def attention_pallas_tpu(
 
     Lengths are padded to multiples of 128, and so are heads wider than 128.
 
-    **Backward:** saves `query`, `key`, `value`, the result and two float32 a row.
+    **Backward:** saves `query`, `key`, `value`, the result and one float32 a row.
     """
     # Takes a second to import, for which other devices have no use.
-    from jax.experimental.pallas.ops.tpu import flash_attention as flash
-
-    batch, q_len, _, head_dim = query.shape
-    kv_len, width = key.shape[1], _padded_head_dim(head_dim)
-    q_block, kv_block = _block(_padded(q_len)), _block(_padded(kv_len))
-    segment_ids = None
-    if _padded(kv_len) != kv_len:
-        # Queries see the keys of their own segment: all but those of the padding.
-        is_key = (jnp.arange(_padded(kv_len)) < kv_len).astype(jnp.int32)
-        segment_ids = flash.SegmentIds(
-            q=jnp.ones((batch, _padded(q_len)), jnp.int32),
-            kv=jnp.broadcast_to(is_key[None], (batch, _padded(kv_len))),
-        )
-    out = flash.flash_attention(
-        _tiles(query, width),
-        _tiles(key, width),
-        _tiles(value, width),
-        segment_ids=segment_ids,
-        causal=is_causal,
-        sm_scale=head_dim**-0.5,
-        block_sizes=flash.BlockSizes(
-            block_b=1,
-            block_q=q_block,
-            block_k_major=kv_block,
-            block_k=kv_block,
-            block_q_major_dkv=q_block,
-            block_k_major_dkv=kv_block,
-            block_q_dkv=q_block,
-            block_k_dkv=kv_block,
-            block_q_dq=q_block,
-            block_k_major_dq=kv_block,
-            block_k_dq=kv_block,
-        ),
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_kernel as splash,
+        splash_attention_mask as masks,
     )
+
+    _, q_len, heads, head_dim = query.shape
+    kv_len, width = key.shape[1], _padded_head_dim(head_dim)
+    shape = (_padded(q_len), _padded(kv_len))
+    q_block, kv_block = map(_block, shape)
+    mask = (masks.CausalMask if is_causal else masks.FullMask)(shape)
+    kernel = splash.make_splash_mha(
+        masks.MultiHeadMask([mask] * heads),
+        block_sizes=splash.BlockSizes(
+            block_q=q_block,
+            block_kv=kv_block,
+            block_kv_compute=kv_block,
+            block_q_dkv=q_block,
+            block_kv_dkv=kv_block,
+            block_kv_dkv_compute=kv_block,
+            block_q_dq=q_block,
+            block_kv_dq=kv_block,
+        ),
+        head_shards=1,
+        q_seq_shards=1,
+    )
+    segment_ids = None
+    if shape[1] != kv_len:
+        # Queries see the keys of their own segment: all but those of the padding.
+        is_key = (jnp.arange(shape[1]) < kv_len).astype(jnp.int32)
+        segment_ids = splash.SegmentIds(q=jnp.ones(shape[0], jnp.int32), kv=is_key)
+    # The kernel does not scale.
+    scaled = query.astype(at_least_float32(query.dtype)) * head_dim**-0.5
+    tiles = [_tiles(x, width) for x in (scaled.astype(query.dtype), key, value)]
+    out = jax.vmap(lambda *of_one: kernel(*of_one, segment_ids=segment_ids))(*tiles)
     return jnp.swapaxes(out, 1, 2)[:, :q_len, :, :head_dim]
