@@ -101,15 +101,11 @@ def test_the_arrays_are_trained_as_one_vector_and_as_apart():
     np.testing.assert_allclose(norm_of(slopes), np.sqrt(square), rtol=1e-6)
 
 
-def test_arrays_of_two_types_stay_apart():
+def test_arrays_of_two_types_are_trained_too():
     tree = _MATRICES | {"a": _MATRICES["a"].astype(jnp.bfloat16)}
-    optimizer = adamw(1e-2)
-    state = optimizer.init(tree)
-    (moments,) = optax.tree_utils.tree_get_all_with_path(state, "mu")
-    assert jax.tree.map(jnp.shape, moments[1]) == jax.tree.map(jnp.shape, tree)
-    moved, _ = ascend(optimizer, tree, state, tree, jnp.asarray(True))
-    assert moved["a"].dtype == jnp.bfloat16
-    assert moved["b"].dtype == jnp.float32
+    optimizer = optax.sgd(0.5)
+    moved, _ = ascend(optimizer, tree, optimizer.init(tree), tree, jnp.asarray(True))
+    assert eqx.tree_equal(moved, jax.tree.map(lambda x: 1.5 * x, tree))
 
 
 def test_equal_calls_give_one_optimizer_and_compile_nothing_again(pipeline):
