@@ -306,7 +306,7 @@ def _mosaic(instruction: Instruction, arrays: list[Array]) -> Work:
     it computes again is its own affair."""
     moved = instruction.nbytes + sum(array.nbytes for array in arrays)
     name = f"{instruction.name} {instruction.source}"
-    for part, products in _SPLASH.items():
+    for part, products in _ATTENTION.items():
         if part in name:
             # [batch, heads, length, features], after what says which blocks to visit.
             queries, keys = [array for array in arrays if len(array.dims) == 4][:2]
@@ -315,8 +315,10 @@ def _mosaic(instruction: Instruction, arrays: list[Array]) -> Work:
     return Work("call of tpu_custom_call", 0, "f32", moved, is_opaque=True)
 
 
-# Products of the size of queries and keys: the gradient's five are in two kernels.
-_SPLASH = {"splash_mha_fwd": 2, "splash_mha_dq": 2, "splash_mha_dkv": 3}
+# Products of the size of queries and keys: the gradient's five are in two kernels. The
+# second line is of JAX's older kernel.
+_ATTENTION = {"splash_mha_fwd": 2, "splash_mha_dq": 2, "splash_mha_dkv": 3}
+_ATTENTION |= {"flash_mha_bwd_dq": 2, "flash_mha_bwd_dkv": 3, "flash_attention": 2}
 _CALLS = {
     "tpu_custom_call": _mosaic,
     "__cudnn$fmhaSoftmaxBackward": _attention(5),

@@ -5,6 +5,9 @@ to Mosaic at the shapes of Stable Diffusion. It has never run on a TPU, and the 
 sizes are unmeasured.
 """
 
+import functools as ft
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -85,5 +88,6 @@ def attention_pallas_tpu(
     # The kernel does not scale.
     scaled = query.astype(at_least_float32(query.dtype)) * head_dim**-0.5
     tiles = [_tiles(x, width) for x in (scaled.astype(query.dtype), key, value)]
-    out = jax.vmap(lambda *of_one: kernel(*of_one, segment_ids=segment_ids))(*tiles)
+    of_one: Any = ft.partial(kernel, segment_ids=segment_ids)
+    out = jax.vmap(of_one)(*tiles)
     return jnp.swapaxes(out, 1, 2)[:, :q_len, :, :head_dim]
