@@ -331,7 +331,9 @@ def write_before_after(
         images_at_once=drawn_at_once(args),
         tell=tell,
     )
-    drawn = {"before": draw(pipeline.without_lora()), "after": draw(pipeline)}
+    # Not taken off: one program draws both.
+    before = draftx.scale_lora(pipeline, 0)
+    drawn = {"before": draw(before), "after": draw(pipeline)}
     texts = {name: below(images) for name, images in drawn.items()}
     captioned_grid(args.out / "before_after.png", drawn, prompts, texts)
 
