@@ -33,7 +33,8 @@ _KINDS = (
     ("pads", ("pad",)),
 )
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute")
-_NO_CALLS = ("AssumeGatherIndicesInBound",)
+# Of a TPU: what is known of indices, and parts that lie side by side already.
+_NO_CALLS = ("AssumeGatherIndicesInBound", "ConcatBitcast")
 
 
 class Work(NamedTuple):

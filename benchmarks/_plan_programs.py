@@ -15,7 +15,11 @@ from draftx.kernels import compiling_for
 from draftx.layers import in_device_order
 
 
-class DoesNotFit(Exception):
+class CannotBeCompiled(Exception):
+    """An option that XLA does not take, or a program that does not fit."""
+
+
+class DoesNotFit(CannotBeCompiled):
     """A program needs more memory than its target has."""
 
 
@@ -99,6 +103,8 @@ def _message(needed: float, target: Target) -> str:
 def _translated(error: Exception, target: Target) -> Exception:
     """What a TPU's compiler says of too large a program, in our words."""
     text = str(error)
+    if "compile option" in text or "While setting option" in text:
+        return CannotBeCompiled(f"--flags must be XLA's own options: {text}")
     used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", text)
     if used is None:
         return error

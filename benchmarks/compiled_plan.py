@@ -27,7 +27,7 @@ import sys
 import time
 from typing import Any
 
-from _plan_record import find, keep, KEY
+from _plan_record import find, keep, KEY, read, RECORD
 from _targets import prepare, Target, targets
 
 
@@ -49,12 +49,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--target", default="h200", help=", ".join(targets()))
     parser.add_argument(
-        "--model", default="sd14-shape", help="or 'small-shape', 'tiny'"
+        "--model", default="sd14-shape", choices=_MODELS, help="random weights"
     )
     parser.add_argument("--what", default="gradient", choices=("gradient", "sampling"))
     parser.add_argument("--method", default="draft", choices=("draft", "draft-lv"))
     parser.add_argument("--k", type=int, default=1, help="differentiated steps")
-    parser.add_argument("--remat", default="step", choices=_TIERS)
+    parser.add_argument(
+        "--remat", default="step", choices=_TIERS, help="no auto: a plan is of one tier"
+    )
     parser.add_argument("--images-at-once", type=int, help="decoded and rewarded")
     parser.add_argument("--num-inference-steps", type=int, default=50)
     parser.add_argument("--batch", type=int, default=4, help="of all devices together")
@@ -95,14 +97,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"--k must be at most --num-inference-steps, {args.num_inference_steps}; "
             f"got {args.k}"
         )
+    if args.what == "sampling" and args.images_at_once is not None:
+        parser.error("--images-at-once is of --what gradient; leave it out")
+    if args.suite and args.num_inference_steps < max(c.get("k", 1) for c in SUITE):
+        parser.error("--suite has K = 50: it needs --num-inference-steps 50 or more")
+    for name in ("hlo", "out"):
+        path = getattr(args, name)
+        if path is not None and path.is_dir():
+            parser.error(f"--{name} must be a file; got the folder {str(path)!r}")
     if args.images_at_once is not None and args.batch % args.images_at_once != 0:
         parser.error(
             f"--images-at-once must divide --batch, {args.batch}; got "
             f"{args.images_at_once}"
         )
-    if args.model not in _MODELS:
-        names = " or ".join(map(repr, _MODELS))
-        parser.error(f"--model must be {names}, of random weights; got {args.model!r}")
     if args.topology is not None and targets()[args.target].platform != "tpu":
         parser.error(f"--topology is of TPUs; got --target {args.target}")
     for flag in args.flags:
@@ -155,16 +162,22 @@ def main(argv: list[str] | None = None) -> int:
     if problem is not None:
         print(problem, file=sys.stderr)
         return 1
-    from _plan_programs import DoesNotFit
-    from _plan_show import compare, show
+    from _plan_programs import CannotBeCompiled
+    from _plan_show import compare, show, title
 
     rows, failed = [], False
+    try:
+        read()
+    except ValueError as error:
+        print(f"The record, {RECORD}, must be JSON: {error}", file=sys.stderr)
+        return 1
     cases = SUITE if args.suite else ({},)
     for case in cases:
         chosen = argparse.Namespace(**vars(args) | case)
+        print(f"compiling: {title(vars(chosen))} ...", file=sys.stderr, flush=True)
         try:
             row = plan(chosen, target)
-        except DoesNotFit as error:
+        except CannotBeCompiled as error:
             print(error, file=sys.stderr)
             failed = True
             continue

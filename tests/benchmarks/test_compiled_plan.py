@@ -32,7 +32,13 @@ H200, V5E = _targets.targets()["h200"], _targets.targets()["v5e"]
         ("--topology v5e:2x4", "--topology is of TPUs; got --target h200"),
         ("--flags fast", "--flags must be NAME=VALUE; got 'fast'"),
         ("--remat half", "--remat: invalid choice"),
-        ("--model nowhere", "--model must be 'sd14-shape'.*got 'nowhere'"),
+        ("--model nowhere", "--model: invalid choice: 'nowhere'"),
+        (
+            "--what sampling --images-at-once 2",
+            "--images-at-once is of --what gradient",
+        ),
+        ("--suite --num-inference-steps 20", "--suite has K = 50: it needs"),
+        ("--out .", "--out must be a file; got the folder '.'"),
     ],
 )
 def test_what_is_impossible_is_refused(options, message, capsys):
@@ -58,6 +64,10 @@ def test_too_large_a_program_says_by_how_much():
     translated = _plan_programs._translated(error, V5E)
     assert isinstance(translated, _plan_programs.DoesNotFit)
     assert "needs 17.9 GiB, 1.9 GiB too much" in str(translated)
+    error = jax.errors.JaxRuntimeError("INVALID_ARGUMENT: No such compile option: 'x'")
+    translated = _plan_programs._translated(error, V5E)
+    assert isinstance(translated, _plan_programs.CannotBeCompiled)
+    assert str(translated).startswith("--flags must be XLA's own options")
     other = jax.errors.JaxRuntimeError("INTERNAL: something else")
     assert _plan_programs._translated(other, V5E) is other
 
