@@ -369,8 +369,8 @@ def _judge() -> tuple[Callable[..., Any], dict[str, tuple[str, ...]]]:
 
 
 def or_exit(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls a function; files that are missing end the program with how to get them."""
+    """Calls a function; files that are missing, or what cannot be, end the program."""
     try:
         return load(*args, **kwargs)
-    except draftx.io.ModelFileError as error:
-        sys.exit(str(error))  # Says how to get the files; a traceback would hide it.
+    except (draftx.io.ModelFileError, ValueError) as error:
+        sys.exit(str(error))  # Says what to do; a traceback would hide it.
