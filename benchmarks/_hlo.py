@@ -129,10 +129,13 @@ class Module(NamedTuple):
     def inside(self, instruction: Instruction) -> Iterator[Computation]:
         """All computations that it calls, and those that they call."""
         for name in instruction.called:
-            computation = self.computations[name]
-            yield computation
-            for inner in computation:
-                yield from self.inside(inner)
+            yield from self.within(self.computations[name])
+
+    def within(self, computation: Computation) -> Iterator[Computation]:
+        """A computation, and all that it calls."""
+        yield computation
+        for inner in computation:
+            yield from self.inside(inner)
 
 
 def parse_hlo(text: str) -> Module:

@@ -149,7 +149,7 @@ def _trips(module: Module, where: Computation, loop: Instruction) -> int:
     ]
     bounds = [
         int(value.attribute(r"^(-?\d+)") or 0)
-        for computation in (condition, *_inside(module, condition))
+        for computation in module.within(condition)
         for value in computation
         if _is_count(value)
     ]
@@ -170,11 +170,6 @@ def _is_count(instruction: Instruction) -> bool:
     kinds = ("s32", "u32", "s64", "u64")
     is_constant = instruction.operation == "constant"
     return is_constant and instruction.arrays[0].dtype in kinds
-
-
-def _inside(module: Module, computation: Computation):
-    for instruction in computation:
-        yield from module.inside(instruction)
 
 
 def largest(parts: list[Part], count: int) -> list[dict[str, Any]]:
