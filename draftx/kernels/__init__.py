@@ -6,11 +6,16 @@ from ._device import (
     target_device as target_device,
 )
 from ._dtypes import at_least_float32 as at_least_float32
-from ._geglu import geglu as geglu, geglu_reference as geglu_reference
+from ._geglu import (
+    geglu as geglu,
+    geglu_of_halves as geglu_of_halves,
+    geglu_reference as geglu_reference,
+)
 from ._group_norm import (
     group_norm as group_norm,
     group_norm_reference as group_norm_reference,
 )
+from ._in_halves import choose_halves as choose_halves, in_halves as in_halves
 from ._layer_norm import (
     layer_norm as layer_norm,
     layer_norm_reference as layer_norm_reference,

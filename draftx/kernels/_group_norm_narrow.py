@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from ._device import target_device
 from ._dtypes import at_least_float32
 
 
@@ -101,7 +102,9 @@ def _group_means(first, second, num_groups, *, rows_first=False):
 
 
 def _sums(arrays, axes):
-    """Sums of two arrays, in one reduction."""
+    """Sums of two arrays: in one reduction, but on a TPU, which joins others better."""
+    if target_device().platform == "tpu":
+        return [jnp.sum(x, axis=axes) for x in arrays]
     zeros = (jnp.zeros((), arrays[0].dtype),) * 2
     add = lambda left, right: (left[0] + right[0], left[1] + right[1])
     return jax.lax.reduce(tuple(arrays), zeros, add, axes)

@@ -1,10 +1,12 @@
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..kernels import geglu
+from ..kernels import choose_halves, geglu, geglu_of_halves
 from ._linear import AbstractLinear, Linear
 
 
@@ -48,4 +50,7 @@ class GEGLUFeedForward(eqx.Module):
         self, x: Float[Array, "*batch features"]
     ) -> Float[Array, "*batch features"]:
         """Maps `[..., features]` to `[..., features]`."""
-        return self.proj_out(geglu(self.proj_in(x)))
+        rows, outputs = math.prod(x.shape[:-1]), self.proj_in.out_features
+        if choose_halves(rows, outputs) == "whole":
+            return self.proj_out(geglu(self.proj_in(x)))
+        return self.proj_out(geglu_of_halves(*self.proj_in.in_halves(x)))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..kernels import in_halves
 from ._affine import AbstractAffine, Layout
 
 
@@ -41,6 +42,19 @@ class AbstractLinear(AbstractAffine):
         **Returns:**
 
         Activations in the dtype of `x`.
+        """
+
+    @abc.abstractmethod
+    def in_halves(
+        self, x: Float[Array, "*batch {self.in_features}"]
+    ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
+        """Maps as a call does, to the first and the last half of the outputs.
+
+        They may be products of their own: see `draftx.kernels.in_halves`.
+
+        **Arguments:**
+
+        - `x`: As for a call.
         """
 
 
@@ -88,12 +102,19 @@ class Linear(AbstractLinear):
     def __call__(
         self, x: Float[Array, "*batch {self.in_features}"]
     ) -> Float[Array, "*batch {self.out_features}"]:
-        return self.add_bias(jnp.einsum("...i,oi->...o", x, self.weight))
+        return _product(x, self.weight, self.bias)
 
-    def add_bias(
-        self, y: Float[Array, "*batch {self.out_features}"]
-    ) -> Float[Array, "*batch {self.out_features}"]:
-        """Adds the bias to a product `[..., out_features]`, if there is one."""
-        if self.bias is None:
-            return y
-        return y + jnp.expand_dims(self.bias, tuple(range(y.ndim - 1)))
+    @jax.named_scope("linear")
+    def in_halves(
+        self, x: Float[Array, "*batch {self.in_features}"]
+    ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
+        return in_halves(_product, x, self.weight, self.bias)
+
+
+def add_bias(y: Array, bias: Array | None) -> Array:
+    """Adds a bias to a product `[..., out_features]`, if there is one."""
+    return y if bias is None else y + jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
+
+
+def _product(x: Array, weight: Array, bias: Array | None) -> Array:
+    return add_bias(jnp.einsum("...i,oi->...o", x, weight), bias)

@@ -1,6 +1,6 @@
 """Layers that wrap a linear layer and add a low-rank update to what it computes."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -8,8 +8,8 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..kernels import lora_matmul
-from ..layers import AbstractLinear, Linear
+from ..kernels import in_halves, lora_matmul
+from ..layers import AbstractLinear, add_bias, Linear
 from ._interface import AbstractLoRA, with_added
 
 
@@ -65,12 +65,24 @@ class LoRALinear(AbstractLinear, AbstractLoRA):
     def __call__(
         self, x: Float[Array, "*batch {self.in_features}"]
     ) -> Float[Array, "*batch {self.out_features}"]:
-        y = jnp.einsum("...i,oi->...o", x, self.base.weight)
-        down, up = self.lora_down.astype(x.dtype), self.lora_up.astype(x.dtype)
+        return self._product(x, *self._rows())
+
+    @jax.named_scope("lora")
+    def in_halves(
+        self, x: Float[Array, "*batch {self.in_features}"]
+    ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
+        return in_halves(self._product, x, *self._rows())
+
+    def _rows(self) -> tuple[Any, ...]:
+        return self.base.weight, self.base.bias, self.lora_up
+
+    def _product(self, x: Array, weight: Array, bias: Any, lora_up: Array) -> Array:
+        y = jnp.einsum("...i,oi->...o", x, weight)
+        down, up = self.lora_down.astype(x.dtype), lora_up.astype(x.dtype)
         update = jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, down), up)
         if self.lora_scale is not None:
             update = self.lora_scale.astype(x.dtype) * update
-        return self.base.add_bias(y + update)
+        return add_bias(y + update, bias)
 
     def update(self) -> Float[Array, "out_features in_features"]:
         r"""Computes what is added to the weight, $\frac{\alpha}{r} U D$."""
@@ -134,12 +146,20 @@ class PremergedLinear(AbstractLinear):
     def __call__(
         self, x: Float[Array, "*batch {self.in_features}"]
     ) -> Float[Array, "*batch {self.out_features}"]:
-        y = lora_matmul(
-            x,
-            self.base.weight,
-            self.lora_down,
-            self.lora_up,
-            self.lora_scale,
-            cast=self.cast,
-        )
-        return self.base.add_bias(y)
+        return self._product(x, *self._rows())
+
+    @jax.named_scope("lora")
+    def in_halves(
+        self, x: Float[Array, "*batch {self.in_features}"]
+    ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
+        return in_halves(self._product, x, *self._rows())
+
+    def _rows(self) -> tuple[Any, ...]:
+        return self.base.weight, self.base.bias, self.lora_up, self.cast[1]
+
+    def _product(
+        self, x: Array, weight: Array, bias: Any, lora_up: Array, cast_up: Array
+    ) -> Array:
+        cast = (self.cast[0], cast_up)
+        y = lora_matmul(x, weight, self.lora_down, lora_up, self.lora_scale, cast=cast)
+        return add_bias(y, bias)

@@ -10,7 +10,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from draftx.kernels import geglu, geglu_reference
+from draftx.kernels import geglu, geglu_of_halves, geglu_reference
 
 from ..helpers import assert_close
 
@@ -50,6 +50,18 @@ def test_gradient_against_finite_differences(getkey):
         x = 2 * jr.normal(getkey(), (3, 8), jnp.float64)
         assert_close(geglu(x), geglu_reference(x))
         jax.test_util.check_grads(jax.jit(geglu), (x,), order=1, modes=["rev"])
+        halves = jnp.split(x, 2, axis=-1)
+        jax.test_util.check_grads(
+            jax.jit(geglu_of_halves), halves, order=1, modes=["rev"]
+        )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_halves_are_gated_as_one_array_is(dtype, getkey):
+    x = 3 * jr.normal(getkey(), (2, 5, 14), dtype)
+    d_out = jr.normal(getkey(), (2, 5, 7), dtype)
+    of_halves = lambda x: geglu_of_halves(*jnp.split(x, 2, axis=-1))
+    assert_close(_both(of_halves, x, d_out), _both(geglu, x, d_out))
 
 
 def test_extreme_gates_have_finite_gradients():

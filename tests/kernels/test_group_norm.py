@@ -8,7 +8,12 @@ import jax.random as jr
 import jax.test_util
 import pytest
 
-from draftx.kernels import _group_norm_narrow, group_norm, group_norm_reference
+from draftx.kernels import (
+    _group_norm_narrow,
+    compiling_for,
+    group_norm,
+    group_norm_reference,
+)
 
 from ..helpers import assert_close
 
@@ -36,12 +41,14 @@ def _value_and_vjp(fn, args, cotangent):
     return out, vjp(cotangent)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize(("shape", "num_groups", "silu", "dtype"), _CASES)
-def test_matches_reference(shape, num_groups, silu, dtype, getkey):
+def test_matches_reference(shape, num_groups, silu, dtype, platform, getkey):
     args = _problem(getkey, shape, dtype)
     kwargs = dict(num_groups=num_groups, epsilon=1e-5, silu=silu)
     cotangent = jr.normal(getkey(), shape, dtype)
-    out, grads = _value_and_vjp(ft.partial(group_norm, **kwargs), args, cotangent)
+    with compiling_for(platform):
+        out, grads = _value_and_vjp(ft.partial(group_norm, **kwargs), args, cotangent)
     # The definition in float32: autodiff of it in bfloat16 rounds in other places.
     as_float32 = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
     expected, expected_grads = _value_and_vjp(

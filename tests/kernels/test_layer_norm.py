@@ -8,7 +8,7 @@ import jax.random as jr
 import jax.test_util
 import pytest
 
-from draftx.kernels import layer_norm, layer_norm_reference
+from draftx.kernels import compiling_for, layer_norm, layer_norm_reference
 
 from ..helpers import assert_close
 
@@ -30,17 +30,24 @@ def _both(fn, args, d_out):
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype"),
-    [((7,), jnp.float32), ((2, 3, 5, 6), jnp.float32), ((5, 11), jnp.bfloat16)],
+    ("shape", "dtype", "platform"),
+    [
+        ((7,), jnp.float32, "cpu"),
+        ((2, 3, 5, 6), jnp.float32, "cpu"),
+        ((5, 11), jnp.bfloat16, "cpu"),
+        ((5, 11), jnp.bfloat16, "tpu"),
+    ],
 )
-def test_matches_reference(shape, dtype, getkey):
+def test_matches_reference(shape, dtype, platform, getkey):
     args, d_out = _problem(getkey, shape, dtype), jr.normal(getkey(), shape, dtype)
     # The definition in float32: autodiff of it in bfloat16 rounds in other places.
     wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
     expected = _both(_reference, wide(args), wide(d_out))
     expected = jax.tree.map(lambda x: x.astype(dtype), expected)
     # Sums over thirty rows.
-    assert_close(_both(_op, args, d_out), expected, scale=30**0.5)
+    with compiling_for(platform):
+        actual = _both(_op, args, d_out)
+    assert_close(actual, expected, scale=30**0.5)
 
 
 def test_gradient_against_finite_differences(getkey):

@@ -1,5 +1,7 @@
 """What holds for the networks beside parity: dtypes, ranges, batches, adapters."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from draftx.kernels import compiling_for
 from draftx.models import (
     AutoencoderConfig,
     AutoencoderKL,
@@ -73,6 +76,29 @@ def test_unet_in_bfloat16_stays_near_float32(getkey):
     assert expected.dtype == jnp.float32
     error = jnp.linalg.norm(out.astype(jnp.float32) - expected)
     assert error < 0.03 * jnp.linalg.norm(expected)
+
+
+def test_unet_for_a_tpu_predicts_the_same(getkey):
+    # Two texts an image, which a TPU puts side by side from the start; feed-forward
+    # layers in halves.
+    config = dataclasses.replace(
+        _UNET,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+    )
+    unet = _build(UNet2DConditionModel, config)
+    latents, text = jr.normal(getkey(), (2, 3, 5, 4)), jr.normal(getkey(), (4, 3, 6))
+    d_out = jr.normal(getkey(), (4, 3, 5, 4))
+
+    @eqx.filter_jit
+    def both(unet, latents, text):
+        given = unet.time_shifts(jnp.asarray([7.0])), unet.text_context(text)
+        return jax.vjp(lambda latents: unet.denoise(latents, *given), latents)[1](d_out)
+
+    expected = both(unet, latents, text)
+    with compiling_for("tpu"):
+        actual = both(unet, latents, text)
+    assert_close(actual, expected, scale=10)
 
 
 def test_unet_treats_images_apart(getkey):

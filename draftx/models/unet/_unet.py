@@ -6,11 +6,13 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from ..._custom_types import Latents, TextEmbeddings
 from ..._scaled_gradient import scaled_gradient
+from ...kernels import target_device
 from ...layers import (
     AbstractConv2d,
     checkpoint_if,
     Conv2d,
     GroupNorm,
+    match_batch,
     Remat,
     sinusoidal_embedding,
     TimestepEmbedding,
@@ -175,7 +177,12 @@ class UNet2DConditionModel(eqx.Module):
         parts = [*map(BlockConditioning, *given)]
         down, middle = parts[: len(self.down_blocks)], parts[len(self.down_blocks)]
         up = parts[len(self.down_blocks) + 1 :]
-        x = self.conv_in(latents.astype(self.dtype))
+        x = latents.astype(self.dtype)
+        if target_device().platform == "tpu" and jax.tree.leaves(text_context):
+            # There putting copies side by side costs more, of maps with many channels,
+            # than it saves.
+            x = match_batch(x, jax.tree.leaves(text_context)[0].shape[0])
+        x = self.conv_in(x)
         skips = [x]
         for i, (block, part) in enumerate(zip(self.down_blocks, down, strict=True)):
             tier = remat if i else remat.where_largest

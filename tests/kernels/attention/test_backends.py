@@ -9,7 +9,11 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from draftx.kernels import attention_reference, dot_product_attention
+from draftx.kernels import (
+    attention_reference,
+    compiling_for,
+    dot_product_attention,
+)
 from draftx.kernels.attention._chunked import attention_chunked, chunk_length
 from draftx.kernels.attention._xla import attention_xla
 
@@ -56,9 +60,11 @@ def _problem(getkey, q_len, kv_len, dtype):
         (5, 1, False, jnp.float32),
     ],
 )
-def test_matches_definition(backend, q_len, kv_len, is_causal, dtype, getkey):
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_matches_definition(backend, q_len, kv_len, is_causal, dtype, platform, getkey):
     args = _problem(getkey, q_len, kv_len, dtype)
-    actual = jax.jit(ft.partial(_BACKENDS[backend], is_causal=is_causal))(*args)
+    with compiling_for(platform):
+        actual = jax.jit(ft.partial(_BACKENDS[backend], is_causal=is_causal))(*args)
     assert_close(actual, jnp.asarray(_definition(*args, is_causal), dtype))
 
 
@@ -67,7 +73,10 @@ def test_matches_definition(backend, q_len, kv_len, is_causal, dtype, getkey):
     ("q_len", "kv_len", "is_causal", "dtype"),
     [(5, 7, False, jnp.float32), (7, 7, True, jnp.bfloat16)],
 )
-def test_vjp_matches_reference(backend, q_len, kv_len, is_causal, dtype, getkey):
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_vjp_matches_reference(
+    backend, q_len, kv_len, is_causal, dtype, platform, getkey
+):
     args = _problem(getkey, q_len, kv_len, dtype)
     d_out = jr.normal(getkey(), args[0].shape, dtype)
 
@@ -75,7 +84,8 @@ def test_vjp_matches_reference(backend, q_len, kv_len, is_causal, dtype, getkey)
     def vjp(fn, args, d_out):
         return jax.vjp(ft.partial(fn, is_causal=is_causal), *args)[1](d_out)
 
-    actual = vjp(_BY_HAND[backend], args, d_out)
+    with compiling_for(platform):
+        actual = vjp(_BY_HAND[backend], args, d_out)
     # The definition in float32: autodiff of it in bfloat16 rounds in other places.
     wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
     expected = vjp(attention_reference, wide(args), wide(d_out))

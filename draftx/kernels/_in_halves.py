@@ -1,0 +1,78 @@
+"""A product whose outputs are wanted in two halves: whole, apart or stacked."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._choice import resolve
+from ._device import target_device
+
+
+_IMPLEMENTATIONS = ("whole", "apart", "stacked")
+# Outputs from which a TPU has no room for both halves in its fast memory.
+_LARGE = 2**25
+
+
+def choose_halves(rows: int, outputs: int) -> str:
+    """Chooses how a product gives its outputs in halves on the device compiled for.
+
+    A TPU writes both halves in float32 to memory and reads them again, unless they are
+    products of their own: see the notebook of the benchmarks.
+
+    **Arguments:**
+
+    - `rows`: Of activations.
+    - `outputs`: Both halves.
+
+    **Returns:**
+
+    `"whole"`, `"apart"` or `"stacked"`.
+    """
+    if target_device().platform != "tpu":
+        return "whole"
+    return "apart" if rows * outputs >= _LARGE else "stacked"
+
+
+def in_halves(
+    product: Callable[..., Array],
+    x: Float[Array, "*batch features"],
+    *rows: Array | None,
+    implementation: str | None = None,
+) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
+    """Makes `product(x, *rows)`, and gives the first and the last half of its outputs.
+
+    **Arguments:**
+
+    - `product`: Maps activations by arrays that have a row for each output.
+    - `x`: Activations; every leading axis is a batch axis.
+    - `rows`: These arrays; `None` is given as it is.
+    - `implementation`: `None` chooses by `choose_halves`, or
+        - `"whole"`: one product, then split;
+        - `"apart"`: two products;
+        - `"stacked"`: one product of two matrices, its halves along a first axis.
+
+    **Returns:**
+
+    Two arrays `[..., half]`.
+    """
+    outputs = next(len(r) for r in rows if r is not None)
+    chosen = resolve(
+        implementation,
+        _IMPLEMENTATIONS,
+        choose=lambda: choose_halves(math.prod(x.shape[:-1]), outputs),
+        refusal=lambda name: None,
+    )
+    if chosen == "whole":
+        first, last = jnp.split(product(x, *rows), 2, axis=-1)
+        return first, last
+    halves = jax.tree.map(lambda r: r.reshape(2, len(r) // 2, *r.shape[1:]), rows)
+    if chosen == "apart":
+        first, last = (
+            product(x, *jax.tree.map(lambda r, i=i: r[i], halves)) for i in (0, 1)
+        )
+        return first, last
+    stacked = jax.vmap(lambda halves: product(x, *halves))(halves)
+    return stacked[0], stacked[1]
