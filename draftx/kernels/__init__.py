@@ -24,6 +24,7 @@ from ._lora_matmul import (
     lora_matmul as lora_matmul,
     lora_matmul_reference as lora_matmul_reference,
 )
+from ._matmul import matmul as matmul
 from .attention import (
     attention_reference as attention_reference,
     AttentionShape as AttentionShape,
@@ -32,10 +33,14 @@ from .attention import (
 )
 from .conv import (
     choose_conv2d as choose_conv2d,
+    choose_upsampled_conv2d as choose_upsampled_conv2d,
     conv2d as conv2d,
     conv2d_reference as conv2d_reference,
     ConvShape as ConvShape,
     lora_conv2d as lora_conv2d,
     lora_conv2d_reference as lora_conv2d_reference,
+    upsample_nearest as upsample_nearest,
+    upsampled_conv2d as upsampled_conv2d,
+    upsampled_conv2d_reference as upsampled_conv2d_reference,
     weight_order as weight_order,
 )

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._dtypes import at_least_float32
+from ._matmul import matmul
 
 
-_Input = Float[Array, "*batch in_features"]
-_Output = Float[Array, "*batch out_features"]
-_Weight = Float[Array, "out_features in_features"]
-_Down = Float[Array, "rank in_features"]
+_Input = Float[Array, "... in_features"]
+_Output = Float[Array, "... out_features"]
+_Weight = Float[Array, "out_features ... in_features"]
+_Down = Float[Array, "rank ... in_features"]
 _Up = Float[Array, "out_features rank"]
 _Scale = Float[Array, ""] | None
 _Cast = tuple[_Down, _Up] | None
@@ -30,15 +31,15 @@ def lora_matmul_reference(
 
     - `x`, `lora_down`, `lora_up`, `lora_scale`: As for `lora_matmul`.
     """
-    down = jnp.einsum("...i,ri->...r", x, lora_down.astype(x.dtype))
-    update = jnp.einsum("...r,or->...o", down, lora_up.astype(x.dtype))
+    down = matmul(x, lora_down.astype(x.dtype))
+    update = matmul(down, lora_up.astype(x.dtype))
     if lora_scale is not None:
         update = lora_scale.astype(x.dtype) * update
-    return jnp.einsum("...i,oi->...o", x, weight.astype(x.dtype)) + update
+    return matmul(x, weight.astype(x.dtype)) + update
 
 
 def _product(x, weight):
-    return jnp.einsum("...i,oi->...o", x, weight.astype(x.dtype))
+    return matmul(x, weight.astype(x.dtype))
 
 
 def _sum_of_outer(left, right, dtype):
@@ -79,7 +80,8 @@ def _bwd(residuals, d_out):
     skinny = lambda spec, y, m: jnp.einsum(
         spec, y, m.astype(x.dtype), preferred_element_type=dtype
     )
-    x_down = skinny("...i,ri->...r", x, residuals.cast[0])
+    inputs = "i" if weight.ndim == 2 else "nh"
+    x_down = skinny(f"...{inputs},r{inputs}->...r", x, residuals.cast[0])
     d_down = skinny("...o,or->...r", d_out, residuals.cast[1])
     d_lora_up = _sum_of_outer(x_down.astype(x.dtype), d_out, dtype)  # Transposed.
     d_lora_down = _sum_of_outer(d_down.astype(x.dtype), x, dtype)
@@ -91,7 +93,7 @@ def _bwd(residuals, d_out):
     # As large as a forward pass, and dead code where the base weight is frozen: under
     # `jax.jit` nothing of it is left.
     d_weight = _sum_of_outer(d_out, x, dtype)
-    d_x = jnp.einsum("...o,oi->...i", d_out, weight.astype(x.dtype))
+    d_x = jnp.einsum(f"...o,o{inputs}->...{inputs}", d_out, weight.astype(x.dtype))
     # Nothing else waits for the gradient of the factors, so that a compiler puts it
     # off to the end of the program and keeps `x` and `d_out` of every layer until then.
     d_x, d_lora_down, d_lora_up = lax.optimization_barrier(
@@ -119,7 +121,7 @@ def lora_matmul(
     *,
     cast: _Cast = None,
 ) -> _Output:
-    r"""Maps `[..., in_features]` by an adapted weight, at the price of the frozen one.
+    r"""Maps `[..., *inputs]` by an adapted weight, at the price of the frozen one.
 
     $$y = x\,(W + s\,U D)^\top$$
 
@@ -129,7 +131,8 @@ def lora_matmul(
 
     **Arguments:**
 
-    - `x`: Activations; every leading axis is a batch axis.
+    - `x`: Activations; every leading axis is a batch axis. `inputs` are features, or
+        heads and what is in each.
     - `weight`: $W + s\,U D$, with the gradient of $U$, $D$ and $s$ stopped.
     - `lora_down`, `lora_up`: $D$ and $U$, usually float32.
     - `lora_scale`: $s$; `None` is 1.

@@ -6,11 +6,7 @@ from ._attention import (
     KeyValue as KeyValue,
     match_batch as match_batch,
 )
-from ._conv import (
-    AbstractConv2d as AbstractConv2d,
-    Conv2d as Conv2d,
-    upsample_nearest as upsample_nearest,
-)
+from ._conv import AbstractConv2d as AbstractConv2d, Conv2d as Conv2d
 from ._device_order import in_device_order as in_device_order
 from ._embedding import (
     sinusoidal_embedding as sinusoidal_embedding,
@@ -20,6 +16,7 @@ from ._feed_forward import GEGLUFeedForward as GEGLUFeedForward
 from ._linear import (
     AbstractLinear as AbstractLinear,
     add_bias as add_bias,
+    in_heads as in_heads,
     Linear as Linear,
 )
 from ._norm import GroupNorm as GroupNorm, LayerNorm as LayerNorm

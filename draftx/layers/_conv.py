@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..kernels import conv2d
+from ..kernels import conv2d, upsampled_conv2d
 from ._affine import AbstractAffine, Layout
 
 
@@ -58,6 +58,38 @@ class AbstractConv2d(AbstractAffine):
 
         A feature map in the dtype of `x`.
         """
+
+    @abc.abstractmethod
+    def convolve_upsampled(
+        self, x: Float[Array, "batch height width {self.in_channels}"]
+    ) -> Float[Array, "batch 2*height 2*width {self.out_channels}"]:
+        """Maps a feature map whose pixels are repeated, without the bias.
+
+        The window must be in the middle of the pixel that it makes.
+
+        **Arguments:**
+
+        - `x`: Channels last, before its pixels are repeated along both axes.
+
+        **Returns:**
+
+        A feature map in the dtype of `x`.
+        """
+
+    def upsampled(
+        self, x: Float[Array, "batch height width {self.in_channels}"]
+    ) -> Float[Array, "batch 2*height 2*width {self.out_channels}"]:
+        """Maps a feature map to one of twice the height and width.
+
+        **Arguments:**
+
+        - `x`: Channels last; every pixel is repeated along both axes before.
+
+        **Returns:**
+
+        A feature map in the dtype of `x`.
+        """
+        return self.add_bias(self.convolve_upsampled(x))
 
     def __call__(
         self, x: Float[Array, "batch height width {self.in_channels}"]
@@ -138,18 +170,8 @@ class Conv2d(AbstractConv2d):
     ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
         return conv2d(x, self.weight, stride=self.stride, padding=self.padding)
 
-
-def upsample_nearest(
-    x: Float[Array, "batch height width channels"],
-) -> Float[Array, "batch 2*height 2*width channels"]:
-    """Repeats every pixel twice along both spatial axes.
-
-    **Arguments:**
-
-    - `x`: Channels last.
-    """
-    batch, height, width, channels = x.shape
-    shape = (batch, height, 2, width, 2, channels)
-    return jnp.broadcast_to(x[:, :, None, :, None], shape).reshape(
-        batch, 2 * height, 2 * width, channels
-    )
+    @jax.named_scope("upsampled_conv")
+    def convolve_upsampled(
+        self, x: Float[Array, "batch height width {self.in_channels}"]
+    ) -> Float[Array, "batch 2*height 2*width {self.out_channels}"]:
+        return upsampled_conv2d(x, self.weight)

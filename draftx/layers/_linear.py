@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..kernels import in_halves
+from ..kernels import in_halves, matmul
 from ._affine import AbstractAffine, Layout
 
 
@@ -55,6 +55,17 @@ class AbstractLinear(AbstractAffine):
         **Arguments:**
 
         - `x`: As for a call.
+        """
+
+    @abc.abstractmethod
+    def of_heads(
+        self, x: Float[Array, "*batch heads head_dim"]
+    ) -> Float[Array, "*batch {self.out_features}"]:
+        """Maps activations `[..., heads, head_dim]` as a call maps them merged.
+
+        **Arguments:**
+
+        - `x`: Features as heads, one after the other, and what is in each.
         """
 
 
@@ -110,11 +121,24 @@ class Linear(AbstractLinear):
     ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
         return in_halves(_product, x, self.weight, self.bias)
 
+    @jax.named_scope("linear")
+    def of_heads(
+        self, x: Float[Array, "*batch heads head_dim"]
+    ) -> Float[Array, "*batch {self.out_features}"]:
+        return _product(x, in_heads(self.weight, x), self.bias)
+
 
 def add_bias(y: Array, bias: Array | None) -> Array:
     """Adds a bias to a product `[..., out_features]`, if there is one."""
     return y if bias is None else y + jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
 
 
+def in_heads(
+    weight: Float[Array, "rows inputs"], x: Float[Array, "*batch heads head_dim"]
+) -> Float[Array, "rows heads head_dim"]:
+    """Splits the inputs of a weight, `[rows, inputs]`, as those of activations are."""
+    return weight.reshape(weight.shape[0], *x.shape[-2:])
+
+
 def _product(x: Array, weight: Array, bias: Array | None) -> Array:
-    return add_bias(jnp.einsum("...i,oi->...o", x, weight), bias)
+    return add_bias(matmul(x, weight), bias)

@@ -1,6 +1,7 @@
 """Layers that wrap a convolution and add a low-rank update to what it computes."""
 
 import functools as ft
+from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..kernels import conv2d, lora_conv2d
+from ..kernels import conv2d, lora_conv2d, upsample_nearest, upsampled_conv2d
 from ..layers import AbstractConv2d, Conv2d
 from ._interface import AbstractLoRA, with_added
 
@@ -76,6 +77,15 @@ class LoRAConv2d(AbstractConv2d, AbstractLoRA):
         self, x: Float[Array, "batch height width {self.in_channels}"]
     ) -> Float[Array, "batch out_height out_width {self.out_channels}"]:
         conv = ft.partial(conv2d, stride=self.base.stride, padding=self.base.padding)
+        return self._convolve(conv, x)
+
+    @jax.named_scope("lora")
+    def convolve_upsampled(
+        self, x: Float[Array, "batch height width {self.in_channels}"]
+    ) -> Float[Array, "batch 2*height 2*width {self.out_channels}"]:
+        return self._convolve(upsampled_conv2d, x)
+
+    def _convolve(self, conv: Callable[[Array, Array], Array], x: Array) -> Array:
         y = conv(x, self.base.weight)
         update = conv(x, self.lora_down.astype(x.dtype))
         update = jnp.einsum("...r,or->...o", update, self.lora_up.astype(x.dtype))
@@ -159,3 +169,9 @@ class PremergedConv2d(AbstractConv2d):
             stride=self.base.stride,
             padding=self.base.padding,
         )
+
+    def convolve_upsampled(
+        self, x: Float[Array, "batch height width {self.in_channels}"]
+    ) -> Float[Array, "batch 2*height 2*width {self.out_channels}"]:
+        # The gradient of the factors needs the windows of the repeated image.
+        return self.convolve(upsample_nearest(x))

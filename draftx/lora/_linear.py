@@ -8,8 +8,8 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..kernels import in_halves, lora_matmul
-from ..layers import AbstractLinear, add_bias, Linear
+from ..kernels import in_halves, lora_matmul, matmul
+from ..layers import AbstractLinear, add_bias, in_heads, Linear
 from ._interface import AbstractLoRA, with_added
 
 
@@ -73,13 +73,23 @@ class LoRALinear(AbstractLinear, AbstractLoRA):
     ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
         return in_halves(self._product, x, *self._rows())
 
+    @jax.named_scope("lora")
+    def of_heads(
+        self, x: Float[Array, "*batch heads head_dim"]
+    ) -> Float[Array, "*batch {self.out_features}"]:
+        weight, *rows = self._rows()
+        down = in_heads(self.lora_down, x)
+        return self._product(x, in_heads(weight, x), *rows, lora_down=down)
+
     def _rows(self) -> tuple[Any, ...]:
         return self.base.weight, self.base.bias, self.lora_up
 
-    def _product(self, x: Array, weight: Array, bias: Any, lora_up: Array) -> Array:
-        y = jnp.einsum("...i,oi->...o", x, weight)
-        down, up = self.lora_down.astype(x.dtype), lora_up.astype(x.dtype)
-        update = jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, down), up)
+    def _product(
+        self, x: Array, weight: Array, bias: Any, lora_up: Array, lora_down: Any = None
+    ) -> Array:
+        lora_down = self.lora_down if lora_down is None else lora_down
+        update = matmul(matmul(x, lora_down.astype(x.dtype)), lora_up.astype(x.dtype))
+        y = matmul(x, weight)
         if self.lora_scale is not None:
             update = self.lora_scale.astype(x.dtype) * update
         return add_bias(y + update, bias)
@@ -154,12 +164,27 @@ class PremergedLinear(AbstractLinear):
     ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
         return in_halves(self._product, x, *self._rows())
 
+    @jax.named_scope("lora")
+    def of_heads(
+        self, x: Float[Array, "*batch heads head_dim"]
+    ) -> Float[Array, "*batch {self.out_features}"]:
+        weight, *rows = self._rows()
+        down = tuple(in_heads(d, x) for d in (self.lora_down, self.cast[0]))
+        return self._product(x, in_heads(weight, x), *rows, lora_down=down)
+
     def _rows(self) -> tuple[Any, ...]:
         return self.base.weight, self.base.bias, self.lora_up, self.cast[1]
 
     def _product(
-        self, x: Array, weight: Array, bias: Any, lora_up: Array, cast_up: Array
+        self,
+        x: Array,
+        weight: Array,
+        bias: Any,
+        lora_up: Array,
+        cast_up: Array,
+        lora_down: Any = None,
     ) -> Array:
-        cast = (self.cast[0], cast_up)
-        y = lora_matmul(x, weight, self.lora_down, lora_up, self.lora_scale, cast=cast)
+        down = (self.lora_down, self.cast[0]) if lora_down is None else lora_down
+        cast = (down[1], cast_up)
+        y = lora_matmul(x, weight, down[0], lora_up, self.lora_scale, cast=cast)
         return add_bias(y, bias)

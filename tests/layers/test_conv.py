@@ -4,7 +4,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from draftx.layers import Conv2d, upsample_nearest
+from draftx.kernels import upsample_nearest
+from draftx.layers import Conv2d
 
 from ..helpers import assert_close
 

@@ -8,3 +8,9 @@ from ._lora import (
 )
 from ._order import weight_order as weight_order
 from ._reference import conv2d_reference as conv2d_reference
+from ._upsampled import (
+    choose_upsampled_conv2d as choose_upsampled_conv2d,
+    upsample_nearest as upsample_nearest,
+    upsampled_conv2d as upsampled_conv2d,
+    upsampled_conv2d_reference as upsampled_conv2d_reference,
+)

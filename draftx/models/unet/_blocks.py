@@ -14,7 +14,6 @@ from ...layers import (
     match_batch,
     Remat,
     ResnetBlock,
-    upsample_nearest,
 )
 from ._config import UNetConfig
 from ._transformer import Transformer2D
@@ -51,8 +50,12 @@ def _call_transformer(
     return checkpoint_if(remat.transformers, call)(transformer, x, contexts)
 
 
-def _call(layer: AbstractConv2d, x: Array) -> Array:
+def _downsample(layer: AbstractConv2d, x: Array) -> Array:
     return checkpoint_if(False, layer)(x)
+
+
+def _upsample(layer: AbstractConv2d, x: Array) -> Array:
+    return checkpoint_if(False, AbstractConv2d.upsampled)(layer, x)
 
 
 def _resnet(
@@ -138,7 +141,7 @@ class DownBlock(eqx.Module):
                 x = _call_transformer(self.attentions[i], x, contexts[i], remat)
             skips.append(x)
         if self.downsampler is not None:
-            x = _call(self.downsampler, x)
+            x = _downsample(self.downsampler, x)
             skips.append(x)
         return x, skips
 
@@ -241,5 +244,5 @@ class UpBlock(eqx.Module):
             if self.attentions is not None:
                 x = _call_transformer(self.attentions[i], x, contexts[i], remat)
         if self.upsampler is not None:
-            x = _call(self.upsampler, upsample_nearest(x))
+            x = _upsample(self.upsampler, x)
         return x

@@ -11,7 +11,6 @@ from ...layers import (
     GroupNorm,
     Remat,
     ResnetBlock,
-    upsample_nearest,
 )
 from ._config import AutoencoderConfig
 
@@ -159,4 +158,4 @@ class UpBlock(eqx.Module):
     def __call__(self, x: _Map, *, remat: Remat = Remat.NONE) -> Array:
         for resnet in self.resnets:
             x = checkpoint_if(remat.scoring, resnet)(x)
-        return x if self.upsampler is None else self.upsampler(upsample_nearest(x))
+        return x if self.upsampler is None else self.upsampler.upsampled(x)

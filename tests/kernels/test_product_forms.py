@@ -1,4 +1,4 @@
-"""Products in halves: each implementation gives what one product gives, split."""
+"""Products in halves, and of heads: what a call gives, values and gradients."""
 
 import equinox as eqx
 import jax
@@ -17,19 +17,19 @@ _IMPLEMENTATIONS = ("whole", "apart", "stacked")
 
 
 def _linear(getkey):
-    layer = Linear(5, 6, key=getkey())
+    layer = Linear(4, 6, key=getkey())
     return eqx.tree_at(lambda m: m.bias, layer, jr.normal(getkey(), (6,)))
 
 
 def _adapted(getkey, scale=None):
-    down, up = jr.normal(getkey(), (2, 5)), jr.normal(getkey(), (6, 2))
+    down, up = jr.normal(getkey(), (2, 4)), jr.normal(getkey(), (6, 2))
     return LoRALinear(_linear(getkey), down, up, scale)
 
 
 # Each, and whether it is made ready for a chain.
 _LAYERS = {
     "linear": (_linear, False),
-    "no bias": (lambda getkey: Linear(5, 6, use_bias=False, key=getkey()), False),
+    "no bias": (lambda getkey: Linear(4, 6, use_bias=False, key=getkey()), False),
     "lora": (_adapted, False),
     "scaled lora": (lambda getkey: _adapted(getkey, jnp.asarray(0.5)), False),
     "premerged": (_adapted, True),
@@ -41,21 +41,33 @@ def _joined(layer, x):
     return jnp.concatenate(layer.in_halves(x), axis=-1)
 
 
+def _of_heads(layer, x):
+    return layer.of_heads(x.reshape(*x.shape[:-1], 2, 2))
+
+
+def _both(call, layer, x, d_out, premerge):
+    fn = lambda layer, x: call(layer.premerged() if premerge else layer, x)
+    out, vjp = jax.vjp(fn, layer, x)
+    return out, vjp(d_out)
+
+
 @pytest.mark.parametrize("chosen", _IMPLEMENTATIONS)
 @pytest.mark.parametrize("name", _LAYERS)
-def test_values_and_gradients_are_those_of_a_call(chosen, name, getkey, monkeypatch):
+def test_halves_are_those_of_a_call(chosen, name, getkey, monkeypatch):
     make, premerge = _LAYERS[name]
     layer = make(getkey)
     monkeypatch.setattr("draftx.kernels._in_halves.choose_halves", lambda *_: chosen)
-    x, d_out = jr.normal(getkey(), (2, 3, 5)), jr.normal(getkey(), (2, 3, 6))
+    args = layer, jr.normal(getkey(), (2, 3, 4)), jr.normal(getkey(), (2, 3, 6))
+    expected = _both(lambda layer, x: layer(x), *args, premerge)
+    assert_close(_both(_joined, *args, premerge), expected, scale=4)
 
-    def both(call):
-        fn = lambda layer, x: call(layer.premerged() if premerge else layer, x)
-        out, vjp = jax.vjp(fn, layer, x)
-        return out, vjp(d_out)
 
-    expected = both(lambda layer, x: layer(x))
-    assert_close(both(_joined), expected, scale=4)
+@pytest.mark.parametrize("name", _LAYERS)
+def test_heads_give_what_they_give_merged(name, getkey):
+    make, premerge = _LAYERS[name]
+    args = make(getkey), jr.normal(getkey(), (2, 3, 4)), jr.normal(getkey(), (2, 3, 6))
+    expected = _both(lambda layer, x: layer(x), *args, premerge)
+    assert_close(_both(_of_heads, *args, premerge), expected, scale=4)
 
 
 def test_a_tpu_has_no_product_of_both_halves(getkey):
