@@ -9,7 +9,6 @@ from . import (
     episodes as episodes,
     finetuning as finetuning,
     io as io,
-    judges as judges,
     kernels as kernels,
     layers as layers,
     lora as lora,
@@ -91,16 +90,20 @@ from .rewards import (
 
 
 if typing.TYPE_CHECKING:
-    from . import runs as runs, search as search
+    from . import judges as judges, runs as runs, search as search
+
+
+# No training from Python needs the two upper floors, the command's packages and the
+# networks of rewards, which are a fifth of a second together: they are imported when
+# they are first asked for.
+_LATE = ("judges", "runs", "search")
 
 
 def __getattr__(name: str) -> types.ModuleType:
-    # No training from Python needs the two upper floors and the command's packages,
-    # which are a tenth of a second: they are imported when they are first asked for.
-    if name in ("runs", "search"):
+    if name in _LATE:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "runs", "search"})
+    return sorted({*globals(), *_LATE})

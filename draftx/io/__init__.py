@@ -1,20 +1,12 @@
 """Models and LoRA weights as files: the formats of diffusers, transformers and PEFT."""
 
+import typing
+
+from .. import _lazy as _lazy
 from .formats import (
     ModelFileError as ModelFileError,
     read_json as read_json,
     read_torch_file as read_torch_file,
-)
-from .judges import (
-    read_aesthetic_head as read_aesthetic_head,
-    read_bert_tokenizer as read_bert_tokenizer,
-    read_clip as read_clip,
-    read_image_reward as read_image_reward,
-    read_network as read_network,
-    read_open_clip as read_open_clip,
-    read_owlvit as read_owlvit,
-    read_tokenizer as read_tokenizer,
-    VIT_H_14 as VIT_H_14,
 )
 from .pipeline import (
     check_dtype as check_dtype,
@@ -44,3 +36,24 @@ from .sources import (
     PackageFile as PackageFile,
     TorchFile as TorchFile,
 )
+
+
+if typing.TYPE_CHECKING:
+    from .judges import (
+        read_aesthetic_head as read_aesthetic_head,
+        read_bert_tokenizer as read_bert_tokenizer,
+        read_clip as read_clip,
+        read_image_reward as read_image_reward,
+        read_network as read_network,
+        read_open_clip as read_open_clip,
+        read_owlvit as read_owlvit,
+        read_tokenizer as read_tokenizer,
+        VIT_H_14 as VIT_H_14,
+    )
+
+# The files of networks that judge: who brings a reward of his own needs none.
+__getattr__ = _lazy.lazily(__name__, "judges")
+
+
+def __dir__() -> list[str]:
+    return _lazy.names(__name__, globals(), "judges")

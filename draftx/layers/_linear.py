@@ -129,14 +129,26 @@ class Linear(AbstractLinear):
 
 
 def add_bias(y: Array, bias: Array | None) -> Array:
-    """Adds a bias to a product `[..., out_features]`, if there is one."""
+    """Adds a bias to a product `[..., out_features]`, if there is one.
+
+    **Arguments:**
+
+    - `y`: The product.
+    - `bias`: One number an output, or `None`.
+    """
     return y if bias is None else y + jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
 
 
 def in_heads(
     weight: Float[Array, "rows inputs"], x: Float[Array, "*batch heads head_dim"]
 ) -> Float[Array, "rows heads head_dim"]:
-    """Splits the inputs of a weight, `[rows, inputs]`, as those of activations are."""
+    """Splits the inputs of a weight, `[rows, inputs]`, as those of activations are.
+
+    **Arguments:**
+
+    - `weight`: One row an output.
+    - `x`: The activations.
+    """
     return weight.reshape(weight.shape[0], *x.shape[-2:])
 
 

@@ -1,4 +1,6 @@
-from ..judges import AestheticHead as AestheticHead
+import typing
+
+from .. import _lazy as _lazy
 from ._change import (
     Clipped as Clipped,
     Negated as Negated,
@@ -28,38 +30,51 @@ from .jpeg import (
     JPEGIncompressibility as JPEGIncompressibility,
     quantization_tables as quantization_tables,
 )
-from .perception import (
-    AbstractDistance as AbstractDistance,
-    BatchDissimilarity as BatchDissimilarity,
-    ClassifierReward as ClassifierReward,
-    DetectionReward as DetectionReward,
-    FeatureDistance as FeatureDistance,
-    FeatureSimilarity as FeatureSimilarity,
-    imagenet_classes as imagenet_classes,
-    LPIPS as LPIPS,
-    LPIPSSimilarity as LPIPSSimilarity,
-    MeanSquaredError as MeanSquaredError,
-    ReferenceSimilarity as ReferenceSimilarity,
-    ResizeAndCrop as ResizeAndCrop,
-)
-from .preference import (
-    AbstractCLIPReward as AbstractCLIPReward,
-    AestheticDropout as AestheticDropout,
-    AestheticScore as AestheticScore,
-    CLIPScore as CLIPScore,
-    hps_benchmark as hps_benchmark,
-    hps_prompts as hps_prompts,
-    hps_result as hps_result,
-    HPS_STYLES as HPS_STYLES,
-    HPSResult as HPSResult,
-    HPSv2 as HPSv2,
-    ImageReward as ImageReward,
-    PickScore as PickScore,
-)
-from .zoo import (
-    load as load,
-    load_lpips as load_lpips,
-    names as names,
-    published as published,
-    PublishedReward as PublishedReward,
-)
+
+
+if typing.TYPE_CHECKING:
+    from .perception import (
+        AbstractDistance as AbstractDistance,
+        BatchDissimilarity as BatchDissimilarity,
+        ClassifierReward as ClassifierReward,
+        DetectionReward as DetectionReward,
+        FeatureDistance as FeatureDistance,
+        FeatureSimilarity as FeatureSimilarity,
+        imagenet_classes as imagenet_classes,
+        LPIPS as LPIPS,
+        LPIPSSimilarity as LPIPSSimilarity,
+        MeanSquaredError as MeanSquaredError,
+        ReferenceSimilarity as ReferenceSimilarity,
+        ResizeAndCrop as ResizeAndCrop,
+    )
+    from .preference import (
+        AbstractCLIPReward as AbstractCLIPReward,
+        AestheticDropout as AestheticDropout,
+        AestheticHead as AestheticHead,
+        AestheticScore as AestheticScore,
+        CLIPScore as CLIPScore,
+        hps_benchmark as hps_benchmark,
+        hps_prompts as hps_prompts,
+        hps_result as hps_result,
+        HPS_STYLES as HPS_STYLES,
+        HPSResult as HPSResult,
+        HPSv2 as HPSv2,
+        ImageReward as ImageReward,
+        PickScore as PickScore,
+    )
+    from .zoo import (
+        load as load,
+        load_lpips as load_lpips,
+        names as names,
+        published as published,
+        PublishedReward as PublishedReward,
+    )
+
+# Most of these need a network that judges, and those who bring their own reward need
+# none.
+_ROOMS = ("perception", "preference", "zoo")
+__getattr__ = _lazy.lazily(__name__, *_ROOMS)
+
+
+def __dir__() -> list[str]:
+    return _lazy.names(__name__, globals(), *_ROOMS)

@@ -23,6 +23,8 @@ _Doubled = Float[Array, "batch two_height two_width out_channels"]
 # Pixels of the result from which a TPU wins by anything: below, putting the four kinds
 # of pixels together costs it what the products save.
 _MANY_PIXELS = 128 * 128
+# From which on a GPU four results apart take less memory, and hardly longer.
+_LARGE = 512 * 512
 _NONE = ((0, 0),) * 3
 
 
@@ -136,7 +138,7 @@ def choose_upsampled_conv2d(*, device: Device, out_pixels: int) -> str:
         return "apart"
     if device.platform == "tpu":
         return "spread" if out_pixels >= _MANY_PIXELS else "reference"
-    return "together"
+    return "apart" if out_pixels >= _LARGE else "together"
 
 
 def upsampled_conv2d(

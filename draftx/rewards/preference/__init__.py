@@ -1,5 +1,6 @@
 """How well images show their prompts, and how much people like them."""
 
+from ...judges import AestheticHead as AestheticHead
 from ._aesthetic import AestheticScore as AestheticScore
 from ._clip_score import (
     AbstractCLIPReward as AbstractCLIPReward,

@@ -101,6 +101,7 @@ def test_adapted_layers_are_those_of_the_repeated_image(is_premerged, getkey):
     [
         ("cpu", 64, "apart"),
         ("cuda", 64, "together"),
+        ("cuda", 512 * 512, "apart"),
         ("tpu", 64 * 64, "reference"),
         ("tpu", 512 * 512, "spread"),
     ],
