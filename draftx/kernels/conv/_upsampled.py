@@ -8,6 +8,7 @@ was, four products instead of nine.
 import types
 from collections.abc import Callable
 
+import jax
 import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -20,11 +21,11 @@ from ._reference import Input, Weight
 
 
 _Doubled = Float[Array, "batch two_height two_width out_channels"]
-# Pixels of the result from which a TPU wins by anything: below, putting the four kinds
-# of pixels together costs it what the products save.
+# Pixels of the result between which it is worth anything on a TPU: putting the four
+# kinds of pixels together costs it what the products save, and the convolution that need
+# not do so takes less time from the first on, and more memory backwards from the second.
 _MANY_PIXELS = 128 * 128
-# From which on a GPU four results apart take less memory, and hardly longer.
-_LARGE = 512 * 512
+_TOO_MANY_PIXELS = 256 * 256
 _NONE = ((0, 0),) * 3
 
 
@@ -137,8 +138,9 @@ def choose_upsampled_conv2d(*, device: Device, out_pixels: int) -> str:
     if device.platform == "cpu":
         return "apart"
     if device.platform == "tpu":
-        return "spread" if out_pixels >= _MANY_PIXELS else "reference"
-    return "apart" if out_pixels >= _LARGE else "together"
+        is_worth_it = _MANY_PIXELS <= out_pixels < _TOO_MANY_PIXELS
+        return "spread" if is_worth_it else "reference"
+    return "together"
 
 
 def upsampled_conv2d(
@@ -180,4 +182,7 @@ def upsampled_conv2d(
             else None
         ),
     )
-    return _BACKENDS[chosen](x, weight)
+    if chosen == "reference":
+        return upsampled_conv2d_reference(x, weight)
+    # Twice as large as the weight, for every layer: not kept for the backward pass.
+    return jax.checkpoint(_BACKENDS[chosen])(x, weight)
