@@ -21,9 +21,9 @@ from ._reference import Input, Weight
 
 
 _Doubled = Float[Array, "batch two_height two_width out_channels"]
-# Pixels of the result between which it is worth anything on a TPU: putting the four
-# kinds of pixels together costs it what the products save, and the convolution that need
-# not do so takes less time from the first on, and more memory backwards from the second.
+# Pixels of the result between which it is worth anything on a TPU. There the one way
+# that is faster is one convolution of the image with zeros in between, for large images
+# alone; from the second number on its backward pass takes more memory.
 _MANY_PIXELS = 128 * 128
 _TOO_MANY_PIXELS = 256 * 256
 _NONE = ((0, 0),) * 3
