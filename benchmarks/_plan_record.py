@@ -4,6 +4,8 @@ import json
 import pathlib
 from typing import Any
 
+import filelock
+
 
 RECORD = pathlib.Path(__file__).with_name("results") / "compiled_plans.json"
 # What a plan is of: these name it.
@@ -23,13 +25,15 @@ def find(row: dict[str, Any]) -> dict[str, Any] | None:
 
 def keep(row: dict[str, Any]) -> None:
     """Replaces the plan of the same program, or adds one; never leaves half a file."""
-    rows = [old for old in read() if not _is_same(old, row)]
-    rows.append({key: value for key, value in row.items() if key != "largest"})
-    rows.sort(key=lambda r: tuple(str(r.get(name)) for name in KEY))
     RECORD.parent.mkdir(exist_ok=True)
-    new = RECORD.with_suffix(".new")
-    new.write_text(json.dumps(_rounded(rows), indent=1) + "\n")
-    new.replace(RECORD)
+    # Two programs may be compiled at once: neither loses the other's plan.
+    with filelock.FileLock(RECORD.with_suffix(".lock")):
+        rows = [old for old in read() if not _is_same(old, row)]
+        rows.append({key: value for key, value in row.items() if key != "largest"})
+        rows.sort(key=lambda r: tuple(str(r.get(name)) for name in KEY))
+        new = RECORD.with_suffix(".new")
+        new.write_text(json.dumps(_rounded(rows), indent=1) + "\n")
+        new.replace(RECORD)
 
 
 def beside(device_kind: str, **key: Any) -> dict[str, float]:

@@ -10,6 +10,8 @@ from _hlo import Instruction
 from _hlo_work import Work
 
 
+# What a TPU's compiler says of the cycles of a kernel that it cannot estimate.
+_UNKNOWN = 2**62
 _FOLDER = pathlib.Path(__file__).with_name("targets")
 _NEEDS = {
     "cuda": (("jax_cuda13_plugin", "jax_cuda12_plugin"), "cuda13"),
@@ -49,7 +51,7 @@ class Target(NamedTuple):
     def seconds(self, instruction: Instruction, work: Work) -> float:
         """The estimate of one instruction's time."""
         cycles = instruction.attribute(r'"estimated_cycles":"(\d+)"')
-        if cycles is not None and self.clock:
+        if cycles is not None and self.clock and int(cycles) < _UNKNOWN:
             return int(cycles) / self.clock
         if work.kind == "prefetches":  # Beside the work of others.
             return 0.0

@@ -269,3 +269,14 @@ def test_a_tpu_compiler_s_own_estimate_is_taken():
     (part,) = _plan.parts_of(module, V5E)
     assert part.kernels[0].seconds == pytest.approx(1e-6)
     assert part.kernels[0].work.nbytes == 16  # The result lies near the core.
+
+
+def test_cycles_that_a_tpus_compiler_does_not_know_are_none():
+    module = _module(
+        "%a = f32[74000]{0} parameter(0)",
+        "ROOT %b = f32[74000]{0} exponential(%a), "
+        f'backend_config={{"window_config":{{"estimated_cycles":"{2**63 - 1}"}}}}',
+    )
+    (part,) = _plan.parts_of(module, V5E)
+    # Bytes over bandwidth: 592,000 over 7.4e11.
+    assert part.kernels[0].seconds == pytest.approx(8e-7)

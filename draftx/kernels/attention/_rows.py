@@ -12,6 +12,10 @@ from .._device import target_device
 from .._dtypes import at_least_float32
 
 
+# Texts and small maps. What a TPU's compiler makes of more it cannot estimate itself.
+_FEW_KEYS = 256
+
+
 def attend_rows(query, key, value, *, is_causal, first_row=0):
     """Attention of some queries.
 
@@ -100,7 +104,8 @@ def _softmax(spec, query, key, *, is_causal, first):
         visible = visible if axis == -1 else visible.T
         scores = jnp.where(visible[None, None], scores, jnp.finfo(dtype).min)
     weights = jnp.exp(scores - jnp.max(scores, axis, keepdims=True))
-    if query.dtype != dtype and target_device().platform == "tpu":
+    is_short = query.dtype != dtype and key.shape[1] <= _FEW_KEYS
+    if is_short and target_device().platform == "tpu":
         # There a product is faster than a sum, and nothing is lost: what is multiplied
         # by the values has been rounded too.
         ones, rounded = jnp.ones(key.shape[1], query.dtype), weights.astype(query.dtype)
