@@ -38,6 +38,9 @@ def test_options_are_those_of_the_platform_and_the_user(monkeypatch):
     assert SCHEDULER not in compiler_options("tpu")
     monkeypatch.setenv("XLA_FLAGS", f"--other=1 --{SCHEDULER}=mine")
     assert SCHEDULER not in compiler_options("cpu")
+    (tpu_option,) = compiler_options("tpu")
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", f"--{tpu_option}=16384")
+    assert compiler_options("tpu") == {}
 
 
 def test_the_installed_xla_knows_the_options(monkeypatch):
