@@ -16,11 +16,11 @@ from ._planned_memory import planned_memory, PlannedMemory
 _R = TypeVar("_R")
 _Donate = Literal["none", "all-except-first"]
 
+# Where users give XLA options of their own.
+_VARIABLES: Final = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 # What the library's own programs are compiled with, by platform. Only versions of
 # jaxlib that are known to have an option are given it: an unknown one is an error.
 _TESTED: Final = ("0.10.", "0.11.")
-# Where users give XLA options of their own.
-_VARIABLES: Final = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 _OPTIONS: Final[Mapping[str, Mapping[str, tuple[str | bool, tuple[str, ...]]]]] = {
     "cpu": {
         # Buffers that are not needed at once share their memory.
@@ -37,8 +37,8 @@ _OPTIONS: Final[Mapping[str, Mapping[str, tuple[str | bool, tuple[str, ...]]]]] 
         "xla_gpu_enable_triton_gemm": (False, _TESTED),
     },
     "tpu": {
-        # One kernel works on as much of the fast memory, half of the default: two thirds
-        # of the code and half of the compile time, for seven percent of a step's time.
+        # One kernel works on as much of the fast memory, half of the default: two
+        # thirds of the code, half of the compile time, seven percent more time a step.
         "xla_tpu_scoped_vmem_limit_kib": ("8192", _TESTED),
     },
 }
