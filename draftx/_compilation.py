@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ._checks import is_traced
-from ._planned_memory import planned_memory, PlannedMemory
+from ._planned_memory import give_back_memory, planned_memory, PlannedMemory
 
 
 _R = TypeVar("_R")
@@ -95,7 +95,9 @@ class Program(Generic[_R]):
         """
         if _platform(args) is None:
             return None
-        return planned_memory(self.lower(*args).compile())
+        compiled = self.lower(*args).compile()
+        give_back_memory()
+        return planned_memory(compiled)
 
     def _for(self, args: tuple[Any, ...]) -> Any:
         platform = _platform(args)

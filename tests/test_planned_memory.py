@@ -1,5 +1,7 @@
 """What programs will need is compared with what the machine has, before they run."""
 
+import subprocess
+import sys
 import warnings
 
 import equinox as eqx
@@ -115,3 +117,40 @@ def test_drawing_large_images_warns(base_pipeline, monkeypatch):
     sampling = draftx.Sampling(num_inference_steps=1)
     with pytest.warns(UserWarning, match="Drawing these images .*`images_at_once`"):
         draftx.sample(base_pipeline, ["cat"], sampling)
+
+
+_FREED = """
+import ctypes
+from draftx._planned_memory import give_back_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype = ctypes.c_void_p
+# Small pieces, of which a heap is made; one in between that stays, at its end.
+pieces = [libc.malloc(2**16) for _ in range(2**12)]
+for piece in pieces:
+    ctypes.memset(piece, 1, 2**16)
+for piece in pieces[:-1]:
+    libc.free(ctypes.c_void_p(piece))
+before = resident()
+give_back_memory()
+print(before - resident() > 2**27)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_what_a_compiler_left_behind_is_given_back():
+    done = subprocess.run(
+        [sys.executable, "-c", _FREED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
+
+
+def test_where_there_is_no_glibc_nothing_is_given_back(monkeypatch):
+    def refuse(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(_planned_memory.ctypes, "CDLL", refuse)
+    _planned_memory.give_back_memory()
