@@ -170,6 +170,15 @@ _TABLE: dict[Callable, tuple[Callable, dict[str, float | int]]] = {
         dict(num_steps=2, learning_rate=0.5, noise_weight=0.25),
     ),
     search.svdd: (_search(search.svdd), dict(num_candidates=2, temperature=0.5)),
+    search.smc: (
+        _search(search.smc),
+        dict(num_particles=2, temperature=0.5, tempering=0.25, resample_below=0.5),
+    ),
+    search.dps: (_search(search.dps), dict(scale=0.5)),
+    search.fit_value: (
+        _search(search.fit_value),
+        dict(num_images=4, num_train_steps=2, batch_size=3, learning_rate=0.5),
+    ),
     draftx.add_lora: (
         lambda p, **options: lora.lora_state_dict(
             lora.add_lora(

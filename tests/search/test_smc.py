@@ -90,10 +90,14 @@ def _chain(rules, key, *, known=1.0):
     return particles.rewarded(rules, _SLOPE * x), x, drawn
 
 
-@pytest.mark.parametrize("potential", ["difference", "max", "sum"])
 @pytest.mark.parametrize(
-    ("tempering", "resample_below", "known"),
-    [(0.0, 1.0, 1.0), (0.0, 0.9, 0.3), (0.3, 0.9, 1.0)],
+    ("potential", "tempering", "resample_below", "known"),
+    [
+        ("difference", 0.0, 1.0, 1.0),
+        ("difference", 0.0, 0.9, 0.3),
+        ("max", 0.3, 0.9, 1.0),
+        ("sum", 0.0, 1.0, 1.0),
+    ],
 )
 def test_particles_have_the_marginal_of_the_model_weighed_by_the_reward(
     potential, tempering, resample_below, known

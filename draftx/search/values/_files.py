@@ -27,6 +27,7 @@ from ._network import ValueNetwork, ValueNetworkConfig
 
 
 _CLASS: Final = "LearnedValue"
+_FILES: Final = ("config.json", "model.safetensors")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class _Fitted:
     """What the file says beside the sizes of the network and the schedule."""
 
     latent_shape: tuple[int, ...]
-    timesteps: tuple[float, ...]
+    timesteps: tuple[Real, ...]
     reward_mean: Real
     reward_std: Real
 
@@ -56,7 +57,8 @@ def save_value(value: LearnedValue, folder: str | os.PathLike) -> None:
     **Arguments:**
 
     - `value`: From [`draftx.search.fit_value`][].
-    - `folder`: Made, or replaced: there whole or not at all.
+    - `folder`: Made, or replaced if it is empty or a saved value: there whole or not at
+        all.
     """
     check_is("value", value, LearnedValue, "draftx.search.fit_value(...).value")
     config = {
@@ -68,6 +70,7 @@ def save_value(value: LearnedValue, folder: str | os.PathLike) -> None:
         "reward_std": float(value.std),
         "scheduler": value.scheduler.to_dict(),
     }
+    _check_target(pathlib.Path(folder))
     with new_folder(pathlib.Path(folder)) as new:
         write_tensors(new / "model.safetensors", checkpoint_arrays(value.network))
         write_json(new / "config.json", config)
@@ -95,18 +98,38 @@ def load_value(folder: str | os.PathLike) -> LearnedValue:
         fitted = _Fitted(**known_fields(_Fitted, config, "the value"))
         scheduler = SchedulerConfig.from_dict(_mapping(config, "scheduler"))
         sizes = ValueNetworkConfig.from_dict(config)
+        if fitted.latent_shape[2] != sizes.in_channels:
+            raise ValueError(
+                "`latent_shape` of the value must end in the channels that the network "
+                f"takes, {sizes.in_channels}; got {list(fitted.latent_shape)}."
+            )
         skeleton = eqx.filter_eval_shape(ValueNetwork, sizes, key=jr.key(0))
     except (TypeError, ValueError) as e:
         raise ModelFileError(f"{str(path)!r} describes no {_CLASS}: {e}") from e
     height, width, channels = fitted.latent_shape
-    whole = lambda t: int(t) if float(t).is_integer() else t
     return LearnedValue(
         network=fill(skeleton, open_weights(folder, "model")),
         mean=jnp.asarray(fitted.reward_mean, jnp.float32),
         std=jnp.asarray(fitted.reward_std, jnp.float32),
-        timesteps=tuple(whole(t) for t in fitted.timesteps),
+        timesteps=fitted.timesteps,
         latent_shape=(height, width, channels),
         scheduler=scheduler,
+    )
+
+
+def _check_target(folder: pathlib.Path) -> None:
+    """Raises if something else would be replaced."""
+    if not folder.exists():
+        return
+    got = "a file"
+    if folder.is_dir():
+        others = {path.name for path in folder.iterdir()} - set(_FILES)
+        if not others:
+            return
+        got = f"a folder with {sorted(others)[0]!r} in it"
+    raise ValueError(
+        f"`folder` must be new, empty or a saved value; {str(folder)!r} is {got}. "
+        "Choose another name."
     )
 
 

@@ -93,7 +93,7 @@ def fit_value(
     - `num_train_steps`: Of the network.
     - `batch_size`: Of both, images and training steps.
     - `learning_rate`: Of Adam.
-    - `network`: The sizes. `None` is 32 channels and three blocks, for latents of the
+    - `network`: The sizes. `None` is 16 channels and three blocks, for latents of the
         pipeline, told the text embeddings.
     - `checkpoints`: Where it is saved, and goes on from when it is called again, with
         more training steps too; a batch of images is a step as well. `None` is nowhere.

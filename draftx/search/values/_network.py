@@ -43,7 +43,7 @@ class ValueNetworkConfig:
 
     in_channels: int = 4
     text_features: int = 0
-    width: int = 32
+    width: int = 16
     num_blocks: int = 3
 
     def __post_init__(self):
