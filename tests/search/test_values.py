@@ -252,7 +252,7 @@ def _break(folder, **changes):
     [
         (dict(_class_name="UNet"), "must describe a LearnedValue"),
         (dict(width=8), "does not fit the ValueNetwork"),
-        (dict(width=3), "`width` of a value must be"),
+        (dict(width=3), "`width` must be"),
         (dict(width="4"), "`width` of the value must be a whole number; got '4'"),
         (dict(latent_shape=[8, 8]), "`latent_shape` of the value"),
         (dict(latent_shape=[8, 8, 3]), "`latent_shape` of the value"),
@@ -384,7 +384,7 @@ def test_bad_input_is_named(short_pipeline, kwargs, message, without_types):
 
 def test_sizes_are_checked():
     for name, value in (("width", 6), ("num_blocks", 0), ("text_features", -1)):
-        with pytest.raises(ValueError, match=f"`{name}` of a value must be"):
+        with pytest.raises(ValueError, match=f"`{name}` must be a "):
             search.ValueNetworkConfig(**{name: value})
     network = search.ValueNetwork(_SIZES, key=jr.key(0))
     with pytest.raises(ValueError, match="`text` must be given"):

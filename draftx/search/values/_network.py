@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from ..._checks import is_whole
+from ..._checks import check_whole
 from ..._custom_types import Latents
 from ...layers import (
     Conv2d,
@@ -53,15 +53,12 @@ class ValueNetworkConfig:
             ("width", _GROUPS),
             ("num_blocks", 1),
         ):
-            if not is_whole(getattr(self, name), least=least):
-                raise ConfigError(
-                    f"`{name}` of a value must be a whole number of at least {least}; "
-                    f"got {getattr(self, name)!r}."
-                )
+            whole = check_whole(name, getattr(self, name), least=least)
+            object.__setattr__(self, name, whole)
         if self.width % _GROUPS:
             raise ConfigError(
-                f"`width` of a value must be a multiple of {_GROUPS}, the groups of "
-                f"its norms; got {self.width}."
+                f"`width` must be a multiple of {_GROUPS}, the groups of its norms; "
+                f"got {self.width}."
             )
 
     @classmethod
