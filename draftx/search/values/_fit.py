@@ -2,6 +2,7 @@ import dataclasses
 import time
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -121,9 +122,11 @@ def fit_value(
     size = min(batch_size, num_images)
     draws = -(-num_images // size)
     fitted = num_images - max(1, num_images // _HELD_OUT)
-    keys = jr.split(question.batch.key, 3)
+    # Not those of the question, which may be on other devices than a small network is.
+    keys = jr.split(jr.key(0) if key is None else key, 3)
     plan, optimizer = question.batch.plan, optimizer_of(learning_rate)
-    pairs = Pairs(plan.sampler, plan.steps(), _texts(question, num_images, sizes))
+    steps = jax.tree.map(lambda x: jnp.asarray(to_host(x)), plan.steps())
+    pairs = Pairs(plan.sampler, steps, _texts(question, num_images, sizes))
     first = ValueNetwork(sizes, key=keys[0])
     learner = Learner(
         latents=jnp.zeros((num_images, *shape[1:]), jnp.float32),
