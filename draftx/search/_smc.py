@@ -107,19 +107,22 @@ def smc(
     def take_step(particles: Particles, step: int):
         return _advance(question, particles, rules, jnp.asarray(step), value)
 
+    options = dict(
+        sampling=sampling,
+        num_particles=num_particles,
+        temperature=temperature,
+        potential=potential,
+        tempering=tempering,
+        resample_below=resample_below,
+        value=value,
+    )
     taken = take_steps(
         take_step,
         _begin(question, rules, value),
         total - 1,
         Naming("smc", "num_inference_steps"),
         checkpoints=checkpoints,
-        facts=facts(
-            "smc",
-            pipeline,
-            question,
-            table,
-            dict(sampling=sampling, rules=rules, value=value),
-        ),
+        facts=facts("smc", pipeline, question, table, options),
         progress=progress,
         start=start,
     )
