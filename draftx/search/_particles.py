@@ -169,7 +169,7 @@ def systematic(
     r"""Draws as many particles as there are by systematic resampling.
 
     Of $N$ particles each is drawn $\lfloor N w_i \rfloor$ or $\lceil N w_i \rceil$
-    times, $N w_i$ in the mean: the least noise of all schemes that draw one number.
+    times, $N w_i$ in the mean, with one random number for all.
 
     **Arguments:**
 
@@ -179,7 +179,7 @@ def systematic(
     ??? cite
 
         [Comparison of Resampling Schemes for Particle
-        Filtering](https://arxiv.org/abs/cs/0507025), section 2.4.
+        Filtering](https://arxiv.org/abs/cs/0507025).
     """
     size = len(weights)
     ends = jnp.cumsum(weights)
