@@ -67,7 +67,10 @@ def fit(pipeline, args, seed, rows) -> tuple[search.LearnedValue, dict[str, Any]
         checkpoints=draftx.Checkpoints(args.out / f"fit-{name}", total_limit=1),
     )
     search.save_value(fitted.value, folder)
-    figures = {"explained": fitted.explained.tolist(), **fitted.budget.as_dict()}
+    # `images` is a setting, those that are wanted.
+    spent = fitted.budget.as_dict()
+    spent = {name: spent[name] for name in spent if name != "images"}
+    figures = {"explained": fitted.explained.tolist(), **spent}
     return fitted.value, row or rows.add(key, figures)
 
 
@@ -262,7 +265,7 @@ def main() -> None:
     explained = np.mean([row["explained"] for row in fits], axis=0)
     seconds = np.mean([row["seconds"] for row in fits])
     text += (
-        f"A fit: {fits[0]['images']} images, {fits[0]['reward_queries']} reward "
+        f"A fit: {fits[0]['fit'][0]} images, {fits[0]['reward_queries']} reward "
         f"queries, {fits[0]['unet_forwards']} UNet evaluations, {seconds:.0f} s; of "
         "the variance of held-out rewards it explains, step by step, "
         + ", ".join(f"{part:.2f}" for part in explained)
