@@ -32,6 +32,7 @@ _ROOMS = {
     "io": ("formats", "checkpoints", "sources", "original", "pipeline", "judges"),
     "rewards": ("contract", "jpeg", "preference", "perception", "zoo"),
     "finetuning": ("estimators", "evaluation", "training", "rounds"),
+    "search": ("values",),
     "runs": ("config", "folder", "report", "training", "commands"),
 }
 # What a stranger may implement: nobody asks for an implementation of these by name.
@@ -45,6 +46,7 @@ _OPEN = (
     "AbstractRoundMethod",
     "AbstractSampler",
     "AbstractStepCost",
+    "AbstractValue",
 )
 _PLAIN_BASES = ("Module", "NamedTuple", "Generic", "Protocol", "StrEnum", "ABC")
 # Of the standard library, and abstract.

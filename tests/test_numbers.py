@@ -170,6 +170,19 @@ _TABLE: dict[Callable, tuple[Callable, dict[str, float | int]]] = {
         dict(num_steps=2, learning_rate=0.5, noise_weight=0.25),
     ),
     search.svdd: (_search(search.svdd), dict(num_candidates=2, temperature=0.5)),
+    search.smc: (
+        _search(search.smc),
+        dict(num_particles=2, temperature=0.5, tempering=0.25, resample_below=0.5),
+    ),
+    search.dps: (_search(search.dps), dict(scale=0.5)),
+    search.ValueNetworkConfig: (
+        _made(search.ValueNetworkConfig),
+        dict(in_channels=3, text_features=2, width=8, num_blocks=2),
+    ),
+    search.fit_value: (
+        _search(search.fit_value),
+        dict(num_images=4, num_train_steps=2, batch_size=3, learning_rate=0.5),
+    ),
     draftx.add_lora: (
         lambda p, **options: lora.lora_state_dict(
             lora.add_lora(
@@ -234,7 +247,11 @@ _TABLE: dict[Callable, tuple[Callable, dict[str, float | int]]] = {
     draftx.jpeg_roundtrip: (_made(draftx.jpeg_roundtrip, _IMAGES), dict(quality=20)),
 }
 # What stands in for a network here is none; a data class has the types that it keeps.
-_UNTYPED = (rewards.AestheticDropout, draftx.Checkpoints)
+_UNTYPED = (
+    rewards.AestheticDropout,
+    draftx.Checkpoints,
+    search.ValueNetworkConfig,
+)
 # What others make, what asks for a whole network beside the number, and several at
 # once, which have tests below.
 _EXEMPT = {
@@ -260,6 +277,7 @@ _EXEMPT = {
     "ResizeAndCrop": {"mean", "std"},
     "AestheticDropout": {"rate"},
     "TrainedSteps": {"always", "ever"},
+    "LearnedValue": {"timesteps", "latent_shape"},
 }
 _CASES = [(fn, name) for fn, (_, options) in _TABLE.items() for name in options]
 _IDS = [f"{fn.__name__}-{name}" for fn, name in _CASES]

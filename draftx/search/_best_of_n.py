@@ -15,7 +15,7 @@ from ..pipeline import check_drawn, Pipeline, Sampling
 from ..rewards import Reward
 from ._result import SearchResult
 from ._setup import ask, draw, facts, no_images
-from ._steps import take_steps
+from ._steps import Naming, take_steps
 
 
 def best_of_n(
@@ -81,8 +81,7 @@ def best_of_n(
         take_step,
         [images, rewards, question.batch.latents, clean],
         n,
-        name="best_of_n",
-        argument="n",
+        Naming("best_of_n", "n"),
         checkpoints=checkpoints,
         facts=facts("best_of_n", pipeline, question, table, dict(sampling=sampling)),
         progress=progress,

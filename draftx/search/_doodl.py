@@ -22,7 +22,7 @@ from ..pipeline import check_drawn, Pipeline, Sampling
 from ..rewards import check_differentiable, Reward
 from ._result import SearchResult
 from ._setup import ask, draw, facts, Question
-from ._steps import take_steps
+from ._steps import Naming, take_steps
 
 
 def doodl(
@@ -106,8 +106,7 @@ def doodl(
         take_step,
         _Ascent(latents, opt_state, lowest, latents),
         num_steps,
-        name="doodl",
-        argument="num_steps",
+        Naming("doodl", "num_steps"),
         checkpoints=checkpoints,
         facts=facts("doodl", pipeline, question, table, options),
         progress=progress,

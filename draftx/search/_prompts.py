@@ -15,7 +15,7 @@ from ..pipeline import encode_texts, Pipeline, Sampling
 from ..rewards import Reward
 from ._result import SearchResult
 from ._setup import ask, draw, facts, no_images
-from ._steps import take_steps
+from ._steps import Naming, take_steps
 
 
 # DRaFT, appendix A.3.
@@ -95,8 +95,7 @@ def prompt_engineering(
         take_step,
         _Best(*no_images(pipeline, question), np.asarray(np.nan, np.float32)),
         len(phrases),
-        name="prompt_engineering",
-        argument="len(templates)",
+        Naming("prompt_engineering", "len(templates)"),
         checkpoints=checkpoints,
         facts=facts(
             "prompt_engineering",

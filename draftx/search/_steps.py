@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -12,6 +12,24 @@ from tqdm import tqdm
 
 from .._signals import StopSignals
 from ..io.checkpoints import Checkpoints, from_arrays, to_arrays
+
+
+def _reward(step: int) -> str:
+    del step
+    return "reward"
+
+
+class Naming(NamedTuple):
+    """Says how a search speaks of itself.
+
+    - `search`: Its name.
+    - `argument`: What its user calls the number of steps.
+    - `compared`: What the numbers are that a step compared.
+    """
+
+    search: str
+    argument: str
+    compared: Callable[[int], str] = _reward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +52,8 @@ def take_steps(
     take_step: Callable[[Any, int], tuple[Any, Float[Array, " batch"]]],
     state: Any,
     num_steps: int,
+    naming: Naming,
     *,
-    name: str,
-    argument: str,
     checkpoints: Checkpoints | None,
     facts: Mapping[str, str],
     progress: bool,
@@ -50,7 +67,7 @@ def take_steps(
         rewards that the step compared.
     - `state`: At first: arrays, of the shapes that they keep.
     - `num_steps`: How many, of those before an interruption too.
-    - `name`, `argument`: Of the search, and what its user calls the number of steps.
+    - `naming`: Of the search.
     - `checkpoints`, `progress`: As for `draftx.search.doodl`.
     - `facts`: What a checkpoint must have in common with the search.
     - `start`: When the search began, by `time.perf_counter`.
@@ -58,18 +75,24 @@ def take_steps(
     history, seconds, stopped = [], 0.0, None
     found = None
     if checkpoints is not None:
-        found = checkpoints.find(facts, num_steps, argument)
+        found = checkpoints.find(facts, num_steps, naming.argument)
     if found is not None:
         state = from_arrays({"state": state}, found.arrays, str(found.folder))["state"]
         history = [np.asarray(row, np.float32) for row in found.notes["history"]]
         seconds = found.notes["seconds"]
     hears = contextlib.nullcontext if checkpoints is None else StopSignals
-    bar = tqdm(total=num_steps, initial=len(history), desc=name, disable=not progress)
+    bar = tqdm(
+        total=num_steps,
+        initial=len(history),
+        desc=naming.search,
+        disable=not progress,
+    )
     with hears() as signals, bar:
         for step in range(len(history), num_steps):
             state, rewards = take_step(state, step)
             history.append(np.asarray(rewards))
-            bar.set_postfix(reward=f"{history[-1].mean():.4g}", refresh=False)
+            figure = f"{naming.compared(step)}={history[-1].mean():.4g}"
+            bar.set_postfix_str(figure, refresh=False)
             bar.update()
             received = None if signals is None else signals.received
             if received is not None:

@@ -38,7 +38,10 @@ _SAMPLERS = {
     "rounds": lambda pipeline, sampling: _rounds(pipeline, sampling=sampling),
     "best_of_n": lambda p, sampling: search.best_of_n(p, _reward, ["a"], sampling),
     "doodl": lambda p, sampling: search.doodl(p, _reward, ["a"], sampling),
+    "dps": lambda p, sampling: search.dps(p, _reward, ["a"], sampling),
+    "smc": lambda p, sampling: search.smc(p, _reward, ["a"], sampling),
     "svdd": lambda p, sampling: search.svdd(p, _reward, ["a"], sampling),
+    "fit_value": lambda p, sampling: search.fit_value(p, _reward, ["a"], sampling),
 }
 
 

@@ -61,10 +61,21 @@ def _training(pipeline, run, method):
 
 
 def _search(pipeline):
+    fit = search.fit_value(
+        pipeline,
+        reference.reward,
+        _PROMPTS,
+        _SAMPLING,
+        num_images=8,
+        num_train_steps=2,
+        batch_size=8,
+    )
     found = [
         search.best_of_n(pipeline, reference.reward, _PROMPTS, _SAMPLING, n=2),
         search.doodl(pipeline, reference.reward, _PROMPTS, _SAMPLING, num_steps=2),
         search.svdd(pipeline, reference.reward, _PROMPTS, _SAMPLING),
+        search.svdd(pipeline, reference.reward, _PROMPTS, _SAMPLING, value=fit.value),
+        search.smc(pipeline, reference.reward, _PROMPTS, _SAMPLING, num_particles=2),
     ]
     return [x for result in found for x in (result.rewards, result.images)]
 

@@ -71,6 +71,8 @@ def test_searches_say_so_too(pipeline):
         draftx.search.best_of_n(*args, n=1)
     with pytest.raises(ValueError, match=r"rows \[0\] of 1 are not"):
         draftx.search.svdd(*args, num_candidates=2)
+    with pytest.raises(ValueError, match=r"rows \[0\] of 1 are not"):
+        draftx.search.smc(*args, num_particles=2)
 
 
 def test_an_evaluation_goes_on_with_a_warning(pipeline):

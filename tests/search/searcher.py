@@ -29,6 +29,14 @@ CALLS = {
         search.doodl,
         dict(sampling=SAMPLING, num_steps=4, learning_rate=0.1),
     ),
+    "dps": (
+        search.dps,
+        dict(sampling=draftx.Sampling(4, guidance_scale=2.0, eta=1.0), scale=0.5),
+    ),
+    "smc": (
+        search.smc,
+        dict(sampling=_RANDOM, num_particles=3, temperature=0.01),
+    ),
     "svdd": (
         search.svdd,
         dict(sampling=_RANDOM, num_candidates=2, temperature=0.1),

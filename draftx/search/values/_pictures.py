@@ -1,0 +1,71 @@
+"""Pictures that were not drawn but given, as what a value is fitted to."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..._compilation import compiled
+from ..._custom_types import Images, Latents
+from ...pipeline import Pipeline, take_rows
+from .._setup import Question
+
+
+def check_images(
+    images: Any, pipeline: Pipeline, shape: tuple[int, ...]
+) -> Float[np.ndarray, "rows height width 3"]:
+    """Makes float32 of given images, or a `ValueError` that says what is wrong.
+
+    **Arguments:**
+
+    - `images`: As for `fit_value`.
+    - `pipeline`: Whose encoder makes latents of them.
+    - `shape`: Of the latents of all rows.
+    """
+    factor = pipeline.vae.config.downsampling_factor
+    wanted = (shape[0], factor * shape[1], factor * shape[2], 3)
+    if np.shape(images) != wanted:
+        raise ValueError(
+            "`images` must have one image for each row of `prompts`, of the size that "
+            f"is drawn: (rows, height, width, 3) = {wanted}; got {np.shape(images)}."
+        )
+    if shape[0] < 2:
+        raise ValueError("`images` must be at least 2; got 1.")
+    array = np.asarray(images)
+    if array.dtype.kind != "f":
+        raise ValueError(
+            f"`images` must be floating point, in [0, 1]; got {array.dtype}. Divide "
+            "bytes by 255."
+        )
+    array = array.astype(np.float32)
+    least, largest = float(array.min()), float(array.max())
+    if not (least >= 0 and largest <= 1):
+        raise ValueError(
+            f"`images` must lie in [0, 1]; got numbers from {least:g} to {largest:g}."
+        )
+    return array
+
+
+def encode(
+    question: Question, images: Float[np.ndarray, "..."], rows: np.ndarray
+) -> tuple[Latents, Float[Array, " batch"]]:
+    """Encodes given images, and rewards them.
+
+    **Arguments:**
+
+    - `question`: Who judges, and whose encoder it is.
+    - `images`: From `check_images`, some of them.
+    - `rows`: That they belong to.
+    """
+    features = take_rows(question.batch.features, jnp.asarray(rows))
+    return _encode(question, jnp.asarray(images), features)
+
+
+@compiled()
+def _encode(
+    question: Question, images: Images, features: Any
+) -> tuple[Latents, Float[Array, " batch"]]:
+    task = question.task
+    scores = task.reward(images, features).astype(jnp.float32)
+    return task.pipeline.vae.encode(images), scores
