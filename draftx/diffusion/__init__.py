@@ -33,6 +33,7 @@ from ._lora_schedule import (
     SwitchedDenoiser as SwitchedDenoiser,
 )
 from ._reach import find_idle_steps as find_idle_steps, noise_levels as noise_levels
+from ._reference import Guided as Guided, Reference as Reference
 from ._sampler import AbstractSampler as AbstractSampler, AbstractSteps as AbstractSteps
 from ._schedule import SchedulerConfig as SchedulerConfig
 from ._split_denoiser import SplitDenoiser as SplitDenoiser
