@@ -91,16 +91,19 @@ from .rewards import (
 
 
 if typing.TYPE_CHECKING:
-    from . import runs as runs, search as search
+    from . import distillation as distillation, runs as runs, search as search
+
+
+_UPPER = ("distillation", "runs", "search")
 
 
 def __getattr__(name: str) -> types.ModuleType:
-    # No training from Python needs the two upper floors and the command's packages,
-    # which are a tenth of a second: they are imported when they are first asked for.
-    if name in ("runs", "search"):
+    # No training from Python needs the upper floors and the command's packages, which
+    # are a tenth of a second: they are imported when they are first asked for.
+    if name in _UPPER:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "runs", "search"})
+    return sorted({*globals(), *_UPPER})

@@ -24,7 +24,11 @@ from ._density import (
 )
 from ._euler import Euler as Euler, EulerSteps as EulerSteps
 from ._guidance import Denoiser as Denoiser
-from ._interpolant import mix as mix, training_target as training_target
+from ._interpolant import (
+    check_levels as check_levels,
+    mix as mix,
+    training_target as training_target,
+)
 from ._lora_schedule import (
     AbstractLoRASchedule as AbstractLoRASchedule,
     AnnealedGuidance as AnnealedGuidance,

@@ -45,6 +45,7 @@ class Run:
         callbacks: Sequence[Callback],
         checkpoints: Checkpoints | None = None,
         facts: Mapping[str, str] | None = None,
+        differentiated: str = "`reward`",
     ):
         """**Arguments:**
 
@@ -54,6 +55,7 @@ class Run:
         - `num_train_steps`, `evaluation`, `stopping`, `callbacks`, `checkpoints`: As
             for `finetune`.
         - `facts`: What a checkpoint must have in common with the training.
+        - `differentiated`: What of the user's has a gradient, in words.
         """
         self.whole = whole
         self.num_train_steps = num_train_steps
@@ -63,6 +65,7 @@ class Run:
         self.listeners = Listeners(callbacks)
         self.checkpoints = checkpoints
         self.facts = dict(facts or {})
+        self.differentiated = differentiated
         self.history: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.stopped: str | None = None
@@ -123,7 +126,7 @@ class Run:
                 self.listeners.working("")
                 is_first = False
             if self.skipped_in_a_row == self.stopping.max_skipped_steps:
-                error = self.error(metrics["rewards"])
+                error = self.error(metrics.get("rewards", ()))
                 whole = self.whole(_shown(state))
                 error.result = FinetuneResult(whole, self.history, self.evaluations)
                 raise error
@@ -188,15 +191,16 @@ class Run:
     def record(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Makes a new row, of what a step gave and how long it took.
 
-        `metrics` has `rewards`, `prompts`, `is_finite`, perhaps `components` of the
-        rewards by name, and numbers for the row; `seconds` is how long the step took.
+        `metrics` has `is_finite`, perhaps `rewards`, their `components` by name, and
+        `prompts`, and numbers for the row; `seconds` is how long the step took.
         """
         step = len(self.history)
         figures = dict(metrics)
-        of_rewards = moments(figures.pop("rewards"))
+        rewards, prompts = figures.pop("rewards", None), figures.pop("prompts", None)
+        of_rewards = {} if rewards is None else moments(rewards)
         for name, scores in figures.pop("components", {}).items():
             of_rewards |= moments(scores, f"/{name}")
-        prompts = np.asarray(figures.pop("prompts")).tolist()
+        drawn = {} if prompts is None else {"prompts": np.asarray(prompts).tolist()}
         is_finite = bool(figures.pop("is_finite"))
         self.skipped_in_a_row += 1
         if is_finite:
@@ -211,7 +215,7 @@ class Run:
             "skipped": self.skipped,
             **spent,
             "seconds": round(float(self.spent.seconds), 3),
-            "prompts": prompts,
+            **drawn,
         }
         if not self.history and self.evaluations:
             row |= prefixed("before", self.evaluations[0])
@@ -263,7 +267,7 @@ class Run:
         except RewardError as error:
             return RewardError(f"{error} It was so in {end}.")
         return RewardError(
-            "`reward` must have a finite gradient; got a norm of "
+            f"{self.differentiated} must have a finite gradient; got a norm of "
             f"{row['gradient_norm']} in {end}, although the rewards "
             f"{np.asarray(rewards).tolist()} are finite. Look for a square root or a "
             "division at zero."
