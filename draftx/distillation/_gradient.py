@@ -2,7 +2,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from .._checks import check_whole
 from .._compilation import Program
@@ -28,7 +28,7 @@ def distillation_gradient(
     reward: Reward | None = None,
     visual_prompt: VisualPrompt | None = None,
     step: WholeLike = 0,
-) -> tuple[dict[str, Array], Any]:
+) -> tuple[dict[str, Any], Any]:
     """Computes the gradient that `distill` follows down at one of its steps.
 
     **Arguments:**

@@ -102,7 +102,7 @@ class Score(eqx.Module):
         size = jnp.sqrt(jnp.mean(jnp.square(found)))
         return weight * found, {"timestep": timestep, "residual": size}
 
-    def _weighed(self, chain: Chain, latents: Latents, keys: PRNGKeyArray) -> Latents:
+    def _weighed(self, chain: Chain, latents: Latents, keys: Any) -> Latents:
         """The residual of several noises, one after the other."""
         noises = self.method.noises
         assert noises is not None
