@@ -6,7 +6,8 @@ import sys
 
 _PROGRAM = """
 import sys, draftx
-late = ("draftx.runs", "draftx.search", "tyro", "matplotlib", "PIL", "huggingface_hub")
+late = ("draftx.distillation", "draftx.runs", "draftx.search")
+late += ("tyro", "matplotlib", "PIL", "huggingface_hub")
 print([name for name in late if name in sys.modules])
 print(draftx.runs.__name__, draftx.search.best_of_n.__name__, "runs" in dir(draftx))
 try:

@@ -43,13 +43,13 @@ def distillation_gradient(
     the images if there is a reward; and a tree like `params` with the gradient of the
     loss at its floating-point arrays, `None` elsewhere.
     """
-    number = check_whole("step", step, least=0)
+    step = check_whole("step", step, least=0)
     asked = Question(
         pipeline, render, prompts, sampling, method, reward, visual_prompt
     )
     task = make_task(asked, params, key)
     trainable, frozen = eqx.partition(params, eqx.is_inexact_array)
-    return _gradient(trainable, frozen, task, jnp.asarray(number))
+    return _gradient(trainable, frozen, task, jnp.asarray(step))
 
 
 _gradient = Program(gradient_of)

@@ -82,12 +82,11 @@ class BestAndWorst(AbstractNoiseWeights):
         # What is not a number is among the worst.
         known = jnp.where(jnp.isnan(rewards), -jnp.inf, rewards)
         rank = jnp.argsort(jnp.argsort(known, axis=0, descending=True), axis=0)
-        is_best = rank < self.num_best
-        weights = is_best * jnp.float32(self.best_weight / self.num_best)
-        if self.num_worst == 0:
-            return weights
+        of_best = self.best_weight / self.num_best
+        of_worst = -self.worst_weight / max(self.num_worst, 1)
+        weights = jnp.where(rank < self.num_best, of_best, 0.0)
         is_worst = rank >= len(rewards) - self.num_worst
-        return weights - is_worst * jnp.float32(self.worst_weight / self.num_worst)
+        return jnp.where(is_worst, of_worst, weights).astype(jnp.float32)
 
 
 class Softmax(AbstractNoiseWeights):
