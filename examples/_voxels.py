@@ -1,5 +1,10 @@
 """A grid of density and color, seen by parallel rays: emission and absorption.
 
+The color of a pixel is that of what its ray meets, each weighed by how much of it is
+absorbed there and how little before, and of the background for what is left:
+
+    c = sum_k T_k (1 - exp(-s_k d)) c_k + T_end c_0,   T_k = exp(-sum_{j<k} s_j d)
+
 Cameras turn about the vertical axis, so a view is a product of matrices: one says what
 each point of a horizontal slice is interpolated from, another does so for the heights.
 """
@@ -53,9 +58,10 @@ def views(
     - `size`: Of the images in pixels.
     - `samples`: Points along each ray.
     """
-    density = jax.nn.softplus(grid["density"])
+    density, color = (_smooth(grid[name]) for name in ("density", "color"))
+    density = jax.nn.softplus(density)
     # What is interpolated is what is emitted: color times density.
-    emitted = jnp.concatenate([density, density * jax.nn.sigmoid(grid["color"])], -1)
+    emitted = jnp.concatenate([density, density * jax.nn.sigmoid(color)], -1)
     line, depth = (jnp.linspace(-1, 1, n) for n in (size, samples))
     heights = _hats(line, len(density))
 
@@ -70,13 +76,26 @@ def views(
         seen = seen.reshape(size, size, samples, 4)
         return _composite(seen[..., 0], seen[..., 1:], background)
 
-    return jax.vmap(view)(angles, background)
+    return jax.lax.map(lambda args: view(*args), (angles, background))
 
 
 def _hats(at: Float[Array, " points"], size: int) -> Float[Array, "points size"]:
     """Weights of linear interpolation in a line from -1 to 1; none outside of it."""
     places = (at[:, None] + 1) / 2 * (size - 1)
-    return jnp.maximum(1 - jnp.abs(places - jnp.arange(size)[None]), 0)
+    points = jnp.arange(size, dtype=places.dtype)
+    return jnp.maximum(1 - jnp.abs(places - points[None]), 0)
+
+
+def _smooth(x: Float[Array, "x y z channels"]) -> Float[Array, "x y z channels"]:
+    """The mean of every point and its neighbors: points alone make speckles."""
+    for axis in range(3):
+        ends = [(int(i == axis), int(i == axis)) for i in range(4)]
+        wide = jnp.pad(x, ends, mode="edge")
+        before, after = (
+            jax.lax.slice_in_dim(wide, i, i + x.shape[axis], axis=axis) for i in (0, 2)
+        )
+        x = (before + 2 * x + after) / 4
+    return x
 
 
 def _composite(

@@ -61,7 +61,7 @@ def distill(
     the images become what the model takes them for: score distillation sampling. A
     reward of the same images is added:
 
-    $$\nabla_\psi = \nabla_\psi L - \nabla_\psi\,\tfrac1n \textstyle\sum_i r(g(\psi)_i)$$
+    $$\nabla_\psi L - \nabla_\psi\,\tfrac1n \textstyle\sum_i r(g(\psi)_i)$$
 
     All that is random at a step comes from `key` and its number alone. A step that is
     not finite leaves parameters and optimizer as they were, and is counted.
@@ -120,9 +120,7 @@ def distill(
     check_callbacks(callbacks)
     check_checkpoints(checkpoints)
     num_train_steps = check_whole("num_train_steps", num_train_steps)
-    asked = Question(
-        pipeline, render, prompts, sampling, method, reward, visual_prompt
-    )
+    asked = Question(pipeline, render, prompts, sampling, method, reward, visual_prompt)
     task = make_task(asked, params, key)
     cost = _cost(task)
     stopping.check(None, cost)

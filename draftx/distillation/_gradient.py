@@ -44,9 +44,7 @@ def distillation_gradient(
     loss at its floating-point arrays, `None` elsewhere.
     """
     step = check_whole("step", step, least=0)
-    asked = Question(
-        pipeline, render, prompts, sampling, method, reward, visual_prompt
-    )
+    asked = Question(pipeline, render, prompts, sampling, method, reward, visual_prompt)
     task = make_task(asked, params, key)
     trainable, frozen = eqx.partition(params, eqx.is_inexact_array)
     return _gradient(trainable, frozen, task, jnp.asarray(step))

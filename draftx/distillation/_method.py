@@ -25,8 +25,8 @@ class TimeAnnealing(eqx.Module):
 
     $$[a, b]_s = (1 - f)\,[a, b]_0 + f\,[a, b]_1, \qquad f = \min(1, s / S)^p$$
 
-    With $p = 1$ the ends move evenly; with $p = 1/2$, and ranges of one time each, it is
-    the schedule of HiFA.
+    With $p = 1$ the ends move evenly; with $p = 1/2$, and ranges of one time each, this
+    is the schedule of HiFA.
 
     ??? cite
 

@@ -106,8 +106,8 @@ def _check_values(rendered: np.ndarray, renders: Space) -> None:
     bad = int(np.sum(~np.isfinite(rendered)))
     if bad:
         raise ValueError(
-            f"`render` must give finite {renders}; {bad} of {rendered.size} numbers are "
-            "not. Look for a division, a root or a logarithm at zero."
+            f"`render` must give finite {renders}; {bad} of {rendered.size} numbers "
+            "are not. Look for a division, a root or a logarithm at zero."
         )
     low, high = float(rendered.min()), float(rendered.max())
     if renders == "images" and not (-_SLACK <= low and high <= 1 + _SLACK):

@@ -96,7 +96,9 @@ class Score(eqx.Module):
         if noises is None:
             found, _ = _difference(chain, latents, noise_key)
         else:
-            found = self._weighed(chain, latents, jr.split(noise_key, noises.num_noises))
+            found = self._weighed(
+                chain, latents, jr.split(noise_key, noises.num_noises)
+            )
         first = steps[0]
         weight = self.method.weight(jnp.sqrt(first.alpha), jnp.sqrt(1 - first.alpha))
         size = jnp.sqrt(jnp.mean(jnp.square(found)))
@@ -158,8 +160,10 @@ def steps_from(
     )
 
 
-def _difference(chain: Chain, latents: Latents, key: PRNGKeyArray) -> tuple[Latents, Any]:
-    """The noise that a model sees in noised latents, less theirs; and the next state."""
+def _difference(
+    chain: Chain, latents: Latents, key: PRNGKeyArray
+) -> tuple[Latents, Any]:
+    """The noise that a model sees in noised latents, less theirs; the next state."""
     noise, first = jr.normal(key, latents.shape, latents.dtype), jnp.asarray(0)
     state = chain.noised(latents, noise, first)
     prediction = chain.predict(state, first)

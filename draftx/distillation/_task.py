@@ -1,4 +1,4 @@
-"""A renderer bound to the score that it follows and to its rewards, and its gradient."""
+"""A renderer bound to the score that it follows and to its rewards; its gradient."""
 
 from typing import Any
 

@@ -53,8 +53,8 @@ class VisualPrompt(eqx.Module):
             )
         if not np.issubdtype(values.dtype, np.floating):
             raise ValueError(
-                f"`pictures` must be floats in [0, 1]; got {values.dtype}. Divide bytes "
-                "by 255."
+                f"`pictures` must be floats in [0, 1]; got {values.dtype}. Divide "
+                "bytes by 255."
             )
         if not np.all((values >= 0) & (values <= 1)):
             raise ValueError(

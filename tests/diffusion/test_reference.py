@@ -105,6 +105,8 @@ def test_without_references_a_program_is_as_it_was(unet):
     parts = lambda text: [text.count(f" {name}") for name in ("concat", "dot_general")]
     with_one, without = names(num_references=1), names()
     assert names(num_references=0) == without
-    assert all(more > n for more, n in zip(parts(with_one), parts(without), strict=True))
+    assert all(
+        more > n for more, n in zip(parts(with_one), parts(without), strict=True)
+    )
     # Those of the skips, and of sine and cosine of the time.
     assert parts(without)[0] == len(unet.up_blocks) * 2 + 1

@@ -104,7 +104,9 @@ def test_it_goes_on_bit_for_bit(whole, short_pipeline, tmp_path):
     assert [step for step, _ in heard] == [0, 1, 2, 2, 3]
     np.testing.assert_array_equal(heard[2][1], heard[3][1])
     np.testing.assert_array_equal(result.params["colors"], whole.params["colors"])
-    without = lambda rows: [{k: x for k, x in r.items() if k != "seconds"} for r in rows]
+    without = lambda rows: [
+        {k: x for k, x in r.items() if k != "seconds"} for r in rows
+    ]
     assert without(result.history) == without(whole.history)
     # Changes are named.
     for changed in (dict(visual_prompt=None), dict(method=ScoreDistillation())):
@@ -138,7 +140,9 @@ def test_steps_that_are_not_finite_are_skipped(short_pipeline):
         is_first = jnp.array_equal(jax.random.key_data(key), jax.random.key_data(KEY))
         return jnp.where(is_first, render(params, key), jnp.nan)
 
-    with pytest.raises(draftx.RewardError, match="`render` and `reward` must have") as e:
+    with pytest.raises(
+        draftx.RewardError, match="`render` and `reward` must have"
+    ) as e:
         distill(
             short_pipeline,
             breaks,

@@ -13,6 +13,7 @@ from ..goldens import make_distillation as reference, make_gradient
 from ..helpers import relative_error
 from ..toys import make_pipeline, TOKENIZER
 
+
 # What the others are made of is in these.
 _QUICK = ("reward", "reference", "noises")
 

@@ -150,9 +150,7 @@ class Transformer2D(eqx.Module):
         hidden = rearrange(self.norm(x), "b h w c -> b (h w) c")
         hidden = self.proj_in(hidden)
         for block, context in zip(self.transformer_blocks, contexts, strict=True):
-            hidden = block(
-                hidden, context, remat=remat, num_references=num_references
-            )
+            hidden = block(hidden, context, remat=remat, num_references=num_references)
         hidden = self.proj_out(hidden)
         x = match_batch(x, hidden.shape[0])
         return x + rearrange(hidden, "b (h w) c -> b h w c", h=height, w=width)

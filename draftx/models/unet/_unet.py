@@ -179,7 +179,9 @@ class UNet2DConditionModel(eqx.Module):
             _check_references(num_references, latents, text_context)
         lower = lambda x: x.astype(self.dtype)  # From the float32 that holds float16.
         given = jax.tree.map(lower, (time_shifts, text_context))
-        parts = [BlockConditioning(*of, num_references) for of in zip(*given, strict=True)]
+        parts = [
+            BlockConditioning(*of, num_references) for of in zip(*given, strict=True)
+        ]
         down, middle = parts[: len(self.down_blocks)], parts[len(self.down_blocks)]
         up = parts[len(self.down_blocks) + 1 :]
         x = self.conv_in(latents.astype(self.dtype))
@@ -208,6 +210,6 @@ def _check_references(
     images = rows - num_references
     if images < 1 or images % num_references or texts - {rows}:
         raise ValueError(
-            "`num_references` must divide the rows before them, each with one text; got "
-            f"{num_references} of {rows} rows, and {sorted(texts)} texts."
+            "`num_references` must divide the rows before them, each with one text; "
+            f"got {num_references} of {rows} rows, and {sorted(texts)} texts."
         )
