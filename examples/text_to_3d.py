@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -158,7 +159,7 @@ class Scene:
         name, color = HELD_OUT
         images, _ = self.look(grid, color)
         prompts = [self.in_front_of(name)] * len(images)
-        of = lambda reward: float(jnp.mean(reward(images, reward.prepare(prompts))))
+        of = lambda reward: float(jnp.mean(_judge(reward, images, prompts)))
         figures = {
             "CLIP score": of(self.clip),
             "consistency": 1 + of(self.consistency),
@@ -176,7 +177,15 @@ class Scene:
 
 
 # The mean and deviation that CLIP's images are normalized by.
-_CLIP = ((0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758))
+_CLIP = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)
+
+
+def _judge(reward: draftx.AbstractReward, images: jax.Array, prompts: list[str]) -> Any:
+    call = eqx.filter_jit(lambda reward, *args: reward(*args))
+    return call(reward, images, reward.prepare(prompts))
 
 
 def _color(*values: tuple[int, ...]) -> jax.Array:
