@@ -180,11 +180,12 @@ def _check_pipeline(pipeline: Pipeline) -> None:
             "`pipeline` must have no learned inputs, which are of a chain's steps; got "
             "some. `draftx.remove_learned_inputs(pipeline)` takes them off."
         )
-    devices = 0 if mesh_of(pipeline) is None else mesh_of(pipeline).size
-    if devices or jax.process_count() > 1:
+    mesh = mesh_of(pipeline)
+    devices = max(1 if mesh is None else mesh.size, jax.process_count())
+    if devices > 1:
         raise ValueError(
-            "`pipeline` must be on one device of one host to distill of; got one on "
-            f"{max(devices, jax.process_count())}. Load it again, and do not shard it."
+            "`pipeline` must be on one device of one host; got one on "
+            f"{devices}. Load it again, and do not shard it."
         )
 
 

@@ -1,13 +1,17 @@
 """What a renderer, a picture or a pipeline may not be is said before any long work."""
 
-import jax
+import types
+
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
 
 import draftx
+from draftx.diffusion import DDIM, SchedulerConfig
 from draftx.distillation import (
+    _task,
     distillation_gradient,
     RewardedNoises,
     ScoreDistillation,
@@ -48,7 +52,7 @@ def test_what_a_renderer_gives(change, text, short_pipeline, without_types):
 
 
 def test_a_size_that_does_not_fit(base_pipeline):
-    with pytest.raises(ValueError, match="`render` must give images of a size.*Use 4"):
+    with pytest.raises(ValueError, match="`render` must give images of a size.*Use 8"):
         _ask(base_pipeline, start=params(side=6))
 
 
@@ -110,20 +114,17 @@ def test_what_is_no_picture(pictures, text):
         VisualPrompt(pictures)
 
 
-def test_pipelines_that_cannot_be_distilled_of(short_pipeline):
+def test_pipelines_that_cannot_be_distilled_of(short_pipeline, monkeypatch):
     learning = draftx.add_learned_inputs(short_pipeline, SAMPLING)
     with pytest.raises(ValueError, match="`pipeline` must have no learned inputs"):
         _ask(learning)
-    spread = draftx.shard(short_pipeline, f"data={len(jax.devices())}")
-    with pytest.raises(ValueError, match="`pipeline` must be on one device"):
-        _ask(spread)
+    two = types.SimpleNamespace(size=2)
+    monkeypatch.setattr(_task, "mesh_of", lambda pipeline: two)
+    with pytest.raises(ValueError, match="`pipeline` must be on one device.*on 2"):
+        _ask(short_pipeline)
 
 
 def test_times_without_signal_are_named(short_pipeline):
-    import equinox as eqx
-
-    from draftx.diffusion import DDIM, SchedulerConfig
-
     config = SchedulerConfig(rescale_betas_zero_snr=True)
     pipeline = eqx.tree_at(lambda p: p.sampler, short_pipeline, DDIM(config))
     method = ScoreDistillation((0.5, 1.0))
