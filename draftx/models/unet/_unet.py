@@ -180,7 +180,8 @@ class UNet2DConditionModel(eqx.Module):
         lower = lambda x: x.astype(self.dtype)  # From the float32 that holds float16.
         given = jax.tree.map(lower, (time_shifts, text_context))
         parts = [
-            BlockConditioning(*of, num_references) for of in zip(*given, strict=True)
+            BlockConditioning(shifts, context, num_references)
+            for shifts, context in zip(*given, strict=True)
         ]
         down, middle = parts[: len(self.down_blocks)], parts[len(self.down_blocks)]
         up = parts[len(self.down_blocks) + 1 :]
