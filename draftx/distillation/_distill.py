@@ -19,7 +19,7 @@ from ..finetuning.training import (
     ascend,
     Callback,
     check_callbacks,
-    FinetuneResult,
+    Kind,
     learning_rate,
     norm_of,
     Optimizer,
@@ -30,10 +30,10 @@ from ..finetuning.training import (
 )
 from ..io.checkpoints import check_checkpoints, Checkpoints, describe
 from ..pipeline import Pipeline, Sampling
-from ..rewards import Reward, RewardError
+from ..rewards import Reward
 from ._method import ScoreDistillation
 from ._renderer import Renderer
-from ._result import DistillationResult
+from ._result import DistillationResult, make_result
 from ._task import gradient_of, make_task, Question, Task
 from ._visual_prompt import VisualPrompt
 
@@ -157,15 +157,10 @@ def distill(
         callbacks=callbacks,
         checkpoints=checkpoints,
         facts=facts,
-        differentiated="`render` and `reward`",
+        kind=Kind(make_result, "`render` and `reward`"),
     )
     plan = lambda state: _take_step.plan(training, state, jnp.asarray(0))
-    try:
-        return _result(run.train(take_step, state, plan))
-    except RewardError as error:
-        if isinstance(error.result, FinetuneResult):
-            error.result = _result(error.result)
-        raise
+    return run.train(take_step, state, plan)
 
 
 class State(eqx.Module):
@@ -228,7 +223,3 @@ def _cost(task: Task) -> Budget:
         reward_queries=queries + (0 if noises is None else batch * noises.num_noises),
         unet_forwards=asked * score.method.num_evaluations,
     )
-
-
-def _result(result: FinetuneResult) -> DistillationResult:
-    return DistillationResult(result.pipeline, result.history, result.stopped)

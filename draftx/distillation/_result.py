@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -14,3 +15,18 @@ class DistillationResult:
     params: Any
     history: list[dict[str, Any]]
     stopped: str | None = None
+
+
+def make_result(
+    params: Any,
+    history: list[dict[str, Any]],
+    evaluations: Sequence[dict[str, Any]] = (),
+    step: int | None = None,
+    stopped: str | None = None,
+) -> DistillationResult:
+    """Makes the result of a run, which has no evaluations.
+
+    **Arguments:** those of `draftx.FinetuneResult`.
+    """
+    del evaluations, step
+    return DistillationResult(params, history, stopped)

@@ -9,7 +9,6 @@ from tqdm import tqdm
 from ..._checks import positive
 from ..._custom_types import RealLike
 from ..._ticker import duration, Ticker
-from ...pipeline import Pipeline
 from ._callbacks import AbstractCallback
 
 
@@ -75,7 +74,7 @@ class ProgressBar(AbstractCallback):
         else:
             self._bar.write(fact, file=sys.stderr)
 
-    def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
+    def __call__(self, row: dict[str, Any], pipeline: Any) -> None:
         del pipeline
         self._done = row["step"] + 1
         self._seconds = row["seconds"]

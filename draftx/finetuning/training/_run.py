@@ -16,13 +16,12 @@ from ..._planned_memory import PlannedMemory
 from ..._signals import StopSignals
 from ...episodes import Budget
 from ...io.checkpoints import Checkpoint, Checkpoints, from_arrays, to_arrays
-from ...pipeline import Pipeline
 from ...rewards import check_finite, RewardError
 from ..evaluation import Evaluation
 from ._average import averaged
 from ._callbacks import Callback, Listeners
 from ._optimizer import warn_of_unused_gradients
-from ._result import FinetuneResult
+from ._result import Kind
 from ._rows import moments, prefixed, shortest
 from ._stopping import Stopping
 
@@ -37,7 +36,7 @@ class Run:
     def __init__(
         self,
         *,
-        whole: Callable[[Any], Pipeline],
+        whole: Callable[[Any], Any],
         num_train_steps: int,
         evaluation: Evaluation | None,
         stopping: Stopping,
@@ -45,17 +44,17 @@ class Run:
         callbacks: Sequence[Callback],
         checkpoints: Checkpoints | None = None,
         facts: Mapping[str, str] | None = None,
-        differentiated: str = "`reward`",
+        kind: Kind = Kind(),
     ):
         """**Arguments:**
 
-        - `whole`: Makes the pipeline of what is trained, as arrays of its own: those of
-            the state are given up by the next step.
+        - `whole`: Makes the pipeline, or what else is returned, of what is trained, as
+            arrays of its own: those of the state are given up by the next step.
         - `cost`: Of one step, in all but seconds; `None` if it is not known.
         - `num_train_steps`, `evaluation`, `stopping`, `callbacks`, `checkpoints`: As
             for `finetune`.
         - `facts`: What a checkpoint must have in common with the training.
-        - `differentiated`: What of the user's has a gradient, in words.
+        - `kind`: What is trained.
         """
         self.whole = whole
         self.num_train_steps = num_train_steps
@@ -65,7 +64,7 @@ class Run:
         self.listeners = Listeners(callbacks)
         self.checkpoints = checkpoints
         self.facts = dict(facts or {})
-        self.differentiated = differentiated
+        self.kind = kind
         self.history: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.stopped: str | None = None
@@ -79,7 +78,7 @@ class Run:
         take_step: Callable[[Any, int], tuple[Any, dict[str, Any]]],
         state: Any,
         plan: Callable[[Any], PlannedMemory | None] | None = None,
-    ) -> FinetuneResult:
+    ) -> Any:
         """Takes all the steps, or as many as there are reasons for.
 
         **Arguments:**
@@ -110,7 +109,7 @@ class Run:
 
     def _train(
         self, take_step, state, signals: StopSignals | None, is_first: bool
-    ) -> FinetuneResult:
+    ) -> Any:
         """`is_first`: whether the first step is still to be compiled."""
         if not self.history:
             self.evaluate_if_due(_shown(state))
@@ -128,7 +127,7 @@ class Run:
             if self.skipped_in_a_row == self.stopping.max_skipped_steps:
                 error = self.error(metrics.get("rewards", ()))
                 whole = self.whole(_shown(state))
-                error.result = FinetuneResult(whole, self.history, self.evaluations)
+                error.result = self.kind.result(whole, self.history, self.evaluations)
                 raise error
             self.evaluate_if_due(_shown(state))
             needed = self.listeners.need_pipeline()
@@ -139,7 +138,7 @@ class Run:
                 self.stopped = received.name
         warn_of_unused_gradients(state.opt_state)
         kept, kept_step = self.kept(_shown(state))
-        return FinetuneResult(
+        return self.kind.result(
             kept, self.history, self.evaluations, kept_step, self.stopped
         )
 
@@ -249,7 +248,7 @@ class Run:
             if not is_last:
                 self.stopped = early_stopping.reason(self.evaluations)
 
-    def kept(self, trainable: Any) -> tuple[Pipeline, int | None]:
+    def kept(self, trainable: Any) -> tuple[Any, int | None]:
         """Chooses the pipeline to return, and says after how many steps it was.
 
         The best if there is early stopping, and else the last.
@@ -267,7 +266,7 @@ class Run:
         except RewardError as error:
             return RewardError(f"{error} It was so in {end}.")
         return RewardError(
-            f"{self.differentiated} must have a finite gradient; got a norm of "
+            f"{self.kind.differentiated} must have a finite gradient; got a norm of "
             f"{row['gradient_norm']} in {end}, although the rewards "
             f"{np.asarray(rewards).tolist()} are finite. Look for a square root or a "
             "division at zero."
