@@ -1,6 +1,6 @@
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ...pipeline import Pipeline
 
@@ -32,5 +32,8 @@ class Kind(NamedTuple):
     - `differentiated`: What of the user's has a gradient, in words.
     """
 
-    result: Callable[..., Any] = FinetuneResult
-    differentiated: str = "`reward`"
+    result: Callable[..., Any]
+    differentiated: str
+
+
+FINETUNING: Final = Kind(FinetuneResult, "`reward`")

@@ -21,7 +21,7 @@ from ..evaluation import Evaluation
 from ._average import averaged
 from ._callbacks import Callback, Listeners
 from ._optimizer import warn_of_unused_gradients
-from ._result import Kind
+from ._result import FINETUNING, Kind
 from ._rows import moments, prefixed, shortest
 from ._stopping import Stopping
 
@@ -44,7 +44,7 @@ class Run:
         callbacks: Sequence[Callback],
         checkpoints: Checkpoints | None = None,
         facts: Mapping[str, str] | None = None,
-        kind: Kind = Kind(),
+        kind: Kind = FINETUNING,
     ):
         """**Arguments:**
 
