@@ -78,7 +78,7 @@ def test_a_step_follows_the_gradient(short_pipeline):
     )
     expected = params()["colors"] - 0.5 * gradient["colors"]
     assert_close(made.params["colors"], expected)
-    assert made.history[0]["timestep"] == figures["timestep"]
+    assert made.history[0]["timestep"] == int(figures["timestep"])
     norm = optax.tree.norm(gradient["colors"])
     assert made.history[0]["gradient_norm"] == pytest.approx(float(norm), rel=1e-4)
 
