@@ -193,7 +193,8 @@ def _take_step(
         state.trainable, training.frozen, training.task, step
     )
     norm = norm_of(gradient)
-    is_finite = jnp.isfinite(norm)
+    # A renderer may hide what is not finite in its images from the gradient.
+    is_finite = jnp.isfinite(norm) & jnp.isfinite(metrics["residual"])
     if "rewards" in metrics:
         is_finite &= jnp.all(jnp.isfinite(metrics["rewards"]))
     uphill = jax.tree.map(jnp.negative, gradient)
