@@ -125,7 +125,7 @@ class Run:
                 self.listeners.working("")
                 is_first = False
             if self.skipped_in_a_row == self.stopping.max_skipped_steps:
-                error = self.error(metrics.get("rewards", ()))
+                error = self.error(metrics.get("rewards"))
                 whole = self.whole(_shown(state))
                 error.result = self.kind.result(whole, self.history, self.evaluations)
                 raise error
@@ -261,15 +261,19 @@ class Run:
         """Makes what to raise after too many steps in a row that were not finite."""
         row = self.history[-1]
         end = f"{self.skipped_in_a_row} steps in a row, the last {row['step']}"
-        try:
-            check_finite(rewards)
-        except RewardError as error:
-            return RewardError(f"{error} It was so in {end}.")
+        although = ""
+        if rewards is not None:
+            try:
+                check_finite(rewards)
+            except RewardError as error:
+                return RewardError(f"{error} It was so in {end}.")
+            although = (
+                f", although the rewards {np.asarray(rewards).tolist()} are finite"
+            )
         return RewardError(
-            f"{self.kind.differentiated} must have a finite gradient; got a norm of "
-            f"{row['gradient_norm']} in {end}, although the rewards "
-            f"{np.asarray(rewards).tolist()} are finite. Look for a square root or a "
-            "division at zero."
+            f"{self.kind.differentiated} must have a finite gradient, and finite values; "
+            f"got a norm of {row['gradient_norm']} in {end}{although}. Look for a square "
+            "root or a division at zero."
         )
 
 
