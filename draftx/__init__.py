@@ -90,13 +90,18 @@ from .rewards import (
 
 
 if typing.TYPE_CHECKING:
-    from . import judges as judges, runs as runs, search as search
+    from . import (
+        distillation as distillation,
+        judges as judges,
+        runs as runs,
+        search as search,
+    )
 
 
-# No training from Python needs the two upper floors, the command's packages and the
+# No training from Python needs the upper floors, the command's packages and the
 # networks of rewards, which are a fifth of a second together: they are imported when
 # they are first asked for.
-_LATE = ("judges", "runs", "search")
+_LATE = ("distillation", "judges", "runs", "search")
 
 
 def __getattr__(name: str) -> types.ModuleType:

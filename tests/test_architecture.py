@@ -22,6 +22,7 @@ _FLOORS = (
     "episodes",
     "finetuning",
     "search",
+    "distillation",
     "runs",
 )
 # Rooms of a floor import only those before them; a floor that is not here is one room.
@@ -41,6 +42,7 @@ _OPEN = (
     "AbstractCheckpointStore",
     "AbstractGradientEstimator",
     "AbstractLoRASchedule",
+    "AbstractNoiseWeights",
     "AbstractPenalty",
     "AbstractReward",
     "AbstractRoundMethod",

@@ -6,7 +6,8 @@ import sys
 
 _PROGRAM = """
 import sys, draftx
-late = ("draftx.runs", "draftx.search", "draftx.judges", "draftx.rewards.zoo")
+late = ("draftx.distillation", "draftx.runs", "draftx.search", "draftx.judges")
+late += ("draftx.rewards.zoo",)
 late += ("tyro", "matplotlib", "PIL", "huggingface_hub")
 print([name for name in late if name in sys.modules])
 print(draftx.runs.__name__, draftx.search.best_of_n.__name__, "runs" in dir(draftx))

@@ -46,6 +46,7 @@ def _mean(images):
 
 
 _SAMPLING = draftx.Sampling(num_inference_steps=2)
+_IMAGES = jnp.full((1, 8, 8, 3), 0.5)
 _STEPS = {"num_train_steps": 1, "batch_size": 2, "key": 0}
 
 
@@ -64,6 +65,12 @@ _STEPS = {"num_train_steps": 1, "batch_size": 2, "key": 0}
             p, _mean, ["cat"], _SAMPLING, method=draftx.DRaFT(), key=0
         ),
         lambda p: draftx.search.best_of_n(p, _mean, ["cat"], _SAMPLING, n=2, key=0),
+        lambda p: draftx.distillation.distill(
+            p, lambda x, key: x, _IMAGES, ["cat"], key=0, num_train_steps=1
+        ),
+        lambda p: draftx.distillation.distillation_gradient(
+            p, lambda x, key: x, _IMAGES, ["cat"], key=0
+        ),
         lambda p: draftx.Evaluation(["cat"], {"mean": _mean}, key=0),
         lambda p: draftx.rewards.with_key(draftx.rewards.as_reward(_mean), 0),
     ],

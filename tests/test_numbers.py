@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import draftx
-from draftx import finetuning, lora, rewards, search
+from draftx import distillation, finetuning, lora, rewards, search
 from draftx.rewards import AbstractReward
 
 from .toys import toy_reward
@@ -60,6 +60,16 @@ def _train(fn, method):
 def _search(fn):
     sampling = draftx.Sampling(2, eta=1.0)
     return lambda p, **options: _numbers(fn, p, _Begins(), ["cat"], sampling, **options)
+
+
+def _distil(fn, **rest):
+    def call(pipeline, **options):
+        args = (lambda x, key: x, jnp.full((1, 8, 8, 3), 0.4), ["cat"])
+        rest_of = dict(key=jr.key(0), reward=_Begins(), **(rest | options))
+        found = _numbers(fn, pipeline, *args, **rest_of)
+        return {name: found[name] for name in options}
+
+    return call
 
 
 def _made(make, *args):
@@ -183,6 +193,29 @@ _TABLE: dict[Callable, tuple[Callable, dict[str, float | int]]] = {
         _search(search.fit_value),
         dict(num_images=4, num_train_steps=2, batch_size=3, learning_rate=0.5),
     ),
+    distillation.distill: (
+        _distil(distillation.distill, num_train_steps=2),
+        dict(num_train_steps=3),
+    ),
+    distillation.distillation_gradient: (
+        _distil(distillation.distillation_gradient),
+        dict(step=3),
+    ),
+    distillation.TimeAnnealing: (
+        lambda _, **options: distillation.TimeAnnealing(
+            **(dict(final_time_range=(0.1, 0.5), num_steps=10) | options)
+        ),
+        dict(num_steps=3, power=0.5),
+    ),
+    distillation.BestAndWorst: (
+        _made(distillation.BestAndWorst),
+        dict(num_best=1, num_worst=3, best_weight=0.5, worst_weight=0.25),
+    ),
+    distillation.Softmax: (_made(distillation.Softmax), dict(temperature=0.5)),
+    distillation.RewardedNoises: (
+        _made(distillation.RewardedNoises, toy_reward),
+        dict(num_noises=4, num_steps=2),
+    ),
     draftx.add_lora: (
         lambda p, **options: lora.lora_state_dict(
             lora.add_lora(
@@ -272,6 +305,8 @@ _EXEMPT = {
     "DetectionReward": {"threshold", "area_weight"},
     "quantization_tables": {"quality"},
     "LoRAWindow": {"first"},
+    "ScoreDistillation": {"time_range"},
+    "TimeAnnealing": {"final_time_range"},
     "ClassifierReward": {"target"},
     "RotationAntiCorrelation": {"angles"},
     "ResizeAndCrop": {"mean", "std"},
@@ -284,7 +319,7 @@ _IDS = [f"{fn.__name__}-{name}" for fn, name in _CASES]
 
 
 def _public():
-    for module in (draftx, finetuning, lora, rewards, search):
+    for module in (draftx, distillation, finetuning, lora, rewards, search):
         for fn in vars(module).values():
             if not callable(fn) or not fn.__module__.startswith("draftx"):
                 continue

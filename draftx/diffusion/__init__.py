@@ -24,7 +24,11 @@ from ._density import (
 )
 from ._euler import Euler as Euler, EulerSteps as EulerSteps
 from ._guidance import Denoiser as Denoiser
-from ._interpolant import mix as mix, training_target as training_target
+from ._interpolant import (
+    check_levels as check_levels,
+    mix as mix,
+    training_target as training_target,
+)
 from ._lora_schedule import (
     AbstractLoRASchedule as AbstractLoRASchedule,
     AnnealedGuidance as AnnealedGuidance,
@@ -33,6 +37,7 @@ from ._lora_schedule import (
     SwitchedDenoiser as SwitchedDenoiser,
 )
 from ._reach import find_idle_steps as find_idle_steps, noise_levels as noise_levels
+from ._reference import Guided as Guided, Reference as Reference
 from ._sampler import AbstractSampler as AbstractSampler, AbstractSteps as AbstractSteps
 from ._schedule import SchedulerConfig as SchedulerConfig
 from ._split_denoiser import SplitDenoiser as SplitDenoiser

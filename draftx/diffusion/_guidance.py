@@ -12,6 +12,7 @@ from ..layers import Remat
 from ..lora import premerge
 from ..models import TextContext, TimeShifts, UNet2DConditionModel
 from ._denoiser import AbstractDenoiser
+from ._reference import Reference
 
 
 class Denoiser(AbstractDenoiser):
@@ -40,6 +41,7 @@ class Denoiser(AbstractDenoiser):
     time_structure: Any = eqx.field(static=True)
     guidance_scale: Float[Array, "*steps"] | None
     channels: Float[Array, "batch height width extra"] | None
+    reference: Reference | None
     remat: Remat = eqx.field(static=True)
 
     def __init__(
@@ -51,6 +53,7 @@ class Denoiser(AbstractDenoiser):
         guidance_scale: Float[Array, "*steps"] | None = None,
         *,
         channels: Float[Array, "batch height width extra"] | None = None,
+        reference: Reference | None = None,
         remat: Remat = Remat.NONE,
     ):
         """**Arguments:**
@@ -61,8 +64,16 @@ class Denoiser(AbstractDenoiser):
         - `negative_text_embeddings`, `guidance_scale`: `None` for no guidance. The
             scale $w$ is one number, or one for each step.
         - `channels`: What the UNet sees beside the latents, after them, if any.
+        - `reference`: Pictures that the images attend to. The last rows of the texts
+            and of the channels are then theirs, and there is no guidance, which is for
+            `Guided` to do.
         - `remat`: What the backward pass of a call computes again.
         """
+        if reference is not None and negative_text_embeddings is not None:
+            raise ValueError(
+                "`negative_text_embeddings` must be None beside a `reference`; got "
+                "both. Guide by `draftx.diffusion.Guided`."
+            )
         if negative_text_embeddings is not None and guidance_scale is not None:
             # The two halves alternate instead of standing one after the other: an
             # image and its twin then stay on one device when the batch is sharded.
@@ -80,6 +91,7 @@ class Denoiser(AbstractDenoiser):
         self.time_structure = structure
         self.guidance_scale = guidance_scale
         self.channels = channels
+        self.reference = reference
         self.remat = remat
 
     def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
@@ -87,12 +99,21 @@ class Denoiser(AbstractDenoiser):
         of_text = UNet2DConditionModel.text_context
         args = (self.unet, self.text_embeddings)
         context = known_value(self.text_context, of_text, *args)
+        num_images, num_references = latents.shape[0], 0
+        if self.reference is not None:
+            num_references = len(self.reference)
+            pictures = self.reference.at(index).astype(latents.dtype)
+            latents = jnp.concatenate([latents, pictures])
         if self.channels is not None:
             channels = self.channels.astype(latents.dtype)
             latents = jnp.concatenate([latents, channels], axis=-1)
         shifts = self._shifts(index)
-        prediction = self.unet.denoise(latents, shifts, context, remat=self.remat)
+        prediction = self.unet.denoise(
+            latents, shifts, context, remat=self.remat, num_references=num_references
+        )
         prediction = prediction.astype(jnp.float32)
+        if self.reference is not None:
+            return prediction[:num_images]
         if self.guidance_scale is None:
             return prediction
         pairs = prediction.reshape(-1, 2, *prediction.shape[1:])

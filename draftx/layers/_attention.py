@@ -82,6 +82,8 @@ class Attention(eqx.Module):
         self,
         x: Float[Array, "batch tokens features"],
         context: KeyValue | None = None,
+        *,
+        num_references: int = 0,
     ) -> Float[Array, "context_batch tokens features"]:
         """Attends, and maps tokens to tokens with as many features.
 
@@ -91,7 +93,12 @@ class Attention(eqx.Module):
         - `context`: What is attended to, from `key_value`; `x` itself if `None`. Its
             batch may be a multiple of that of `x`: every row of `x` then attends to as
             many contexts, one after the other.
+        - `num_references`: So many of the last rows of `x`, where it attends to itself,
+            are references: the other rows attend to their tokens besides their own.
+            They are as many for each reference, one after the other.
         """
+        if num_references:
+            return self._beside(x, num_references)
         context = self.key_value(x) if context is None else context
         query = match_batch(self._split(self.to_q(x)), context.key.shape[0])
         out = dot_product_attention(query, context.key, context.value)
@@ -99,6 +106,18 @@ class Attention(eqx.Module):
             # Heads narrower than its lanes: there merging them is a copy.
             return self.to_out.of_heads(out)
         return self.to_out(rearrange(out, "b t n h -> b t (n h)"))
+
+    def _beside(
+        self, x: Float[Array, "batch tokens features"], num_references: int
+    ) -> Float[Array, "batch tokens features"]:
+        count = x.shape[0] - num_references
+        own = self.key_value(x)
+        beside = lambda x: jnp.concatenate(
+            [x[:count], match_batch(x[count:], count)], axis=1
+        )
+        attended = self(x[:count], jax.tree.map(beside, own))
+        references = self(x[count:], jax.tree.map(lambda x: x[count:], own))
+        return jnp.concatenate([attended, references])
 
     def _split(
         self, x: Float[Array, "batch tokens features"]

@@ -12,6 +12,7 @@ from ..diffusion import (
     AbstractSampler,
     Chain,
     Denoiser,
+    Reference,
     SplitDenoiser,
 )
 from ..layers import Remat
@@ -139,6 +140,7 @@ class Pipeline(eqx.Module):
         remat: Remat = Remat.NONE,
         lora_schedule: AbstractLoRASchedule | None = None,
         mesh: Mesh | None = None,
+        reference: Reference | None = None,
     ) -> AbstractDenoiser:
         """Makes the UNet ready with its conditioning, computed once for a whole chain.
 
@@ -150,12 +152,16 @@ class Pipeline(eqx.Module):
         - `remat`: What the backward pass computes again.
         - `lora_schedule`: When the adapter is on; `None` is always.
         - `mesh`: As for `chain`.
+        - `reference`: Pictures that the images attend to, on one device. The last rows
+            of the conditioning are theirs, and guidance must be off.
         """
         if lora_schedule is not None:
             args = (timesteps, conditioning, guidance_scale)
             return lora_schedule(
-                self.denoiser(*args, remat=remat, mesh=mesh),
-                self.without_lora().denoiser(*args, remat=remat, mesh=mesh),
+                self.denoiser(*args, remat=remat, mesh=mesh, reference=reference),
+                self.without_lora().denoiser(
+                    *args, remat=remat, mesh=mesh, reference=reference
+                ),
                 timesteps.shape[0],
             )
         embeddings = self.embed(conditioning.input_ids, conditioning.embeddings)
@@ -174,6 +180,7 @@ class Pipeline(eqx.Module):
             negative,
             guidance_scale,
             channels=conditioning.channels,
+            reference=reference,
             remat=remat,
         )
         if mesh is None or mesh.size == 1:

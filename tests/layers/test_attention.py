@@ -55,6 +55,19 @@ def test_a_context_twice_as_long_is_two_calls(getkey):
         assert_close(both[:, i], call(layer, x, text[i::2]))
 
 
+def test_rows_attend_to_their_reference_besides_themselves(getkey):
+    """Two references, of two rows each: by hand, every row with tokens of both."""
+    layer = Attention(6, 6, num_heads=2, key=getkey())
+    x = jr.normal(getkey(), (6, 5, 6))
+    actual = eqx.filter_jit(lambda layer, x: layer(x, num_references=2))(layer, x)
+    for row, reference in enumerate((4, 4, 5, 5)):
+        tokens = jnp.concatenate([x[row], x[reference]])[None]
+        expected = layer(x[row][None], layer.key_value(tokens))
+        assert_close(actual[row][None], expected)
+    # References know nothing of the others.
+    assert_close(actual[4:], layer(x[4:]))
+
+
 def test_match_batch_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="multiple"):
         match_batch(jnp.zeros((2, 3)), 3)

@@ -18,7 +18,7 @@ from ._optimizer import (
 )
 from ._progress_bar import ProgressBar as ProgressBar
 from ._rates import square_root_decay as square_root_decay
-from ._result import FinetuneResult as FinetuneResult
+from ._result import FinetuneResult as FinetuneResult, Kind as Kind
 from ._reward_gradient import (
     check_task as check_task,
     objective as objective,

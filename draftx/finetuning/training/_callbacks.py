@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from ..._planned_memory import PlannedMemory, warn_if_too_much
-from ...pipeline import Pipeline
 
 
 class AbstractCallback(abc.ABC):
@@ -49,13 +48,14 @@ class AbstractCallback(abc.ABC):
         del fact
 
     @abc.abstractmethod
-    def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
+    def __call__(self, row: dict[str, Any], pipeline: Any) -> None:
         """Hears of a step.
 
         **Arguments:**
 
         - `row`: Of the history. What an evaluation found is in it.
-        - `pipeline`: As it is then; it stays usable. `None` if no callback needs it.
+        - `pipeline`: As it is then, or what else is optimized; it stays usable. `None`
+            if no callback needs it.
         """
 
     def end(self) -> None:
@@ -129,7 +129,7 @@ class Listeners:
             for callback in self.callbacks
         )
 
-    def hear(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
+    def hear(self, row: dict[str, Any], pipeline: Any) -> None:
         """Says that a step was taken; `row` and `pipeline` as for each of them."""
         for callback in self.callbacks:
             callback(row, pipeline)

@@ -9,7 +9,6 @@ from tqdm import tqdm
 from ..._checks import positive
 from ..._custom_types import RealLike
 from ..._ticker import duration, Ticker
-from ...pipeline import Pipeline
 from ._callbacks import AbstractCallback
 
 
@@ -20,11 +19,13 @@ class ProgressBar(AbstractCallback):
     then, of which a file can be made.
     """
 
-    def __init__(self, *, every: RealLike = 10.0):
+    def __init__(self, *, every: RealLike = 10.0, name: str = "fine-tuning"):
         """**Arguments:**
 
         - `every`: Seconds between two lines, where there is no terminal.
+        - `name`: What is done, at the beginning of the bar or of every line.
         """
+        self.name = name
         self.every = positive("every", every)
         self._bar: Any = None
         self._ticker: Ticker | None = None
@@ -45,7 +46,7 @@ class ProgressBar(AbstractCallback):
         if _is_live(sys.stderr):
             self._bar = tqdm(
                 total=num_train_steps,
-                desc="fine-tuning",
+                desc=self.name,
                 bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}",
                 dynamic_ncols=True,
             )
@@ -73,13 +74,14 @@ class ProgressBar(AbstractCallback):
         else:
             self._bar.write(fact, file=sys.stderr)
 
-    def __call__(self, row: dict[str, Any], pipeline: Pipeline | None) -> None:
+    def __call__(self, row: dict[str, Any], pipeline: Any) -> None:
         del pipeline
         self._done = row["step"] + 1
         self._seconds = row["seconds"]
         if self._first is None:
             self._first = self._done, self._seconds
-        self._shown["reward"] = f"{row['reward']:.4g}"
+        if "reward" in row:
+            self._shown["reward"] = f"{row['reward']:.4g}"
         for name in ("before/score", "held_out/score"):
             if name in row:
                 self._shown["held-out"] = f"{row[name]:.4g}"
@@ -102,7 +104,7 @@ class ProgressBar(AbstractCallback):
     def _refresh(self) -> None:
         if self._bar is not None:
             self._bar.n = self._done
-            self._bar.set_description_str(self._work or "fine-tuning", refresh=False)
+            self._bar.set_description_str(self._work or self.name, refresh=False)
             self._bar.set_postfix_str(", ".join(self._facts()), refresh=False)
             self._bar.refresh()
 
@@ -124,7 +126,7 @@ class ProgressBar(AbstractCallback):
         return facts
 
     def _print(self, text: str) -> None:
-        print(f"fine-tuning: {text}", file=sys.stderr, flush=True)
+        print(f"{self.name}: {text}", file=sys.stderr, flush=True)
 
 
 def _is_live(stream: Any) -> bool:

@@ -1,6 +1,6 @@
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 from ...pipeline import Pipeline
 
@@ -23,3 +23,17 @@ class FinetuneResult:
     evaluations: Sequence[dict[str, Any]] = ()
     step: int | None = None
     stopped: str | None = None
+
+
+class Kind(NamedTuple):
+    """Says what a run is of.
+
+    - `result`: Makes what it gives, as `FinetuneResult` does.
+    - `differentiated`: What of the user's has a gradient, in words.
+    """
+
+    result: Callable[..., Any]
+    differentiated: str
+
+
+FINETUNING: Final = Kind(FinetuneResult, "`reward`")

@@ -16,13 +16,12 @@ from ..._planned_memory import PlannedMemory
 from ..._signals import StopSignals
 from ...episodes import Budget
 from ...io.checkpoints import Checkpoint, Checkpoints, from_arrays, to_arrays
-from ...pipeline import Pipeline
 from ...rewards import check_finite, RewardError
 from ..evaluation import Evaluation
 from ._average import averaged
 from ._callbacks import Callback, Listeners
 from ._optimizer import warn_of_unused_gradients
-from ._result import FinetuneResult
+from ._result import FINETUNING, Kind
 from ._rows import moments, prefixed, shortest
 from ._stopping import Stopping
 
@@ -37,7 +36,7 @@ class Run:
     def __init__(
         self,
         *,
-        whole: Callable[[Any], Pipeline],
+        whole: Callable[[Any], Any],
         num_train_steps: int,
         evaluation: Evaluation | None,
         stopping: Stopping,
@@ -45,15 +44,17 @@ class Run:
         callbacks: Sequence[Callback],
         checkpoints: Checkpoints | None = None,
         facts: Mapping[str, str] | None = None,
+        kind: Kind = FINETUNING,
     ):
         """**Arguments:**
 
-        - `whole`: Makes the pipeline of what is trained, as arrays of its own: those of
-            the state are given up by the next step.
+        - `whole`: Makes the pipeline, or what else is returned, of what is trained, as
+            arrays of its own: those of the state are given up by the next step.
         - `cost`: Of one step, in all but seconds; `None` if it is not known.
         - `num_train_steps`, `evaluation`, `stopping`, `callbacks`, `checkpoints`: As
             for `finetune`.
         - `facts`: What a checkpoint must have in common with the training.
+        - `kind`: What is trained.
         """
         self.whole = whole
         self.num_train_steps = num_train_steps
@@ -63,6 +64,7 @@ class Run:
         self.listeners = Listeners(callbacks)
         self.checkpoints = checkpoints
         self.facts = dict(facts or {})
+        self.kind = kind
         self.history: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.stopped: str | None = None
@@ -76,7 +78,7 @@ class Run:
         take_step: Callable[[Any, int], tuple[Any, dict[str, Any]]],
         state: Any,
         plan: Callable[[Any], PlannedMemory | None] | None = None,
-    ) -> FinetuneResult:
+    ) -> Any:
         """Takes all the steps, or as many as there are reasons for.
 
         **Arguments:**
@@ -107,7 +109,7 @@ class Run:
 
     def _train(
         self, take_step, state, signals: StopSignals | None, is_first: bool
-    ) -> FinetuneResult:
+    ) -> Any:
         """`is_first`: whether the first step is still to be compiled."""
         if not self.history:
             self.evaluate_if_due(_shown(state))
@@ -123,9 +125,9 @@ class Run:
                 self.listeners.working("")
                 is_first = False
             if self.skipped_in_a_row == self.stopping.max_skipped_steps:
-                error = self.error(metrics["rewards"])
+                error = self.error(metrics.get("rewards"))
                 whole = self.whole(_shown(state))
-                error.result = FinetuneResult(whole, self.history, self.evaluations)
+                error.result = self.kind.result(whole, self.history, self.evaluations)
                 raise error
             self.evaluate_if_due(_shown(state))
             needed = self.listeners.need_pipeline()
@@ -136,7 +138,7 @@ class Run:
                 self.stopped = received.name
         warn_of_unused_gradients(state.opt_state)
         kept, kept_step = self.kept(_shown(state))
-        return FinetuneResult(
+        return self.kind.result(
             kept, self.history, self.evaluations, kept_step, self.stopped
         )
 
@@ -188,15 +190,16 @@ class Run:
     def record(self, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Makes a new row, of what a step gave and how long it took.
 
-        `metrics` has `rewards`, `prompts`, `is_finite`, perhaps `components` of the
-        rewards by name, and numbers for the row; `seconds` is how long the step took.
+        `metrics` has `is_finite`, perhaps `rewards`, their `components` by name, and
+        `prompts`, and numbers for the row; `seconds` is how long the step took.
         """
         step = len(self.history)
         figures = dict(metrics)
-        of_rewards = moments(figures.pop("rewards"))
+        rewards, prompts = figures.pop("rewards", None), figures.pop("prompts", None)
+        of_rewards = {} if rewards is None else moments(rewards)
         for name, scores in figures.pop("components", {}).items():
             of_rewards |= moments(scores, f"/{name}")
-        prompts = np.asarray(figures.pop("prompts")).tolist()
+        drawn = {} if prompts is None else {"prompts": np.asarray(prompts).tolist()}
         is_finite = bool(figures.pop("is_finite"))
         self.skipped_in_a_row += 1
         if is_finite:
@@ -211,7 +214,7 @@ class Run:
             "skipped": self.skipped,
             **spent,
             "seconds": round(float(self.spent.seconds), 3),
-            "prompts": prompts,
+            **drawn,
         }
         if not self.history and self.evaluations:
             row |= prefixed("before", self.evaluations[0])
@@ -245,7 +248,7 @@ class Run:
             if not is_last:
                 self.stopped = early_stopping.reason(self.evaluations)
 
-    def kept(self, trainable: Any) -> tuple[Pipeline, int | None]:
+    def kept(self, trainable: Any) -> tuple[Any, int | None]:
         """Chooses the pipeline to return, and says after how many steps it was.
 
         The best if there is early stopping, and else the last.
@@ -258,15 +261,19 @@ class Run:
         """Makes what to raise after too many steps in a row that were not finite."""
         row = self.history[-1]
         end = f"{self.skipped_in_a_row} steps in a row, the last {row['step']}"
-        try:
-            check_finite(rewards)
-        except RewardError as error:
-            return RewardError(f"{error} It was so in {end}.")
+        although = ""
+        if rewards is not None:
+            try:
+                check_finite(rewards)
+            except RewardError as error:
+                return RewardError(f"{error} It was so in {end}.")
+            although = (
+                f", although the rewards {np.asarray(rewards).tolist()} are finite"
+            )
         return RewardError(
-            "`reward` must have a finite gradient; got a norm of "
-            f"{row['gradient_norm']} in {end}, although the rewards "
-            f"{np.asarray(rewards).tolist()} are finite. Look for a square root or a "
-            "division at zero."
+            f"{self.kind.differentiated} must have a finite gradient, and finite "
+            f"values; got a norm of {row['gradient_norm']} in {end}{although}. Look for "
+            "a square root or a division at zero."
         )
 
 

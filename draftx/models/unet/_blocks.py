@@ -27,10 +27,11 @@ TextContext: TypeAlias = list[list[KeyValue]]
 
 
 class BlockConditioning(NamedTuple):
-    """Holds what one block of the UNet is told of the time and of the text."""
+    """Holds what one block of the UNet is told of the time, the text and references."""
 
     time_shifts: TimeShifts
     text_context: TextContext
+    num_references: int = 0
 
 
 def _call_resnet(
@@ -44,9 +45,16 @@ def _call_resnet(
 
 
 def _call_transformer(
-    transformer: Transformer2D, x: Array, contexts: list[KeyValue], remat: Remat
+    transformer: Transformer2D,
+    x: Array,
+    index: int,
+    conditioning: BlockConditioning,
+    remat: Remat,
 ) -> Float[Array, "batch height width channels"]:
-    call = lambda transformer, *args: transformer(*args, remat=remat)
+    call = lambda transformer, *args: transformer(
+        *args, remat=remat, num_references=conditioning.num_references
+    )
+    contexts = conditioning.text_context[index]
     return checkpoint_if(remat.transformers, call)(transformer, x, contexts)
 
 
@@ -133,12 +141,12 @@ class DownBlock(eqx.Module):
 
         The output, and every activation that the way up is given as a skip.
         """
-        shifts, contexts = conditioning
+        shifts = conditioning.time_shifts
         skips = []
         for i, resnet in enumerate(self.resnets):
             x = _call_resnet(resnet, x, shifts[i], remat)
             if self.attentions is not None:
-                x = _call_transformer(self.attentions[i], x, contexts[i], remat)
+                x = _call_transformer(self.attentions[i], x, i, conditioning, remat)
             skips.append(x)
         if self.downsampler is not None:
             x = _downsample(self.downsampler, x)
@@ -172,9 +180,9 @@ class MidBlock(eqx.Module):
     def __call__(
         self, x: _Map, conditioning: BlockConditioning, *, remat: Remat = Remat.NONE
     ) -> Array:
-        shifts, contexts = conditioning
+        shifts = conditioning.time_shifts
         x = _call_resnet(self.resnets[0], x, shifts[0], remat)
-        x = _call_transformer(self.attentions[0], x, contexts[0], remat)
+        x = _call_transformer(self.attentions[0], x, 0, conditioning, remat)
         return _call_resnet(self.resnets[1], x, shifts[1], remat)
 
 
@@ -236,13 +244,13 @@ class UpBlock(eqx.Module):
 
         - `skips`: One for each residual block, in the order they are used.
         """
-        shifts, contexts = conditioning
+        shifts = conditioning.time_shifts
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
             # A skip from before the text came in has fewer rows.
             x = jnp.concatenate([x, match_batch(skip, x.shape[0])], axis=-1)
             x = _call_resnet(resnet, x, shifts[i], remat)
             if self.attentions is not None:
-                x = _call_transformer(self.attentions[i], x, contexts[i], remat)
+                x = _call_transformer(self.attentions[i], x, i, conditioning, remat)
         if self.upsampler is not None:
             x = _upsample(self.upsampler, x)
         return x

@@ -59,6 +59,7 @@ class TransformerBlock(eqx.Module):
         context: KeyValue,
         *,
         remat: Remat = Remat.NONE,
+        num_references: int = 0,
     ) -> Float[Array, "context_batch tokens features"]:
         """Maps tokens `[batch, tokens, features]`.
 
@@ -69,8 +70,10 @@ class TransformerBlock(eqx.Module):
         - `context`: The text, from `self.attn2.key_value`.
         - `remat`: Where its `feed_forwards` is true, the backward pass computes the
             feed-forward layer again.
+        - `num_references`: So many of the last rows are attended to by the others in
+            self-attention: see `Attention`.
         """
-        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn1(self.norm1(x), num_references=num_references)
         attended = self.attn2(self.norm2(x), context)
         x = match_batch(x, attended.shape[0]) + attended
         feed_forward = checkpoint_if(remat.feed_forwards, TransformerBlock._feed)
@@ -141,12 +144,13 @@ class Transformer2D(eqx.Module):
         contexts: list[KeyValue],
         *,
         remat: Remat = Remat.NONE,
+        num_references: int = 0,
     ) -> Float[Array, "context_batch height width channels"]:
         _, height, width, _ = x.shape
         hidden = rearrange(self.norm(x), "b h w c -> b (h w) c")
         hidden = self.proj_in(hidden)
         for block, context in zip(self.transformer_blocks, contexts, strict=True):
-            hidden = block(hidden, context, remat=remat)
+            hidden = block(hidden, context, remat=remat, num_references=num_references)
         hidden = self.proj_out(hidden)
         x = match_batch(x, hidden.shape[0])
         return x + rearrange(hidden, "b (h w) c -> b h w c", h=height, w=width)

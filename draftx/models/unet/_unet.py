@@ -156,6 +156,7 @@ class UNet2DConditionModel(eqx.Module):
         text_context: list[TextContext],
         *,
         remat: Remat = Remat.NONE,
+        num_references: int = 0,
     ) -> Float[Array, "text_batch height width out_channels"]:
         """Predicts from what `time_shifts` and `text_context` give.
 
@@ -171,10 +172,19 @@ class UNet2DConditionModel(eqx.Module):
             their norms. `"nested"`: transformers and residual blocks. `"step"`, for a
             call that is itself computed again, is `"nested"` where the maps are
             largest, in the first down block.
+        - `num_references`: So many of the last rows of the latents are references: in
+            every self-attention the other rows attend to the tokens of one besides
+            their own, as many rows to each, one after the other. Every row has a text
+            of its own then.
         """
+        if num_references:
+            _check_references(num_references, latents, text_context)
         lower = lambda x: x.astype(self.dtype)  # From the float32 that holds float16.
         given = jax.tree.map(lower, (time_shifts, text_context))
-        parts = [*map(BlockConditioning, *given)]
+        parts = [
+            BlockConditioning(shifts, context, num_references)
+            for shifts, context in zip(*given, strict=True)
+        ]
         down, middle = parts[: len(self.down_blocks)], parts[len(self.down_blocks)]
         up = parts[len(self.down_blocks) + 1 :]
         x = latents.astype(self.dtype)
@@ -198,3 +208,16 @@ class UNet2DConditionModel(eqx.Module):
     def blocks(self) -> list[DownBlock | MidBlock | UpBlock]:
         """All blocks, in the order that they are called in."""
         return [*self.down_blocks, self.mid_block, *self.up_blocks]
+
+
+def _check_references(
+    num_references: int, latents: Latents, text_context: list[TextContext]
+) -> None:
+    rows = latents.shape[0]
+    texts = {x.shape[0] for x in jax.tree.leaves(text_context)}
+    images = rows - num_references
+    if images < 1 or images % num_references or texts - {rows}:
+        raise ValueError(
+            "`num_references` must divide the rows before them, each with one text; "
+            f"got {num_references} of {rows} rows, and {sorted(texts)} texts."
+        )
