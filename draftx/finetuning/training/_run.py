@@ -272,8 +272,8 @@ class Run:
             )
         return RewardError(
             f"{self.kind.differentiated} must have a finite gradient, and finite "
-            f"values; got a norm of {row['gradient_norm']} in {end}{although}. Look for "
-            "a square root or a division at zero."
+            f"values; got a norm of {row['gradient_norm']} in {end}{although}. Look "
+            "for a square root or a division at zero."
         )
 
 
