@@ -259,21 +259,18 @@ class Run:
 
     def error(self, rewards: Any) -> RewardError:
         """Makes what to raise after too many steps in a row that were not finite."""
-        row = self.history[-1]
+        row, although = self.history[-1], ""
         end = f"{self.skipped_in_a_row} steps in a row, the last {row['step']}"
-        although = ""
         if rewards is not None:
             try:
                 check_finite(rewards)
             except RewardError as error:
                 return RewardError(f"{error} It was so in {end}.")
-            although = (
-                f", although the rewards {np.asarray(rewards).tolist()} are finite"
-            )
+            although = f", with finite rewards, {np.asarray(rewards).tolist()}"
         return RewardError(
-            f"{self.kind.differentiated} must have a finite gradient, and finite "
-            f"values; got a norm of {row['gradient_norm']} in {end}{although}. Look "
-            "for a square root or a division at zero."
+            f"{self.kind.differentiated} must have a finite gradient; got a norm of "
+            f"{row['gradient_norm']} in {end}{although}. Look for a square root or a "
+            "division at zero."
         )
 
 
