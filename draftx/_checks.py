@@ -118,6 +118,29 @@ def within(name: str, value: Any, interval: Interval = "[0, 1]") -> float:
     return finite(name, number, f"lie in {interval}", lambda x: 0 < x < 1 or x in ends)
 
 
+def check_pictures(name: str, values: Any) -> np.ndarray:
+    """Makes float32 of images in [0, 1], or a `ValueError` that says what is wrong.
+
+    **Arguments:**
+
+    - `name`: Of the argument.
+    - `values`: Images, in any shape.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind != "f":
+        raise ValueError(
+            f"`{name}` must be floating point, in [0, 1]; got {array.dtype}. Divide "
+            "bytes by 255."
+        )
+    array = array.astype(np.float32)
+    least, largest = float(array.min()), float(array.max())
+    if not (least >= 0 and largest <= 1):
+        raise ValueError(
+            f"`{name}` must lie in [0, 1]; got numbers from {least:g} to {largest:g}."
+        )
+    return array
+
+
 def _if_traced(value: Any) -> str:
     if not is_traced(value):
         return ""

@@ -2,6 +2,7 @@ import functools as ft
 import importlib.metadata
 import os
 import pathlib
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -16,6 +17,8 @@ from ._planned_memory import give_back_memory, planned_memory, PlannedMemory
 _R = TypeVar("_R")
 _Donate = Literal["none", "all-except-first"]
 
+# Seconds of compiling that leave enough behind to be worth the time to give it back.
+_LONG: Final = 1.0
 # Where users give XLA options of their own.
 _VARIABLES: Final = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 # What the library's own programs are compiled with, by platform. Only versions of
@@ -95,8 +98,10 @@ class Program(Generic[_R]):
         """
         if _platform(args) is None:
             return None
-        compiled = self.lower(*args).compile()
-        give_back_memory()
+        lowered, start = self.lower(*args), time.perf_counter()
+        compiled = lowered.compile()
+        if time.perf_counter() - start > _LONG:
+            give_back_memory()
         return planned_memory(compiled)
 
     def _for(self, args: tuple[Any, ...]) -> Any:

@@ -91,12 +91,15 @@ class Scene:
         self.prompts = [self.in_front_of(name) for name in BACKGROUNDS]
         self.colors = _color(*BACKGROUNDS.values())
         self.picture = self._picture()
-        self.clip = load_reward("tiny-clip")
+        clip: Any = load_reward("tiny-clip")
+        self.clip = clip
         network: Any = load_reward("tiny-classifier", {"target": "fox"})
         self.consistency = draftx.rewards.FeatureSimilarity(
             network.classifier.features, self.picture, preprocess=network.preprocess
         )
-        self.likeness = draftx.rewards.FeatureSimilarity(self._seen, self.picture)
+        self.likeness = draftx.rewards.FeatureSimilarity(
+            clip.model.image_features, self.picture, preprocess=clip.preprocess
+        )
 
     def in_front_of(self, background: str) -> str:
         return f"{self.args.prompt}, on a plain {background} background"
@@ -108,12 +111,6 @@ class Scene:
         sampling = draftx.Sampling(20, guidance_scale=4.0)
         key = jr.key(self.args.seed + 1)
         return draftx.sample(self.pipeline, self.prompts[:1], sampling, key=key)
-
-    def _seen(self, images: jax.Array) -> jax.Array:
-        """What CLIP makes of pictures."""
-        clip: Any = self.clip
-        mean, std = (jnp.asarray(x) for x in _CLIP)
-        return clip.model.image_features((images - mean) / std)
 
     def render(self, grid: Grid, key: jax.Array) -> jax.Array:
         """Each view from an angle of the arc, before a background of its own."""
@@ -174,13 +171,6 @@ class Scene:
         count = self.args.num_views
         background = jnp.tile(_color(color), (count, 1))
         return jax.jit(views)(grid, jnp.linspace(-ARC, ARC, count), background)
-
-
-# The mean and deviation that CLIP's images are normalized by.
-_CLIP = (
-    (0.48145466, 0.4578275, 0.40821073),
-    (0.26862954, 0.26130258, 0.27577711),
-)
 
 
 def _judge(reward: draftx.AbstractReward, images: jax.Array, prompts: list[str]) -> Any:

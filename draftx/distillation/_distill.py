@@ -16,6 +16,7 @@ from ..episodes import Budget
 from ..finetuning.training import (
     adamw,
     as_optimizer,
+    as_own,
     ascend,
     Callback,
     check_callbacks,
@@ -137,11 +138,7 @@ def distill(
         )
         facts = describe("distillation", pipeline, Table.of(prompts), key, options)
     trainable, frozen = eqx.partition(params, eqx.is_inexact_array)
-    # Copied once: the steps update them in place, and the user's stay as they are.
-    state = jax.tree.map(
-        lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x,
-        State(trainable, optimizer.init(trainable)),
-    )
+    state = as_own(State(trainable, optimizer.init(trainable)))
     training = _Training(task, frozen, optimizer)
 
     def take_step(state: State, step: int):

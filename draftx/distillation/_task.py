@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._autodiff import stop_gradient
 from .._checks import check_is
+from .._compilation import compiled
 from .._custom_types import Images, Latents
 from .._keys import check_key
 from .._mesh import mesh_of
@@ -216,7 +217,10 @@ def _encoded(
     if prompt is None:
         return None
     prompt.check(shape)
-    latents = eqx.filter_jit(lambda vae, x: vae.encode(x))(
-        pipeline.vae, prompt.pictures
-    )
+    latents = _encode(pipeline, prompt.pictures)
     return Pictures(latents, prompt.image_rows(shape[0]), prompt.in_negative)
+
+
+@compiled()
+def _encode(pipeline: Pipeline, pictures: Images) -> Latents:
+    return pipeline.vae.encode(pictures)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from .._checks import check_pictures
 from .._custom_types import Images
 
 
@@ -51,17 +52,7 @@ class VisualPrompt(eqx.Module):
                 "`pictures` must have shape (height, width, 3) or (pictures, height, "
                 f"width, 3), channels last; got {values.shape}."
             )
-        if not np.issubdtype(values.dtype, np.floating):
-            raise ValueError(
-                f"`pictures` must be floats in [0, 1]; got {values.dtype}. Divide "
-                "bytes by 255."
-            )
-        if not np.all((values >= 0) & (values <= 1)):
-            raise ValueError(
-                "`pictures` must be finite and in [0, 1]; got values from "
-                f"{values.min():.3g} to {values.max():.3g}."
-            )
-        self.pictures = jnp.asarray(values, jnp.float32)
+        self.pictures = jnp.asarray(check_pictures("pictures", values))
         self.in_negative = bool(in_negative)
 
     def __len__(self) -> int:

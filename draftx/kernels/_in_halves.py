@@ -39,7 +39,7 @@ def choose_halves(rows: int, outputs: int) -> str:
 def in_halves(
     product: Callable[..., Array],
     x: Float[Array, "*batch features"],
-    *rows: Array | None,
+    *rows: Array,
     implementation: str | None = None,
 ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
     """Makes `product(x, *rows)`, and gives the first and the last half of its outputs.
@@ -48,7 +48,7 @@ def in_halves(
 
     - `product`: Maps activations by arrays that have a row for each output.
     - `x`: Activations; every leading axis is a batch axis.
-    - `rows`: These arrays; `None` is given as it is.
+    - `rows`: These arrays.
     - `implementation`: `None` chooses by `choose_halves`, or
         - `"whole"`: one product, then split;
         - `"apart"`: two products;
@@ -58,7 +58,7 @@ def in_halves(
 
     Two arrays `[..., half]`.
     """
-    outputs = next(len(r) for r in rows if r is not None)
+    outputs = len(rows[0])
     chosen = resolve(
         implementation,
         _IMPLEMENTATIONS,
@@ -68,11 +68,8 @@ def in_halves(
     if chosen == "whole":
         first, last = jnp.split(product(x, *rows), 2, axis=-1)
         return first, last
-    halves = jax.tree.map(lambda r: r.reshape(2, len(r) // 2, *r.shape[1:]), rows)
+    halves = [r.reshape(2, len(r) // 2, *r.shape[1:]) for r in rows]
     if chosen == "apart":
-        first, last = (
-            product(x, *jax.tree.map(lambda r, i=i: r[i], halves)) for i in (0, 1)
-        )
-        return first, last
+        return product(x, *(r[0] for r in halves)), product(x, *(r[1] for r in halves))
     stacked = jax.vmap(lambda halves: product(x, *halves))(halves)
     return stacked[0], stacked[1]

@@ -13,12 +13,7 @@ from ._embedding import (
     TimestepEmbedding as TimestepEmbedding,
 )
 from ._feed_forward import GEGLUFeedForward as GEGLUFeedForward
-from ._linear import (
-    AbstractLinear as AbstractLinear,
-    add_bias as add_bias,
-    in_heads as in_heads,
-    Linear as Linear,
-)
+from ._linear import AbstractLinear as AbstractLinear, Linear as Linear
 from ._norm import GroupNorm as GroupNorm, LayerNorm as LayerNorm
 from ._pieces import gathered as gathered, Piece as Piece
 from ._remat import (

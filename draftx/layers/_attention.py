@@ -7,7 +7,7 @@ import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..kernels import dot_product_attention, target_device
+from ..kernels import dot_product_attention
 from ._linear import AbstractLinear, Linear
 
 
@@ -102,10 +102,7 @@ class Attention(eqx.Module):
         context = self.key_value(x) if context is None else context
         query = match_batch(self._split(self.to_q(x)), context.key.shape[0])
         out = dot_product_attention(query, context.key, context.value)
-        if target_device().platform == "tpu":
-            # Heads narrower than its lanes: there merging them is a copy.
-            return self.to_out.of_heads(out)
-        return self.to_out(rearrange(out, "b t n h -> b t (n h)"))
+        return self.to_out.of_heads(out)
 
     def _beside(
         self, x: Float[Array, "batch tokens features"], num_references: int

@@ -1,5 +1,6 @@
 import abc
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..kernels import in_halves, matmul
+from ..kernels import in_halves, matmul, target_device
 from ._affine import AbstractAffine, Layout
 
 
@@ -30,6 +31,25 @@ class AbstractLinear(AbstractAffine):
         return (rank, self.in_features), (self.out_features, rank)
 
     @abc.abstractmethod
+    def product(self, x: Float[Array, "..."]) -> Float[Array, "... outputs"]:
+        """Maps as a call does, by arrays as they are.
+
+        What a call leaves open: their inputs may be one axis, or heads and what is in
+        each, as the last axes of `x` then are; their outputs some of all.
+
+        **Arguments:**
+
+        - `x`: Activations.
+        """
+
+    @abc.abstractmethod
+    def by_outputs(self) -> list[Any]:
+        """Lists the arrays that have one row for each output."""
+
+    @abc.abstractmethod
+    def by_inputs(self) -> list[Any]:
+        """Lists the arrays whose last axis counts the inputs."""
+
     def __call__(
         self, x: Float[Array, "*batch {self.in_features}"]
     ) -> Float[Array, "*batch {self.out_features}"]:
@@ -43,8 +63,8 @@ class AbstractLinear(AbstractAffine):
 
         Activations in the dtype of `x`.
         """
+        return self.product(x)
 
-    @abc.abstractmethod
     def in_halves(
         self, x: Float[Array, "*batch {self.in_features}"]
     ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
@@ -56,8 +76,13 @@ class AbstractLinear(AbstractAffine):
 
         - `x`: As for a call.
         """
+        by_outputs = type(self).by_outputs
 
-    @abc.abstractmethod
+        def product(x: Array, *rows: Array) -> Array:
+            return eqx.tree_at(by_outputs, self, list(rows)).product(x)
+
+        return in_halves(product, x, *by_outputs(self))
+
     def of_heads(
         self, x: Float[Array, "*batch heads head_dim"]
     ) -> Float[Array, "*batch {self.out_features}"]:
@@ -67,6 +92,12 @@ class AbstractLinear(AbstractAffine):
 
         - `x`: Features as heads, one after the other, and what is in each.
         """
+        if target_device().platform != "tpu":
+            return self.product(x.reshape(*x.shape[:-2], -1))
+        # Heads narrower than its lanes: there merging them is a copy.
+        by_inputs = type(self).by_inputs
+        split = [a.reshape(*a.shape[:-1], *x.shape[-2:]) for a in by_inputs(self)]
+        return eqx.tree_at(by_inputs, self, split).product(x)
 
 
 class Linear(AbstractLinear):
@@ -110,47 +141,22 @@ class Linear(AbstractLinear):
         return self.weight.dtype
 
     @jax.named_scope("linear")
-    def __call__(
-        self, x: Float[Array, "*batch {self.in_features}"]
-    ) -> Float[Array, "*batch {self.out_features}"]:
-        return _product(x, self.weight, self.bias)
+    def product(self, x: Float[Array, "..."]) -> Float[Array, "... outputs"]:
+        return self.add_bias(matmul(x, self.weight))
 
-    @jax.named_scope("linear")
-    def in_halves(
-        self, x: Float[Array, "*batch {self.in_features}"]
-    ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
-        return in_halves(_product, x, self.weight, self.bias)
+    def by_outputs(self) -> list[Any]:
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
 
-    @jax.named_scope("linear")
-    def of_heads(
-        self, x: Float[Array, "*batch heads head_dim"]
-    ) -> Float[Array, "*batch {self.out_features}"]:
-        return _product(x, in_heads(self.weight, x), self.bias)
+    def by_inputs(self) -> list[Any]:
+        return [self.weight]
 
+    def add_bias(self, y: Float[Array, "... outputs"]) -> Float[Array, "... outputs"]:
+        """Adds the bias to a product `[..., outputs]`, if there is one.
 
-def add_bias(y: Array, bias: Array | None) -> Array:
-    """Adds a bias to a product `[..., out_features]`, if there is one.
+        **Arguments:**
 
-    **Arguments:**
-
-    - `y`: The product.
-    - `bias`: One number an output, or `None`.
-    """
-    return y if bias is None else y + jnp.expand_dims(bias, tuple(range(y.ndim - 1)))
-
-
-def in_heads(
-    weight: Float[Array, "rows inputs"], x: Float[Array, "*batch heads head_dim"]
-) -> Float[Array, "rows heads head_dim"]:
-    """Splits the inputs of a weight, `[rows, inputs]`, as those of activations are.
-
-    **Arguments:**
-
-    - `weight`: One row an output.
-    - `x`: The activations.
-    """
-    return weight.reshape(weight.shape[0], *x.shape[-2:])
-
-
-def _product(x: Array, weight: Array, bias: Array | None) -> Array:
-    return add_bias(matmul(x, weight), bias)
+        - `y`: The product.
+        """
+        if self.bias is None:
+            return y
+        return y + jnp.expand_dims(self.bias, tuple(range(y.ndim - 1)))

@@ -8,8 +8,8 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..kernels import in_halves, lora_matmul, matmul
-from ..layers import AbstractLinear, add_bias, in_heads, Linear
+from ..kernels import lora_matmul, matmul
+from ..layers import AbstractLinear, Linear
 from ._interface import AbstractLoRA, with_added
 
 
@@ -62,37 +62,19 @@ class LoRALinear(AbstractLinear, AbstractLoRA):
         return self.base.dtype
 
     @jax.named_scope("lora")
-    def __call__(
-        self, x: Float[Array, "*batch {self.in_features}"]
-    ) -> Float[Array, "*batch {self.out_features}"]:
-        return self._product(x, *self._rows())
-
-    @jax.named_scope("lora")
-    def in_halves(
-        self, x: Float[Array, "*batch {self.in_features}"]
-    ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
-        return in_halves(self._product, x, *self._rows())
-
-    @jax.named_scope("lora")
-    def of_heads(
-        self, x: Float[Array, "*batch heads head_dim"]
-    ) -> Float[Array, "*batch {self.out_features}"]:
-        weight, *rows = self._rows()
-        down = in_heads(self.lora_down, x)
-        return self._product(x, in_heads(weight, x), *rows, lora_down=down)
-
-    def _rows(self) -> tuple[Any, ...]:
-        return self.base.weight, self.base.bias, self.lora_up
-
-    def _product(
-        self, x: Array, weight: Array, bias: Any, lora_up: Array, lora_down: Any = None
-    ) -> Array:
-        lora_down = self.lora_down if lora_down is None else lora_down
-        update = matmul(matmul(x, lora_down.astype(x.dtype)), lora_up.astype(x.dtype))
-        y = matmul(x, weight)
+    def product(self, x: Float[Array, "..."]) -> Float[Array, "... outputs"]:
+        y = matmul(x, self.base.weight)
+        down, up = self.lora_down.astype(x.dtype), self.lora_up.astype(x.dtype)
+        update = matmul(matmul(x, down), up)
         if self.lora_scale is not None:
             update = self.lora_scale.astype(x.dtype) * update
-        return add_bias(y + update, bias)
+        return self.base.add_bias(y + update)
+
+    def by_outputs(self) -> list[Any]:
+        return [*self.base.by_outputs(), self.lora_up]
+
+    def by_inputs(self) -> list[Any]:
+        return [*self.base.by_inputs(), self.lora_down]
 
     def update(self) -> Float[Array, "out_features in_features"]:
         r"""Computes what is added to the weight, $\frac{\alpha}{r} U D$."""
@@ -153,38 +135,19 @@ class PremergedLinear(AbstractLinear):
         return self.base.dtype
 
     @jax.named_scope("lora")
-    def __call__(
-        self, x: Float[Array, "*batch {self.in_features}"]
-    ) -> Float[Array, "*batch {self.out_features}"]:
-        return self._product(x, *self._rows())
+    def product(self, x: Float[Array, "..."]) -> Float[Array, "... outputs"]:
+        y = lora_matmul(
+            x,
+            self.base.weight,
+            self.lora_down,
+            self.lora_up,
+            self.lora_scale,
+            cast=self.cast,
+        )
+        return self.base.add_bias(y)
 
-    @jax.named_scope("lora")
-    def in_halves(
-        self, x: Float[Array, "*batch {self.in_features}"]
-    ) -> tuple[Float[Array, "*batch half"], Float[Array, "*batch half"]]:
-        return in_halves(self._product, x, *self._rows())
+    def by_outputs(self) -> list[Any]:
+        return [*self.base.by_outputs(), self.lora_up, self.cast[1]]
 
-    @jax.named_scope("lora")
-    def of_heads(
-        self, x: Float[Array, "*batch heads head_dim"]
-    ) -> Float[Array, "*batch {self.out_features}"]:
-        weight, *rows = self._rows()
-        down = tuple(in_heads(d, x) for d in (self.lora_down, self.cast[0]))
-        return self._product(x, in_heads(weight, x), *rows, lora_down=down)
-
-    def _rows(self) -> tuple[Any, ...]:
-        return self.base.weight, self.base.bias, self.lora_up, self.cast[1]
-
-    def _product(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Any,
-        lora_up: Array,
-        cast_up: Array,
-        lora_down: Any = None,
-    ) -> Array:
-        down = (self.lora_down, self.cast[0]) if lora_down is None else lora_down
-        cast = (down[1], cast_up)
-        y = lora_matmul(x, weight, down[0], lora_up, self.lora_scale, cast=cast)
-        return add_bias(y, bias)
+    def by_inputs(self) -> list[Any]:
+        return [*self.base.by_inputs(), self.lora_down, self.cast[0]]

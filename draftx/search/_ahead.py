@@ -117,5 +117,5 @@ def jump(
     chain = question.chain()
     prediction = ahead.predicted(chain, index)
     jumped = chain.jump(ahead.state, prediction, index).latents
-    images = question.task.pipeline.decode(jumped)
-    return images, jumped, question.score(images)
+    images, rewards = question.judge(jumped)
+    return images, jumped, rewards

@@ -123,8 +123,7 @@ def _begin(question: Question) -> State:
 
 @compiled()
 def _judge(question: Question, clean: Latents) -> tuple[Images, Float[Array, " batch"]]:
-    images = question.task.pipeline.decode(clean)
-    return images, question.score(images)
+    return question.judge(clean)
 
 
 @compiled()

@@ -138,15 +138,16 @@ class Particles(eqx.Module):
         return eqx.tree_at(lambda p: p.log_weights, kept, log_weights)
 
 
-def take(tree: _Tree, chosen: Int[Array, "taken batch"]) -> _Tree:
-    """Takes particles of each image, of every array in a tree.
+def take(tree: _Tree, chosen: Int[Array, "*taken batch"]) -> _Tree:
+    """Takes particles of each image, one or several, of every array in a tree.
 
     **Arguments:**
 
     - `tree`: Arrays with axes of particles and of images.
     - `chosen`: Which, for each image.
     """
-    columns = jnp.arange(chosen.shape[1])[None]
+    columns = jnp.arange(chosen.shape[-1])
+    columns = jnp.broadcast_to(columns, chosen.shape)
     one: Any = lambda x: x[chosen, columns]
     return jax.tree.map(one, tree)
 

@@ -51,6 +51,11 @@ class Question(eqx.Module):
         """Runs the chain from starting noise to clean latents."""
         return run_truncated(self.chain(), latents, truncation_steps).latents
 
+    def judge(self, clean: Latents) -> tuple[Images, Float[Array, " batch"]]:
+        """Decodes `clean` latents; gives the images and their rewards."""
+        images = self.task.pipeline.decode(clean)
+        return images, self.score(images)
+
     def score(self, images: Images) -> Float[Array, " batch"]:
         """Rewards images, one for each row."""
         scores = scaled_call(self.task.reward, images, self.batch.features)
@@ -98,8 +103,8 @@ def ask(
 def draw(question: Question) -> tuple[Images, Latents, Float[Array, " batch"]]:
     """Draws images: these, what they were decoded from, and their rewards."""
     clean = question.run(question.batch.latents)
-    images = question.task.pipeline.decode(clean)
-    return images, clean, question.score(images)
+    images, rewards = question.judge(clean)
+    return images, clean, rewards
 
 
 def no_images(

@@ -2,7 +2,6 @@ import time
 from typing import Any, get_args, Literal, TypeAlias
 
 import equinox as eqx
-import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from .._checks import check_is, check_whole, not_negative, positive, within
 from .._compilation import compiled
-from .._custom_types import Images, Latents, RealLike, WholeLike
+from .._custom_types import Latents, RealLike, WholeLike
 from .._table import Rows, Table
 from ..diffusion import random_steps
 from ..episodes import count
@@ -140,9 +139,8 @@ def smc(
         particles, (all_images, all_clean), all_rewards = ended
         history = [*history, np.asarray(all_rewards).mean(axis=0)]
         chosen = _choose(question, particles, all_rewards, keep)
-        kept = take((all_images, all_clean, all_rewards), chosen)
-        images, clean, rewards = (x[0] for x in kept)
-        origin = take(particles.origin, chosen)[0]
+        ends = (all_images, all_clean, all_rewards)
+        (images, clean, rewards), origin = take((ends, particles.origin), chosen)
     budget = count(
         len(table),
         guided=question.is_guided,
@@ -152,7 +150,7 @@ def smc(
         seconds=taken.seconds + time.perf_counter() - start,
     )
     check_drawn(pipeline, clean, images)
-    noise = take(_starts(question, num_particles), origin[None])[0]
+    noise = take(_starts(question, num_particles), origin)
     return SearchResult(
         images, rewards, noise, clean, np.stack(history), budget, taken.stopped
     )
@@ -233,8 +231,8 @@ def _finish(
         ahead, noise_key = args
         prediction = ahead.predicted(chain, index)
         clean = advance(chain, ahead, prediction, index, noise_key).latents
-        images: Images = question.task.pipeline.decode(clean)
-        return (images, clean), question.score(images)
+        images, rewards = question.judge(clean)
+        return (images, clean), rewards
 
     noise_keys = _noise_keys(question, rules.num_particles)
     drawn, rewards = lax.map(draw, (particles.ahead, noise_keys))
@@ -251,18 +249,17 @@ def _choose(
     particles: Particles,
     rewards: Float[Array, "particles batch"],
     keep: Kept,
-) -> Int[Array, "1 batch"]:
+) -> Int[Array, " batch"]:
     """The particle of each image that is given, of those at their end."""
     if keep == "best":
         known = jnp.where(jnp.isnan(rewards), -jnp.inf, rewards)
-        return jnp.argmax(known, axis=0)[None]
+        return jnp.argmax(known, axis=0)
     weights = normalized(particles.log_weights)
     key = _anew(question, jnp.asarray(question.batch.plan.num_inference_steps))
-    return jr.categorical(key, jnp.log(weights), axis=0)[None]
+    return jr.categorical(key, jnp.log(weights), axis=0)
 
 
 def _heaviest(particles: Particles) -> tuple[Ahead, Int[Array, " batch"]]:
     """Where the heaviest particle of each image stands, and its starting noise."""
-    chosen = jnp.argmax(particles.log_weights, axis=0)[None]
-    ahead, origin = take((particles.ahead, particles.origin), chosen)
-    return jax.tree.map(lambda x: x[0], ahead), origin[0]
+    chosen = jnp.argmax(particles.log_weights, axis=0)
+    return take((particles.ahead, particles.origin), chosen)

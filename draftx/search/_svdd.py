@@ -2,7 +2,6 @@ import time
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
@@ -19,6 +18,7 @@ from ..io.checkpoints import check_checkpoints, Checkpoints
 from ..pipeline import check_drawn, Pipeline, Sampling
 from ..rewards import Reward
 from ._ahead import advance, Ahead, check_value, jump, look, stand
+from ._particles import take
 from ._result import SearchResult
 from ._setup import ask, facts, Question
 from ._steps import Naming, take_steps
@@ -165,8 +165,7 @@ class _Choice(eqx.Module):
             logits = (known - jnp.max(known, axis=0, keepdims=True)) / self.temperature
             key = jr.fold_in(choice_key, self.index)
             chosen = jr.categorical(key, logits, axis=0)
-        taken = lambda x: x[chosen, jnp.arange(len(chosen))]
-        return jax.tree.map(taken, candidates), taken(rewards)
+        return take((candidates, rewards), chosen)
 
     def _keys(self, question: Question) -> tuple[PRNGKeyArray, PRNGKeyArray]:
         batch = question.batch
@@ -207,8 +206,8 @@ def _finish(
 
     def draw(noise_key: PRNGKeyArray):
         clean = advance(chain, ahead, prediction, choice.index, noise_key).latents
-        images = question.task.pipeline.decode(clean)
-        return (images, clean), question.score(images)
+        images, rewards = question.judge(clean)
+        return (images, clean), rewards
 
     drawn, rewards = lax.map(draw, choice.noise_keys(question))
     (images, clean), rewards = choice.take(question, drawn, rewards)

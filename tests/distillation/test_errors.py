@@ -104,9 +104,12 @@ def test_what_else_is_wrong_is_named(options, text, short_pipeline, without_type
     [
         (np.zeros((8, 8), np.float32), r"channels last; got \(8, 8\)"),
         (np.zeros((1, 3, 8, 8), np.float32), r"channels last; got \(1, 3, 8, 8\)"),
-        (np.zeros((8, 8, 3), np.uint8), "must be floats in .* got uint8"),
-        (np.full((8, 8, 3), 1.5), "finite and in .* got values from 1.5 to 1.5"),
-        (np.full((8, 8, 3), np.nan), "must be finite and in"),
+        (
+            np.zeros((8, 8, 3), np.uint8),
+            "must be floating point.* got uint8. Divide",
+        ),
+        (np.full((8, 8, 3), 1.5), r"must lie in \[0, 1\]; got numbers from 1.5 to 1.5"),
+        (np.full((8, 8, 3), np.nan), r"must lie in \[0, 1\]; got numbers from nan"),
     ],
 )
 def test_what_is_no_picture(pictures, text):

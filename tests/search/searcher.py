@@ -14,6 +14,7 @@ import numpy as np
 
 import draftx
 from draftx import search
+from draftx.io.checkpoints import CheckpointStore
 
 from ..io.tiny import random_pipeline, write_tokenizer
 from ..toys import toy_reward
@@ -59,6 +60,28 @@ def fields(result):
 def _slow_reward(images):
     jax.debug.callback(lambda: time.sleep(0.3))
     return toy_reward(images)
+
+
+class Stop(Exception):
+    pass
+
+
+def dies_at(step):
+    """A store whose process ends before it writes the checkpoint of a step."""
+
+    def make(folder, **limits):
+        store = CheckpointStore(folder, **limits)
+        save = store.save
+
+        def dying(number, arrays, notes):
+            if number == step:
+                raise Stop
+            return save(number, arrays, notes)
+
+        store.save = dying
+        return store
+
+    return make
 
 
 if __name__ == "__main__":

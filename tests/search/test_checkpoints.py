@@ -16,32 +16,10 @@ from draftx import search
 from draftx.io.checkpoints import CheckpointStore, describe
 
 from ..toys import toy_reward
-from .searcher import CALLS, fields, SAMPLING
+from .searcher import CALLS, dies_at, fields, SAMPLING, Stop
 
 
 _PROMPTS = ["cat", "do"]
-
-
-class Stop(Exception):
-    pass
-
-
-def _dies_at(step):
-    """A store whose process ends before it writes the checkpoint of a step."""
-
-    def make(folder, **limits):
-        store = CheckpointStore(folder, **limits)
-        save = store.save
-
-        def dying(number, arrays, notes):
-            if number == step:
-                raise Stop
-            return save(number, arrays, notes)
-
-        store.save = dying
-        return store
-
-    return make
 
 
 def _hears_at(step, number):
@@ -93,7 +71,7 @@ def _assert_same(one, other):
 def test_it_finds_the_same_bits_however_it_is_interrupted(find, tmp_path, capfd):
     whole = find()
     with pytest.raises(Stop):
-        find(tmp_path, store=_dies_at(2))
+        find(tmp_path, store=dies_at(2))
     assert CheckpointStore(tmp_path).steps() == [1]
     # A signal that comes when the second step is done ends the search with the third.
     ended = find(tmp_path, store=_hears_at(2, signal.SIGTERM))
@@ -105,7 +83,7 @@ def test_it_finds_the_same_bits_however_it_is_interrupted(find, tmp_path, capfd)
     assert ended.images.shape == whole.images.shape
     _assert_same(find(tmp_path), whole)
     # What is done is not done again, but for the last images of some.
-    _assert_same(find(tmp_path, store=_dies_at(4)), whole)
+    _assert_same(find(tmp_path, store=dies_at(4)), whole)
 
 
 def test_changes_and_what_is_not_of_the_search_are_named(short_pipeline, tmp_path):

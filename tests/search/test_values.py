@@ -16,7 +16,6 @@ import draftx
 from draftx import search
 from draftx.diffusion import DDIM, SchedulerConfig
 from draftx.io import ModelFileError
-from draftx.io.checkpoints import CheckpointStore
 from draftx.search.values._regression import (
     begin,
     explain,
@@ -29,6 +28,7 @@ from draftx.search.values._regression import (
 from ..helpers import assert_close
 from ..io.tiny import assert_equal
 from ..toys import toy_reward
+from .searcher import dies_at, Stop
 
 
 _PROMPTS = ["cat", "do"]
@@ -309,31 +309,11 @@ def test_a_value_of_another_schedule_or_text_encoder_is_refused(short_pipeline, 
         search.svdd(short_pipeline, toy_reward, ["cat"], _SAMPLING, value=value)
 
 
-class Stop(Exception):
-    pass
-
-
-def _dies_at(step):
-    def make(folder, **limits):
-        store = CheckpointStore(folder, **limits)
-        save = store.save
-
-        def dying(number, arrays, notes):
-            if number == step:
-                raise Stop
-            return save(number, arrays, notes)
-
-        store.save = dying
-        return store
-
-    return make
-
-
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_fit_goes_on_bit_for_bit(short_pipeline, fit, tmp_path, step):
     """Killed while images are drawn, and while the network learns."""
     checkpoints = draftx.Checkpoints(tmp_path, every=1)
-    killing = dataclasses.replace(checkpoints, store=_dies_at(step))
+    killing = dataclasses.replace(checkpoints, store=dies_at(step))
     with pytest.raises(Stop):
         _fit(short_pipeline, checkpoints=killing)
     again = _fit(short_pipeline, checkpoints=checkpoints)

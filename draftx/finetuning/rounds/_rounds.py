@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -31,6 +30,7 @@ from ..evaluation import Evaluation
 from ..training import (
     adamw,
     as_optimizer,
+    as_own,
     Callback,
     check_callbacks,
     check_trainable,
@@ -157,12 +157,7 @@ def finetune_in_rounds(
     trainable, frozen = eqx.partition(task.pipeline, lora_filter(task.pipeline))
     learned, constant = method.start(task.reward, start_key)
     opt_state = optimizer.init(eqx.filter(trainable, eqx.is_array))
-    # Copied once: the updates are made in place, and the user's stays as it is. Some
-    # optimizers begin with the arrays that they train.
-    state = jax.tree.map(
-        lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x,
-        RoundState(trainable, opt_state, learned),
-    )
+    state = as_own(RoundState(trainable, opt_state, learned))
     on_all = everywhere(mesh)
     state = to_mesh(state, on_all)
     task = eqx.tree_at(

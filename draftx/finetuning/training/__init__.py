@@ -12,6 +12,7 @@ from ._joined import norm_of as norm_of
 from ._optimizer import (
     adamw as adamw,
     as_optimizer as as_optimizer,
+    as_own as as_own,
     ascend as ascend,
     learning_rate as learning_rate,
     Optimizer as Optimizer,

@@ -1,7 +1,6 @@
 from collections.abc import Sequence
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
@@ -24,7 +23,7 @@ from ...rewards import Reward, RewardError
 from ..estimators import AbstractGradientEstimator
 from ..evaluation import Evaluation
 from ._callbacks import Callback, check_callbacks
-from ._optimizer import adamw, as_optimizer, Optimizer
+from ._optimizer import adamw, as_optimizer, as_own, Optimizer
 from ._progress_bar import ProgressBar
 from ._result import FinetuneResult
 from ._reward_gradient import check_task, split
@@ -165,12 +164,7 @@ def finetune(
     method, key = to_mesh((method, key), everywhere(mesh))
     training = Training(task.on_mesh(mesh), method, key, optimizer, mesh, shape)
     opt_state = optimizer.init(eqx.filter(trainable, eqx.is_array))
-    # Copied once: the steps update it in place, and the user's stays as it is. Some
-    # optimizers begin with the arrays that they train.
-    state = jax.tree.map(
-        lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x,
-        TrainState(trainable, opt_state),
-    )
+    state = as_own(TrainState(trainable, opt_state))
     state = to_mesh(state, everywhere(mesh))
 
     number = lambda step: to_mesh(jnp.asarray(step), everywhere(mesh))

@@ -2,7 +2,7 @@
 
 import functools as ft
 import warnings
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float
 from ..._checks import not_negative, positive
 from ..._custom_types import Real, RealLike
 from ._joined import join, on_vectors
+
+
+_State = TypeVar("_State")
 
 
 def adamw(
@@ -187,3 +190,17 @@ def warn_of_unused_gradients(opt_state: Any) -> None:
             "updates be a multiple of its `every_k_schedule`.",
             stacklevel=5,
         )
+
+
+def as_own(state: _State) -> _State:
+    """Copies all arrays of a state, which steps will update in place.
+
+    What it was made of stays its user's. Some optimizers begin with the arrays that
+    they train.
+
+    **Arguments:**
+
+    - `state`: What is trained, and the state of its optimizer.
+    """
+    copied: Any = lambda x: jnp.array(x, copy=True) if eqx.is_array(x) else x
+    return jax.tree.map(copied, state)

@@ -85,10 +85,9 @@ def _together(x: Input, weight: Weight) -> _Doubled:
 def _spread(x: Input, weight: Weight) -> _Doubled:
     """One convolution by a 4x4 window, of the image with zeros in between."""
     wide = weight.astype(at_least_float32(weight.dtype))
-    wide = jnp.pad(wide, ((0, 1), *_NONE)) + jnp.pad(wide, ((1, 0), *_NONE))
-    wide = jnp.swapaxes(wide, 0, 1)
-    wide = jnp.pad(wide, ((0, 1), *_NONE)) + jnp.pad(wide, ((1, 0), *_NONE))
-    wide = jnp.swapaxes(wide, 0, 1)
+    for _ in ("rows", "columns"):
+        wide = jnp.pad(wide, ((0, 1), *_NONE)) + jnp.pad(wide, ((1, 0), *_NONE))
+        wide = jnp.swapaxes(wide, 0, 1)
     return lax.conv_general_dilated(
         x,
         wide.astype(weight.dtype),
@@ -166,7 +165,7 @@ def upsampled_conv2d(
 
     **Backward:** as `conv2d`; added weights are made again.
     """
-    is_plain = weight.shape[:2] != (3, 3)
+    is_other = weight.shape[:2] != (3, 3)
 
     def choose():
         pixels = 4 * x.shape[1] * x.shape[2]
@@ -175,10 +174,10 @@ def upsampled_conv2d(
     chosen = resolve(
         implementation,
         tuple(_BACKENDS),
-        choose=lambda: "reference" if is_plain else choose(),
+        choose=lambda: "reference" if is_other else choose(),
         refusal=lambda name: (
             f"is of 3x3 windows; got {weight.shape[0]}x{weight.shape[1]}"
-            if is_plain and name != "reference"
+            if is_other and name != "reference"
             else None
         ),
     )

@@ -187,11 +187,11 @@ class UNet2DConditionModel(eqx.Module):
         ]
         down, middle = parts[: len(self.down_blocks)], parts[len(self.down_blocks)]
         up = parts[len(self.down_blocks) + 1 :]
-        x = latents.astype(self.dtype)
-        if target_device().platform == "tpu" and jax.tree.leaves(text_context):
+        x, texts = latents.astype(self.dtype), jax.tree.leaves(text_context)
+        if texts and target_device().platform == "tpu":
             # There putting copies side by side costs more, of maps with many channels,
             # than it saves.
-            x = match_batch(x, jax.tree.leaves(text_context)[0].shape[0])
+            x = match_batch(x, texts[0].shape[0])
         x = self.conv_in(x)
         skips = [x]
         for i, (block, part) in enumerate(zip(self.down_blocks, down, strict=True)):

@@ -89,10 +89,18 @@ class CLIPScore(AbstractCLIPReward):
         whether the backward pass computes the layers of CLIP again.
     """
 
+    def preprocess(self, images: Images) -> Pixels:
+        """Makes of images in $[0, 1]$ what the image tower of `model` takes.
+
+        **Arguments:**
+
+        - `images`: Channels last.
+        """
+        return clip_preprocess(images, self.model.config.vision.image_size)
+
     @jax.named_scope("draftx.rewards.CLIPScore")
     def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
-        pixels = clip_preprocess(images, self.model.config.vision.image_size)
-        return self.scale * self._cosine(pixels, features)
+        return self.scale * self._cosine(self.preprocess(images), features)
 
 
 class PickScore(AbstractCLIPReward):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..._checks import check_pictures
 from ..._compilation import compiled
 from ..._custom_types import Images, Latents
 from ...pipeline import Pipeline, take_rows
@@ -32,19 +33,7 @@ def check_images(
         )
     if shape[0] < 2:
         raise ValueError("`images` must be at least 2; got 1.")
-    array = np.asarray(images)
-    if array.dtype.kind != "f":
-        raise ValueError(
-            f"`images` must be floating point, in [0, 1]; got {array.dtype}. Divide "
-            "bytes by 255."
-        )
-    array = array.astype(np.float32)
-    least, largest = float(array.min()), float(array.max())
-    if not (least >= 0 and largest <= 1):
-        raise ValueError(
-            f"`images` must lie in [0, 1]; got numbers from {least:g} to {largest:g}."
-        )
-    return array
+    return check_pictures("images", images)
 
 
 def encode(

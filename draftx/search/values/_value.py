@@ -65,8 +65,7 @@ class Outlook(eqx.Module):
 
     def judge(self, clean: Latents) -> tuple[Images, Float[Array, " batch"]]:
         """Decodes `clean` latents; gives the images and their rewards."""
-        images = self.question.task.pipeline.decode(clean)
-        return images, self.question.score(images)
+        return self.question.judge(clean)
 
 
 class AbstractValue(eqx.Module):
