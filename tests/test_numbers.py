@@ -225,6 +225,7 @@ _TABLE: dict[Callable, tuple[Callable, dict[str, float | int]]] = {
         _made(rewards.ClassifierReward, toy_reward),
         dict(target=3),
     ),
+    rewards.CountReward: (_made(rewards.CountReward, toy_reward), dict(count=3)),
     rewards.hps_benchmark: (
         lambda _, **options: _numbers(
             rewards.hps_benchmark, toy_reward, _draw, _HPS, **options
@@ -253,6 +254,13 @@ _EXEMPT = {
     "FinetuneResult": {"step"},
     "HPSResult": {"mean", "std"},
     "DetectionReward": {"threshold", "area_weight"},
+    "DetectedCount": {
+        "count",
+        "threshold",
+        "temperature",
+        "overlap",
+        "overlap_temperature",
+    },
     "quantization_tables": {"quality"},
     "LoRAWindow": {"first"},
     "ClassifierReward": {"target"},

@@ -8,8 +8,8 @@ of a fine-tuned model is what a second, independent network sees.
     python weights/judge.py --sprites weights/cache/sprites.npz
     python weights/judge.py --sprites weights/cache/sprites.npz --counting
 
-The second trains another, which has seen scenes with none to six animals, and has a
-head for how many there are.
+The second trains the first on, to another, which has seen scenes with none to six
+animals and has a head for how many there are.
 """
 
 import argparse
@@ -100,6 +100,17 @@ class Judge(eqx.Module):
         return dict(zip(heads, logits, strict=True))
 
 
+def with_counts(judge: Judge, *, key: PRNGKeyArray) -> Judge:
+    """The same judge, with a head for counts that says nothing yet."""
+    counting = Judge(COUNTING_HEADS, key=key)
+    fields = lambda j: (j.downs, j.blocks, j.norm)
+    counting = eqx.tree_at(fields, counting, fields(judge))
+    new = counting.names[-1][1]
+    longer = lambda x: jnp.concatenate([x, jnp.zeros((new, *x.shape[1:]), x.dtype)])
+    fields = lambda j: (j.heads.weight, j.heads.bias)
+    return eqx.tree_at(fields, counting, tuple(map(longer, fields(judge))))
+
+
 def save_judge(judge: Judge, path: str | pathlib.Path = PATH) -> None:
     """Writes the weights in float16."""
     half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), judge)
@@ -167,6 +178,10 @@ def main() -> None:
     out = args.out or (COUNTING_PATH if args.counting else PATH)
     folder = "counting_judge" if args.counting else "judge"
 
+    judge = Judge(key=jr.key(0))
+    if args.counting:
+        judge = with_counts(load_judge(), key=jr.key(0))
+
     def draw_batch(rng, n):
         if args.counting:
             scenes = scenes_to_count(rng, sprites, n)
@@ -175,7 +190,7 @@ def main() -> None:
         return images, scene_labels(scenes)
 
     judge = fit(
-        Judge(words, key=jr.key(0)),
+        judge,
         loss_fn,
         lambda rng, _: draw_batch(rng, args.batch_size),
         seed=2,

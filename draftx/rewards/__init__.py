@@ -32,6 +32,8 @@ from .perception import (
     AbstractDistance as AbstractDistance,
     BatchDissimilarity as BatchDissimilarity,
     ClassifierReward as ClassifierReward,
+    CountReward as CountReward,
+    DetectedCount as DetectedCount,
     DetectionReward as DetectionReward,
     FeatureDistance as FeatureDistance,
     FeatureSimilarity as FeatureSimilarity,

@@ -1,13 +1,14 @@
-"""The rewards that come with draftx, for its own scenes: a CLIP and a classifier."""
+"""The rewards that come with draftx, for its own scenes: CLIP, classifier, counter."""
 
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ..._checks import is_whole
 from ...io import EmbeddedFolder, ModelFileError, read_json, read_network
-from ...judges import ResNet
+from ...judges import ObjectCounter, ResNet
 from ..contract import AbstractReward
-from ..perception import ClassifierReward, ResizeAndCrop
+from ..perception import ClassifierReward, CountReward, ResizeAndCrop
 from ..preference import CLIPScore
 from ._clip import CLIP
 from ._entry import Found, PublishedReward
@@ -15,11 +16,12 @@ from ._entry import Found, PublishedReward
 
 _LICENSE = "that of draftx (data: see weights/NOTICE.md)"
 _SIZE = "comes with draftx"
+_WEIGHTS = "model.safetensors"
 
 
 def _build_classifier(found: Found, options: Mapping[str, Any]) -> AbstractReward:
     described = _described(found.weights / "config.json")
-    path = found.weights / "model.safetensors"
+    path = found.weights / _WEIGHTS
     network = read_network(ResNet.from_arrays, path)
     return ClassifierReward(network, **(described | dict(options)))
 
@@ -38,6 +40,18 @@ def _described(path: pathlib.Path) -> dict[str, Any]:
             f"{str(path)!r} must have a classifier's `image_size`, `mean`, `std` and "
             f"`class_names`: {type(e).__name__}: {e}."
         ) from e
+
+
+def _build_counter(found: Found, options: Mapping[str, Any]) -> AbstractReward:
+    path = found.weights / "config.json"
+    size = read_json(path).get("image_size")
+    if not is_whole(size):
+        raise ModelFileError(f"{str(path)!r} must have a counter's `image_size`.")
+    counter = read_network(ObjectCounter.from_arrays, path.with_name(_WEIGHTS))
+    # Its own normalization is inside of it.
+    whole = dict(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    preprocess = ResizeAndCrop(resize=size, crop=size, **whole)
+    return CountReward(counter, **({"preprocess": preprocess} | dict(options)))
 
 
 TINY_CLIP = PublishedReward(
@@ -68,5 +82,20 @@ TINY_CLASSIFIER = PublishedReward(
     compared_with="`weights/evaluate_rewards.py`",
     build=_build_classifier,
     from_files=("classifier",),
+    any_dtype=False,
+)
+TINY_COUNTER = PublishedReward(
+    name="tiny-counter",
+    reward=CountReward,
+    files=EmbeddedFolder(
+        "counter", "0000000000000000000000000000000000000000000000000000000000000000"
+    ),
+    license=_LICENSE,
+    size=_SIZE,
+    preprocessing="resized and cropped to the size it was trained on",
+    range="at most 0",
+    compared_with="`weights/evaluate_counts.py`",
+    build=_build_counter,
+    from_files=("counter",),
     any_dtype=False,
 )
