@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import math
 
+import jax.numpy as jnp
 import numpy as np
 from composites import draw_scenes, tile
 from cutouts import Sprites
@@ -55,6 +56,11 @@ _ARRANGEMENTS = {
     5: [((-20, -20), (20, -20), (0, 0), (-20, 20), (20, 20))],
     6: [((-21, -14), (0, -14), (21, -14), (-21, 14), (0, 14), (21, 14))],
 }
+CELLS = 8  # in a row of a density
+# How far an animal's density spreads around its center, in cells.
+_SPREAD = 0.7
+# Squared error of the number, beside that of the cells.
+_NUMBER_WEIGHT = 0.05
 # How often a network that counts sees no animal, one, and so on up to `MOST`.
 _SEEN = (0.06, 0.22, 0.18, 0.18, 0.18, 0.1, 0.08)
 # Sprites that are strewn come no nearer than this, of their width.
@@ -167,6 +173,29 @@ def scenes_to_count(rng, sprites, n, *, held_out=False):
         if is_held_out(scene) == held_out:
             scenes.append(scene)
     return scenes
+
+
+def densities(scenes):
+    """Where the animals of scenes are: `scenes` × 8 × 8, with sums of how many."""
+    centers = (np.arange(CELLS, dtype=np.float32) + 0.5) * SIZE / CELLS
+
+    def bump(position):
+        squared = ((centers - position) * CELLS / SIZE / _SPREAD) ** 2
+        weights = np.exp(-0.5 * squared)
+        return weights / weights.sum()
+
+    out = np.zeros((len(scenes), CELLS, CELLS), np.float32)
+    for density, scene in zip(out, scenes, strict=True):
+        for x, y in scene.centers:
+            density += bump(y)[:, None] * bump(x)
+    return out
+
+
+def density_loss(density, wanted):
+    """Squared errors of densities and of their sums, and the error of each sum."""
+    error = jnp.sum(density - wanted, axis=(1, 2))
+    cells = jnp.mean(jnp.sum((density - wanted) ** 2, axis=(1, 2)))
+    return cells + _NUMBER_WEIGHT * jnp.mean(error**2), error
 
 
 def main():

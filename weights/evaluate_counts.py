@@ -13,7 +13,7 @@ import json
 import pathlib
 from typing import Any
 
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -71,7 +71,7 @@ def agreement(seen, scenes) -> dict[str, float]:
 
 def counted(counter, images) -> np.ndarray:
     """The soft count of each image."""
-    count = jax.jit(counter.counter)
+    count = eqx.filter_jit(counter.counter)
     parts = [images[i : i + 64] for i in range(0, len(images), 64)]
     return np.concatenate([np.asarray(count(jnp.asarray(part))) for part in parts])
 

@@ -25,7 +25,7 @@ import numpy as np
 from _training import fit, load_tree, save_tree, use_cpu_cores
 from augmentations import augment
 from composites import batch, draw_scenes
-from counted import MOST, scenes_to_count
+from counted import densities, density_loss, MOST, scenes_to_count
 from cutouts import Sprites
 from jaxtyping import Array, Float, PRNGKeyArray
 from scenes import ANIMALS, attributes, COLORS, NUMBERS, PATTERNS, STYLES
@@ -53,6 +53,7 @@ class Judge(eqx.Module):
     blocks: tuple[ResnetBlock, ...]
     norm: GroupNorm
     heads: Linear
+    density: Linear | None
     # The name of each head, and how many logits it has.
     names: tuple[tuple[str, int], ...] = eqx.field(static=True)
 
@@ -63,7 +64,12 @@ class Judge(eqx.Module):
         channels: tuple[int, ...] = (24, 48, 80),
         key: PRNGKeyArray,
     ):
-        self.names = tuple((head, len(values)) for head, values in words.items())
+        self.names = tuple(
+            (head, len(values)) for head, values in words.items() if head != "count"
+        )
+        self.density = None
+        if "count" in words:
+            self.density = Linear(channels[-1], 1, key=jr.fold_in(key, 1))
         keys = jr.split(key, 2 * len(channels) + 1)
         pairs = zip((3, *channels), channels, keys[1::2], strict=False)
         self.downs = tuple(Conv2d(i, o, stride=2, key=k) for i, o, k in pairs)
@@ -88,27 +94,37 @@ class Judge(eqx.Module):
 
         The logits of each head, in the order of the words that it chooses from.
         """
+        return self.see(images)[0]
+
+    def see(self, images: Float[Array, "batch height width 3"]):
+        """The logits, and how many animals are in each cell, or `None`."""
         x = jax.nn.silu(self.downs[0](2 * images - 1))
         for down, block in zip(self.downs[1:], self.blocks, strict=True):
             x = block(down(x))
         x = self.norm(x, silu=True)
-        x = jnp.concatenate([jnp.mean(x, (1, 2)), jnp.max(x, (1, 2))], axis=-1)
+        pooled = jnp.concatenate([jnp.mean(x, (1, 2)), jnp.max(x, (1, 2))], axis=-1)
         heads, sizes = zip(*self.names, strict=True)
         # Where the logits of one head end and those of the next begin.
         boundaries = np.cumsum(sizes)[:-1]
-        logits = jnp.split(self.heads(x), boundaries, axis=-1)
-        return dict(zip(heads, logits, strict=True))
+        logits = jnp.split(self.heads(pooled), boundaries, axis=-1)
+        logits = dict(zip(heads, logits, strict=True))
+        if self.density is None:
+            return logits, None
+        # A whole number is the more likely the nearer it is to the sum.
+        density = jax.nn.softplus(self.density(x)[..., 0])
+        number = jnp.sum(density, axis=(1, 2))[:, None]
+        numbers = jnp.arange(len(COUNTING_HEADS["count"]), dtype=number.dtype)
+        return logits | {"count": -((number - numbers[None]) ** 2)}, density
 
 
 def with_counts(judge: Judge, *, key: PRNGKeyArray) -> Judge:
-    """The same judge, with a head for counts that says nothing yet."""
+    """The same judge, which also counts, and sees nearly nothing to begin with."""
     counting = Judge(COUNTING_HEADS, key=key)
-    fields = lambda j: (j.downs, j.blocks, j.norm)
+    fields = lambda j: (j.downs, j.blocks, j.norm, j.heads)
     counting = eqx.tree_at(fields, counting, fields(judge))
-    new = counting.names[-1][1]
-    longer = lambda x: jnp.concatenate([x, jnp.zeros((new, *x.shape[1:]), x.dtype)])
-    fields = lambda j: (j.heads.weight, j.heads.bias)
-    return eqx.tree_at(fields, counting, tuple(map(longer, fields(judge))))
+    return eqx.tree_at(
+        lambda j: j.density.bias, counting, replace_fn=lambda x: jnp.full_like(x, -3.0)
+    )
 
 
 def save_judge(judge: Judge, path: str | pathlib.Path = PATH) -> None:
@@ -146,19 +162,25 @@ def predict(judge: Judge, images, batch_size: int = 64) -> np.ndarray:
 
 
 def loss_fn(judge, batch, key):
-    """The sum of the heads' cross entropies, with a little label smoothing."""
-    images, labels = batch
-    logits = judge(augment(images.astype(jnp.float32) / 255, key))
+    """The sum of the heads' cross entropies, with a little label smoothing.
+
+    Of one that counts, also the squared errors of the density.
+    """
+    images, labels, *wanted = batch
+    logits, density = judge.see(augment(images.astype(jnp.float32) / 255, key))
     metrics = {}
-    for i, (head, values) in enumerate(logits.items()):
-        log_probs = jax.nn.log_softmax(values)
+    # Where nothing is there is nothing to name.
+    is_there = labels[:, -1] > 0 if wanted else jnp.ones(len(labels), bool)
+    for i, (head, _) in enumerate(judge.names):
+        log_probs = jax.nn.log_softmax(logits[head])
         right = jnp.take_along_axis(log_probs, labels[:, i, None], axis=-1)[:, 0]
-        right = 0.95 * right + 0.05 * jnp.mean(log_probs, axis=-1)
-        if head in ("animal", "style") and "count" in logits:
-            # Where nothing is there is nothing to name.
-            right = right * (labels[:, list(logits).index("count")] > 0)
-        metrics[head] = -jnp.mean(right)
+        likely = 0.95 * right + 0.05 * jnp.mean(log_probs, axis=-1)
+        named = is_there if head in ("animal", "style") else jnp.ones_like(is_there)
+        metrics[head] = -jnp.mean(likely * named)
     loss = sum(metrics.values())
+    if wanted:
+        metrics["count"], _ = density_loss(density, wanted[0])
+        loss = loss + metrics["count"]
     return loss, metrics | {"loss": loss}
 
 
@@ -185,7 +207,8 @@ def main() -> None:
     def draw_batch(rng, n):
         if args.counting:
             scenes = scenes_to_count(rng, sprites, n)
-            return draw_scenes(sprites, scenes), scene_labels(scenes, words)
+            labels = scene_labels(scenes, words)
+            return draw_scenes(sprites, scenes), labels, densities(scenes)
         images, _, scenes = batch(rng, sprites, n)
         return images, scene_labels(scenes)
 
@@ -202,7 +225,7 @@ def main() -> None:
     save_judge(judge, out)
 
     judge = load_judge(out, words)
-    images, labels = draw_batch(np.random.default_rng([3, 0]), 2048)
+    images, labels, *_ = draw_batch(np.random.default_rng([3, 0]), 2048)
     images = jnp.asarray(images, jnp.float32) / 255
     for kind, seen in (("clean", images), ("augmented", augment(images, jr.key(9)))):
         is_right = predict(judge, seen) == labels

@@ -18,35 +18,12 @@ import numpy as np
 from _training import fit, save_arrays, use_cpu_cores
 from augmentations import augment
 from composites import draw_scenes
-from counted import MOST, scenes_to_count
+from counted import densities, density_loss, MOST, scenes_to_count
 from cutouts import Sprites
 from scenes import SIZE
 
 from draftx.judges import ObjectCounter
 from draftx.models import checkpoint_arrays
-
-
-CELLS = 8  # in a row
-# How far an animal's density spreads around its center, in cells.
-_SPREAD = 0.7
-# Squared error of the number, beside that of the cells.
-_NUMBER_WEIGHT = 0.05
-
-
-def densities(scenes) -> np.ndarray:
-    """Where the animals of scenes are: `scenes` × 8 × 8, with sums of how many."""
-    centers = (np.arange(CELLS, dtype=np.float32) + 0.5) * SIZE / CELLS
-
-    def bump(position):
-        squared = ((centers - position) * CELLS / SIZE / _SPREAD) ** 2
-        weights = np.exp(-0.5 * squared)
-        return weights / weights.sum()
-
-    out = np.zeros((len(scenes), CELLS, CELLS), np.float32)
-    for density, scene in zip(out, scenes, strict=True):
-        for x, y in scene.centers:
-            density += bump(y)[:, None] * bump(x)
-    return out
 
 
 def draw_batch(rng, sprites, n, *, held_out=False):
@@ -59,10 +36,7 @@ def loss_fn(counter, batch, key):
     """Squared errors of the densities and of their sums."""
     images, wanted = batch
     density = counter.density(augment(images.astype(jnp.float32) / 255, key))
-    number, wanted_number = (jnp.sum(x, axis=(1, 2)) for x in (density, wanted))
-    cells = jnp.mean(jnp.sum((density - wanted) ** 2, axis=(1, 2)))
-    error = number - wanted_number
-    loss = cells + _NUMBER_WEIGHT * jnp.mean(error**2)
+    loss, error = density_loss(density, wanted)
     is_right = jnp.abs(error) < 0.5
     return loss, {
         "loss": loss,
@@ -114,7 +88,7 @@ def main() -> None:
     images = jnp.asarray(images, jnp.float32) / 255
     wanted = wanted.sum((1, 2))
     for kind, seen in (("clean", images), ("augmented", augment(images, jr.key(9)))):
-        error = np.abs(np.asarray(jax.jit(counter)(seen)) - wanted)
+        error = np.abs(np.asarray(eqx.filter_jit(counter)(seen)) - wanted)
         right = np.mean(error < 0.5)
         print(f"held-out, {kind}: error {error.mean():.3f}, right {right:.2%}")
 

@@ -204,4 +204,5 @@ def intersection_over_union(
     both = jnp.prod(jnp.maximum(sides, 0), axis=-1)
     area = boxes[:, 2] * boxes[:, 3]
     either = area[:, None] + area[None] - both
-    return both / jnp.maximum(either, jnp.finfo(boxes.dtype).tiny)
+    # Two boxes of no area have nothing in common, and finite gradients.
+    return both / jnp.where(either > 0, either, jnp.ones_like(either))

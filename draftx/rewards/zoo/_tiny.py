@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ..._checks import is_whole
+from ..._checks import check_whole
 from ...io import EmbeddedFolder, ModelFileError, read_json, read_network
 from ...judges import ObjectCounter, ResNet
 from ..contract import AbstractReward
@@ -44,14 +44,20 @@ def _described(path: pathlib.Path) -> dict[str, Any]:
 
 def _build_counter(found: Found, options: Mapping[str, Any]) -> AbstractReward:
     path = found.weights / "config.json"
-    size = read_json(path).get("image_size")
-    if not is_whole(size):
-        raise ModelFileError(f"{str(path)!r} must have a counter's `image_size`.")
-    counter = read_network(ObjectCounter.from_arrays, path.with_name(_WEIGHTS))
-    # Its own normalization is inside of it.
-    whole = dict(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    preprocess = ResizeAndCrop(resize=size, crop=size, **whole)
-    return CountReward(counter, **({"preprocess": preprocess} | dict(options)))
+    try:
+        size = check_whole("image_size", read_json(path)["image_size"])
+    except (KeyError, ValueError) as e:
+        raise ModelFileError(
+            f"{str(path)!r} must have a counter's `image_size`: {type(e).__name__}: {e}"
+        ) from e
+    counter = read_network(ObjectCounter.from_arrays, found.weights / _WEIGHTS)
+    # What it does to pixels is inside of it.
+    preprocess = ResizeAndCrop(
+        resize=size, crop=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+    )
+    return CountReward(
+        counter, **({"preprocess": preprocess} | dict[str, Any](options))
+    )
 
 
 TINY_CLIP = PublishedReward(
@@ -88,7 +94,7 @@ TINY_COUNTER = PublishedReward(
     name="tiny-counter",
     reward=CountReward,
     files=EmbeddedFolder(
-        "counter", "0000000000000000000000000000000000000000000000000000000000000000"
+        "counter", "d9ed4ef2b92b5027cf56c2ecaaced75954c3f9f13e1e5d2b6dab9def66f9d12e"
     ),
     license=_LICENSE,
     size=_SIZE,
