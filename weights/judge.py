@@ -43,6 +43,8 @@ COUNTING_HEADS = HEADS | {"count": NUMBERS[: MOST + 1]}
 PATH = pathlib.Path(__file__).parent / "judge" / "model.safetensors"
 COUNTING_PATH = PATH.with_name("counting.safetensors")
 
+# Cross entropies are large, and would be all that the trunk learns for.
+_COUNT_WEIGHT = 10.0
 _NORM: dict[str, Any] = dict(num_groups=8, epsilon=1e-5)
 
 
@@ -180,7 +182,7 @@ def loss_fn(judge, batch, key):
     loss = sum(metrics.values())
     if wanted:
         metrics["count"], _ = density_loss(density, wanted[0])
-        loss = loss + metrics["count"]
+        loss = loss + _COUNT_WEIGHT * metrics["count"]
     return loss, metrics | {"loss": loss}
 
 

@@ -94,7 +94,7 @@ TINY_COUNTER = PublishedReward(
     name="tiny-counter",
     reward=CountReward,
     files=EmbeddedFolder(
-        "counter", "d9ed4ef2b92b5027cf56c2ecaaced75954c3f9f13e1e5d2b6dab9def66f9d12e"
+        "counter", "b7abe14084840b04145844d6f75b0b52bfe6b9596fc3749dd18cc80d2d337005"
     ),
     license=_LICENSE,
     size=_SIZE,
