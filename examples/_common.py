@@ -366,16 +366,17 @@ def counted_by_judge(images: Any) -> dict[str, list[str]]:
 
 
 def _said(
-    judge: Callable[..., Any], heads: Mapping[str, Sequence[str]], images: Any
+    judge: Callable[..., Any], heads: Mapping[str, tuple[str, ...]], images: Any
 ) -> dict[str, list[str]]:
+    seen = np.argmax
     return {
-        head: [heads[head][i] for i in np.argmax(np.asarray(logits), axis=-1)]
+        head: [heads[head][i] for i in seen(np.asarray(logits), axis=-1)]
         for head, logits in judge(jnp.asarray(images)).items()
     }
 
 
 @ft.cache
-def _judges() -> list[tuple[Callable[..., Any], Mapping[str, Sequence[str]]]]:
+def _judges() -> list[tuple[Callable[..., Any], Mapping[str, tuple[str, ...]]]]:
     sys.path.insert(0, str(ROOT / "weights"))
     try:
         import judge

@@ -55,9 +55,8 @@ def _build_counter(found: Found, options: Mapping[str, Any]) -> AbstractReward:
     preprocess = ResizeAndCrop(
         resize=size, crop=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
     )
-    return CountReward(
-        counter, **({"preprocess": preprocess} | dict[str, Any](options))
-    )
+    given: dict[str, Any] = {"preprocess": preprocess, **options}
+    return CountReward(counter, **given)
 
 
 TINY_CLIP = PublishedReward(
