@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 
 
-Interval: TypeAlias = Literal["[0, 1]", "(0, 1]", "[0, 1)"]
+Interval: TypeAlias = Literal["[0, 1]", "(0, 1]", "[0, 1)", "(0, 1)"]
 
 
 def plain(value: Any) -> Any:

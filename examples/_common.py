@@ -49,7 +49,9 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="tiny", help="'tiny', a folder or a hub id")
     parser.add_argument(
-        "--method", default="draft-lv", choices=("draft", "draft-k", "draft-lv")
+        "--method",
+        default="draft-lv",
+        choices=("draft", "draft-k", "draft-lv", "alignprop"),
     )
     parser.add_argument("--truncation-steps", type=int, default=1, help="K of draft-k")
     parser.add_argument("--num-samples", type=int, default=2, help="n of draft-lv")
@@ -125,6 +127,8 @@ def method_of(args: argparse.Namespace) -> draftx.AbstractGradientEstimator:
             return draftx.DRaFT()
         case "draft-k":
             return draftx.DRaFT(truncation_steps=args.truncation_steps)
+        case "alignprop":
+            return draftx.AlignProp()
         case _:
             return draftx.DRaFTLV(num_samples=args.num_samples)
 
@@ -350,7 +354,20 @@ def seen_by_judge(images: Any) -> dict[str, list[str]]:
 
     It knows the embedded model's images alone, and is kept beside its weights.
     """
-    judge, heads = _judge()
+    return _said(*_judges()[0], images)
+
+
+def counted_by_judge(images: Any) -> dict[str, list[str]]:
+    """Tells what `seen_by_judge` tells, and how many animals there are, as a word.
+
+    By another network, which has seen several at a time.
+    """
+    return _said(*_judges()[1], images)
+
+
+def _said(
+    judge: Callable[..., Any], heads: Mapping[str, tuple[str, ...]], images: Any
+) -> dict[str, list[str]]:
     seen = np.argmax
     return {
         head: [heads[head][i] for i in seen(np.asarray(logits), axis=-1)]
@@ -359,13 +376,16 @@ def seen_by_judge(images: Any) -> dict[str, list[str]]:
 
 
 @ft.cache
-def _judge() -> tuple[Callable[..., Any], dict[str, tuple[str, ...]]]:
+def _judges() -> list[tuple[Callable[..., Any], Mapping[str, tuple[str, ...]]]]:
     sys.path.insert(0, str(ROOT / "weights"))
     try:
-        from judge import HEADS, load_judge
+        import judge
     finally:
         sys.path.pop(0)
-    return eqx.filter_jit(load_judge()), HEADS
+    return [
+        (eqx.filter_jit(judge.load_judge()), judge.HEADS),
+        (eqx.filter_jit(judge.load_counting_judge()), judge.COUNTING_HEADS),
+    ]
 
 
 def or_exit(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -265,6 +265,7 @@ TABLE: dict[Callable, tuple[Callable, dict[str, float | int]]] = {
         _made(rewards.ClassifierReward, toy_reward),
         dict(target=3),
     ),
+    rewards.CountReward: (_made(rewards.CountReward, toy_reward), dict(count=3)),
     rewards.hps_benchmark: (
         lambda _, **options: _numbers(
             rewards.hps_benchmark, toy_reward, _draw, _HPS, **options

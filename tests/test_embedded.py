@@ -59,16 +59,20 @@ def test_it_loads_from_another_folder(tmp_path):
 
 
 def test_the_networks_of_the_embedded_rewards_are_small():
-    for name in ("clip", "classifier"):
+    for name, most in (("clip", 4e6), ("classifier", 4e6), ("counter", 2e6)):
         files = (_ROOT / "weights" / name).iterdir()
-        assert sum(p.stat().st_size for p in files) < 4e6
+        assert sum(p.stat().st_size for p in files) < most
 
 
 def test_they_reach_their_targets():
     figures = json.loads((_ROOT / "weights/figures.json").read_text())
-    for name, targets in _weights_module("evaluate_rewards").TARGETS.items():
-        for figure, target in targets.items():
-            assert figures[name][figure] >= target, (name, figure)
+    for module, measured in (
+        ("evaluate_rewards", figures),
+        ("evaluate_counts", figures["counts"]),
+    ):
+        for name, targets in _weights_module(module).TARGETS.items():
+            for figure, target in targets.items():
+                assert measured[name][figure] >= target, (name, figure)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,32 @@ def test_the_judge_recognizes_its_animals(drawn):
     logits = eqx.filter_jit(judge.load_judge())(images)["animal"]
     seen = [judge.HEADS["animal"][i] for i in np.argmax(np.asarray(logits), axis=-1)]
     assert _share(seen, animals) >= 0.75, list(zip(animals, seen, strict=True))
+
+
+@pytest.fixture(scope="module")
+def several(tiny):
+    """Numbers from one to four, and images of prompts that say them."""
+    words = {1: "a cat", 2: "two dogs", 3: "three foxes", 4: "four pigs"}
+    prompts = [
+        f"{said}, flat style, on a plain blue background"
+        for said in (*words.values(), "a bear", "two sheep", "three mice", "four frogs")
+    ]
+    sampling = draftx.Sampling(num_inference_steps=20, guidance_scale=4.0)
+    return [1, 2, 3, 4] * 2, draftx.sample(tiny, prompts, sampling, key=jr.key(2))
+
+
+def test_numbers_are_drawn_and_counted(drawn, several):
+    wanted, images = several
+    judge = _weights_module("judge").load_counting_judge()
+    seen = np.argmax(np.asarray(eqx.filter_jit(judge)(images)["count"]), axis=-1)
+    assert _share(seen, wanted) >= 0.7, list(zip(wanted, seen, strict=True))
+    reward = draftx.rewards.load("tiny-counter", options={"count": 1})
+    off = -np.asarray(eqx.filter_jit(reward)(drawn[2]))
+    assert np.mean(off < 0.5) >= 0.75
+    by_row = draftx.rewards.load("tiny-counter")
+    rows = by_row.prepare({"prompt": ["a"] * 8, "count": seen})
+    off = -np.asarray(eqx.filter_jit(by_row)(images, rows))
+    assert np.mean(off < 0.5) >= 0.7
 
 
 def test_the_embedded_classifier_recognizes_them(drawn):

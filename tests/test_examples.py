@@ -39,6 +39,7 @@ _RUN_FILES = (
 _CASES = {
     "adversarial": {"judge_says_mouse", "judge_says_cat"},
     "clip_score": {"judge_agrees"},
+    "counting": {"judge_sees_3", "judge_sees_3_unseen", "bytes_q80"},
     "detection": {"judge_finds_it"},
     "human_preference": set(),
     "incompressibility": {"bytes_q80", "bytes_q95"},

@@ -42,6 +42,13 @@ _EXEMPT = {
     "FinetuneResult": {"step"},
     "HPSResult": {"mean", "std"},
     "DetectionReward": {"threshold", "area_weight"},
+    "DetectedCount": {
+        "count",
+        "threshold",
+        "temperature",
+        "overlap",
+        "overlap_temperature",
+    },
     "quantization_tables": {"quality"},
     "LoRAWindow": {"first"},
     "ScoreDistillation": {"time_range"},

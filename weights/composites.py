@@ -72,6 +72,18 @@ def _mixing(scenes):
     raise ValueError(f"`pattern` must be one of {PATTERNS}; got {pattern!r}.")
 
 
+def _paste(image, sprite, x, y):
+    """Draws a sprite into an image, in place, with its center at `x`, `y`."""
+    top, left = y - sprite.shape[0] // 2, x - sprite.shape[1] // 2
+    # The part of the sprite that is inside the image.
+    sprite = sprite[max(-top, 0) : SIZE - top, max(-left, 0) : SIZE - left]
+    top, left = max(top, 0), max(left, 0)
+    region = image[top : top + sprite.shape[0], left : left + sprite.shape[1]]
+    sprite = sprite.astype(np.float32)
+    region *= 1 - sprite[..., 3:] / 255
+    region += sprite[..., :3]
+
+
 def draw_scenes(sprites, scenes):
     """Images of scenes: uint8, `scenes` × 64 × 64 × 3."""
     images = np.empty((len(scenes), SIZE, SIZE, 3), np.float32)
@@ -85,16 +97,9 @@ def draw_scenes(sprites, scenes):
             mixing = _mixing([scenes[i] for i in chosen])[..., None]
             images[chosen] = first + mixing * (second - first)
     for image, scene in zip(images, scenes, strict=True):
-        sprite = sprites.scaled(scene.sprite_index, scene.size)
-        top = scene.y - sprite.shape[0] // 2
-        left = scene.x - sprite.shape[1] // 2
-        # The part of the sprite that is inside the image.
-        sprite = sprite[max(-top, 0) : SIZE - top, max(-left, 0) : SIZE - left]
-        top, left = max(top, 0), max(left, 0)
-        region = image[top : top + sprite.shape[0], left : left + sprite.shape[1]]
-        sprite = sprite.astype(np.float32)
-        region *= 1 - sprite[..., 3:] / 255
-        region += sprite[..., :3]
+        # What stands lower is nearer, and in front.
+        for x, y in sorted(scene.centers, key=lambda center: center[1]):
+            _paste(image, sprites.scaled(scene.sprite_index, scene.size), x, y)
     return np.round(images).astype(np.uint8)
 
 
@@ -137,7 +142,7 @@ def autoencoder_batch(rng, sprites, n, *, held_out=False):
     return draw_scenes(sprites, scenes)
 
 
-def _tile(images, num_columns, gap=2):
+def tile(images, num_columns, gap=2):
     num_rows = math.ceil(len(images) / num_columns)
     cell = SIZE + gap
     sheet = np.full((num_rows * cell, num_columns * cell, 3), 255, np.uint8)
@@ -165,7 +170,7 @@ def main():
         for animal in ANIMALS[first : first + 15]
     ]
     images = [*draw_scenes(sprites, scenes), *autoencoder_batch(rng, sprites, 45)]
-    Image.fromarray(_tile(images, 15)).save(args.out)
+    Image.fromarray(tile(images, 15)).save(args.out)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,19 @@ ANIMALS = tuple(
     monkey mouse pig rabbit raccoon rat shark sheep snake spider squirrel tiger turkey
     turtle whale wolf zebra""".split()
 )
+# Those that do not just get an s.
+PLURALS = {
+    "butterfly": "butterflies",
+    "deer": "deer",
+    "fish": "fish",
+    "fly": "flies",
+    "fox": "foxes",
+    "goose": "geese",
+    "mouse": "mice",
+    "sheep": "sheep",
+    "wolf": "wolves",
+}
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 COLORS = {
     "red": (222, 44, 48),
     "orange": (250, 136, 24),
@@ -39,9 +52,10 @@ PERIODS = {"striped": (10, 16), "checkered": (18, 28), "dotted": (12, 16)}
 class Scene:
     """What one image shows.
 
-    `x` and `y` are where the sprite's center is. A gradient runs along `angle` (in
-    degrees); stripes repeat along it. `period` is the pattern's, in pixels, and
-    `phase_x`, `phase_y` shift it by fractions of a period.
+    `x` and `y` are where the sprite's center is, `others` where those of more of the
+    same animal are, if there are any; with a `size` of 0 there is none. A gradient runs
+    along `angle` (in degrees); stripes repeat along it. `period` is the pattern's, in
+    pixels, and `phase_x`, `phase_y` shift it by fractions of a period.
     """
 
     name: str
@@ -56,6 +70,12 @@ class Scene:
     period: float = 16.0
     phase_x: float = 0.0
     phase_y: float = 0.0
+    others: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def centers(self) -> tuple[tuple[int, int], ...]:
+        """Where each of the sprites is."""
+        return ((self.x, self.y), *self.others) if self.size else ()
 
 
 def random_scene(
@@ -124,7 +144,16 @@ def caption(scene, rng=None):
     )
 
 
-def phrase(scene, *, animal=True, style=True, background=True, plain=True):
+def noun(scene, *, number=True):
+    """What a scene shows: `a fox`, `three foxes`; or `foxes`, without a number."""
+    count = len(scene.centers)
+    if count == 1:
+        return f"an {scene.name}" if scene.name[0] in "aeiou" else f"a {scene.name}"
+    several = PLURALS.get(scene.name, f"{scene.name}s")
+    return f"{NUMBERS[count]} {several}" if number else several
+
+
+def phrase(scene, *, animal=True, style=True, background=True, plain=True, number=True):
     """A caption that leaves out what it is told to.
 
     **Arguments:**
@@ -133,13 +162,14 @@ def phrase(scene, *, animal=True, style=True, background=True, plain=True):
     - `animal`: whether to say it. Without it there is no style either.
     - `style`, `background`: whether to say them.
     - `plain`: whether a background without a pattern is called plain.
+    - `number`: whether to say how many there are, where there are several.
     """
     pattern = "" if scene.pattern == "plain" and not plain else scene.pattern
     article = "an" if not pattern and scene.color[0] in "aeiou" else "a"
     behind = f"{article} {pattern + ' ' if pattern else ''}{scene.color} background"
     if not animal:
         return behind
-    words = f"an {scene.name}" if scene.name[0] in "aeiou" else f"a {scene.name}"
+    words = noun(scene, number=number)
     if style:
         words += f", {scene.style} style"
     if background:

@@ -3,7 +3,8 @@
 python weights/train_unet.py --sprites weights/cache/sprites.npz
 
 Needs the results of `train_vae.py` and `tokenizer.py`, and writes the whole pipeline
-in half precision at every checkpoint.
+in half precision at every checkpoint. With `--start-from` a pipeline's networks are
+trained on, and its autoencoder and tokenizer are used.
 """
 
 import argparse
@@ -14,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _training import fit, use_cpu_cores
+from _training import data_sharding, fit, use_cpu_cores
 from composites import batch as draw_batch
+from counted import counted_batch
 from cutouts import Sprites
 from tqdm import trange
 
@@ -84,19 +86,26 @@ def loss_fn(model, batch, key):
     }
 
 
-def encode_composites(sprites, vae, tokenizer, count, cache, batch_size=128):
-    """Latents (float16) and token ids of `count` composites, kept in a file."""
+def encode_composites(sprites, vae, tokenizer, count, cache, *, share, batch_size=128):
+    """Latents (float16) and token ids of `count` composites, kept in a file.
+
+    With a `share` above 0 so many of them show several of an animal.
+    """
     if cache.is_file():
         with np.load(cache) as file:
             if len(file["latents"]) == count:
                 return file["latents"], file["input_ids"]
     encode = jax.jit(lambda x: vae.encode(x.astype(jnp.float32) / 255))
+    by_batch, _ = data_sharding()
     latents, input_ids = [], []
     for i in trange(0, count, batch_size, desc="encoding composites"):
-        images, captions, _ = draw_batch(
-            np.random.default_rng([2, i]), sprites, batch_size
+        rng = np.random.default_rng([2, i])
+        images, captions, _ = (
+            counted_batch(rng, sprites, batch_size, share=share)
+            if share > 0
+            else draw_batch(rng, sprites, batch_size)
         )
-        latents.append(np.asarray(encode(images), np.float16))
+        latents.append(np.asarray(encode(jax.device_put(images, by_batch)), np.float16))
         input_ids.append(tokenizer(captions))
     latents = np.concatenate(latents)[:count]
     input_ids = np.concatenate(input_ids)[:count]
@@ -107,6 +116,15 @@ def encode_composites(sprites, vae, tokenizer, count, cache, batch_size=128):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sprites", required=True)
+    parser.add_argument(
+        "--start-from", type=pathlib.Path, help="the folder of a trained pipeline"
+    )
+    parser.add_argument(
+        "--counted-share",
+        type=float,
+        default=0.0,
+        help="of the composites, those with two, three or four animals",
+    )
     parser.add_argument("--vae", type=pathlib.Path, default="weights/cache/vae/model")
     parser.add_argument(
         "--tokenizer", type=pathlib.Path, default="weights/cache/tokenizer"
@@ -117,11 +135,15 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=5000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--save-every", type=int, default=500)
     parser.add_argument("--num-devices", type=int, default=2)
     args = parser.parse_args()
     use_cpu_cores(args.num_devices)
     args.folder.mkdir(parents=True, exist_ok=True)
 
+    if args.start_from is not None:
+        args.vae = args.start_from / "vae"
+        args.tokenizer = args.start_from / "tokenizer"
     tokenizer = CLIPTokenizer.from_folder(args.tokenizer)
     vae = load_component(AutoencoderKL, args.vae)
     latents, input_ids = encode_composites(
@@ -130,6 +152,7 @@ def main() -> None:
         tokenizer,
         args.num_composites,
         args.folder / "composites.npz",
+        share=args.counted_share,
     )
     empty = tokenizer([""])[0]
 
@@ -152,12 +175,22 @@ def main() -> None:
         half = lambda x: x.astype(jnp.float16) if eqx.is_inexact_array(x) else x
         save(jax.tree.map(half, jax.device_get(pipeline)), args.out)
 
-    unet_key, text_key = jr.split(jr.key(0))
-    unet = UNet2DConditionModel(UNET, key=unet_key)
-    # The first prediction is zero: no step is spent on undoing a random one.
-    unet = eqx.tree_at(lambda u: u.conv_out.weight, unet, replace_fn=jnp.zeros_like)
+    if args.start_from is not None:
+        unet = load_component(
+            UNet2DConditionModel, args.start_from / "unet", dtype=jnp.float32
+        )
+        text_encoder = load_component(
+            CLIPTextModel, args.start_from / "text_encoder", dtype=jnp.float32
+        )
+    else:
+        unet_key, text_key = jr.split(jr.key(0))
+        unet = UNet2DConditionModel(UNET, key=unet_key)
+        # The first prediction is zero: no step is spent on undoing a random one.
+        zeros = jnp.zeros_like
+        unet = eqx.tree_at(lambda u: u.conv_out.weight, unet, replace_fn=zeros)
+        text_encoder = CLIPTextModel(TEXT, key=text_key)
     fit(
-        Model(unet, CLIPTextModel(TEXT, key=text_key)),
+        Model(unet, text_encoder),
         loss_fn,
         choose,
         seed=3,
@@ -165,6 +198,7 @@ def main() -> None:
         learning_rate=args.learning_rate,
         ema_decay=0.998,
         folder=args.folder,
+        save_every=args.save_every,
         on_save=publish,
     )
 

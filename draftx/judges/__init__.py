@@ -1,6 +1,7 @@
 """The networks that rewards are made of: what looks at images, and at words."""
 
 from ._aesthetic_head import AestheticHead as AestheticHead
+from ._counter import ObjectCounter as ObjectCounter
 from .blip import (
     BertConfig as BertConfig,
     BertTokenizer as BertTokenizer,

@@ -37,6 +37,8 @@ if typing.TYPE_CHECKING:
         AbstractDistance as AbstractDistance,
         BatchDissimilarity as BatchDissimilarity,
         ClassifierReward as ClassifierReward,
+        CountReward as CountReward,
+        DetectedCount as DetectedCount,
         DetectionReward as DetectionReward,
         FeatureDistance as FeatureDistance,
         FeatureSimilarity as FeatureSimilarity,

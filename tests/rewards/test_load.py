@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 import draftx
 from draftx.io import EmbeddedFolder, HubFiles, ModelFileError, PackageFile, TorchFile
 from draftx.io.sources._hub_files import fetch
-from draftx.judges import PerceptualTrunk, ResNet
+from draftx.judges import ObjectCounter, PerceptualTrunk, ResNet
 from draftx.models import checkpoint_arrays
 from draftx.rewards import (
     ClassifierReward,
@@ -118,7 +118,7 @@ def test_a_download_without_a_known_digest_is_held_to_the_hub_s(tmp_path, monkey
 
 
 def test_the_embedded_files_are_checked():
-    for name in ("tiny-clip", "tiny-classifier"):
+    for name in ("tiny-clip", "tiny-classifier", "tiny-counter"):
         assert published(name).files.find("a test").is_dir()
     with pytest.raises(ModelFileError, match="Install draftx again"):
         EmbeddedFolder("clip", "0" * 64).find("a test")
@@ -156,6 +156,20 @@ def test_a_classifier_of_a_folder(arrays, tmp_path):
     assert eqx.filter_eval_shape(reward.preprocess, thin.image(24)).shape[1] == 16
     with pytest.raises(ValueError, match="`target` must be one of the 3 names"):
         load("tiny-classifier", tmp_path, options={"target": "cow"})
+
+
+def test_a_counter_of_a_folder(tmp_path):
+    counter = thin.random_model(ObjectCounter, channels=(8, 16), num_blocks=1)
+    save_file(checkpoint_arrays(counter), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelFileError, match="a counter's `image_size`: KeyError"):
+        load("tiny-counter", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(dict(image_size=16)))
+    reward = load("tiny-counter", tmp_path, options={"count": 3})
+    assert (reward.count, reward.counter.density_head.in_features) == (3, 16)
+    assert eqx.filter_eval_shape(reward.preprocess, thin.image(24)).shape[1] == 16
+    with pytest.raises(ValueError, match="`count` must be finite and not negative"):
+        load("tiny-counter", tmp_path, options={"count": -1})
 
 
 def test_the_embedded_clip():

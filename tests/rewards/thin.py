@@ -19,6 +19,7 @@ from draftx.judges import (
     CLIPVisionModelWithProjection,
     ImageRewardConfig,
     ImageRewardModel,
+    ObjectCounter,
     OwlViTForObjectDetection,
     PerceptualTrunk,
     ResNet,
@@ -36,6 +37,8 @@ from draftx.rewards import (
     BatchDissimilarity,
     ClassifierReward,
     CLIPScore,
+    CountReward,
+    DetectedCount,
     DetectionReward,
     FeatureSimilarity,
     HPSv2,
@@ -155,6 +158,16 @@ def _detection():
     return DetectionReward(model, clip_tokenizer(), ["a bad", "lin"], kind="both")
 
 
+def _detected_count():
+    model = random_model(OwlViTForObjectDetection, _CLIP)
+    # More than it has patches: no step goes past it.
+    return DetectedCount(model, clip_tokenizer(), ["a bad", "lin"], 9, threshold=0.4)
+
+
+def _counter():
+    return random_model(ObjectCounter, channels=(8, 16), num_blocks=1)
+
+
 def _resnet():
     return random_model(
         ResNet, depths=(1, 0, 0, 0), width=4, is_bottleneck=False, num_classes=3
@@ -185,6 +198,8 @@ _CASES = {
     ),
     "image reward": lambda: (_image_reward(), 20),
     "detection": lambda: (_detection(), 20),
+    "detected count": lambda: (_detected_count(), 20),
+    "count": lambda: (CountReward(_counter(), 2), 16),
     "classifier": lambda: (ClassifierReward(_resnet(), 1, preprocess=_PREPROCESS), 20),
     "features": lambda: (
         FeatureSimilarity(_resnet().features, image(20), preprocess=_PREPROCESS),

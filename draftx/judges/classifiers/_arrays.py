@@ -54,7 +54,7 @@ def with_arrays(skeleton: _Model, arrays: Mapping[str, Any]) -> _Model:
             f"`arrays` must be finite; {len(infinite)} are not: "
             f"{', '.join(infinite[:5])}."
         )
-    cast = lambda p: np.asarray(given[p.key]).astype(p.leaf.dtype)
+    cast = lambda p: p.from_file(np.asarray(given[p.key])).astype(p.leaf.dtype)
     filled: Any = replace_parameters(skeleton, lambda p: jax.device_put(cast(p)))
     return filled
 

@@ -1,6 +1,8 @@
 """What networks see in images: classes, things, likeness."""
 
 from ._classifier import ClassifierReward as ClassifierReward
+from ._count import CountReward as CountReward
+from ._detected_count import DetectedCount as DetectedCount
 from ._detection import DetectionReward as DetectionReward
 from ._dissimilarity import BatchDissimilarity as BatchDissimilarity
 from ._distance import (

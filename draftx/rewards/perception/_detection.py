@@ -214,7 +214,7 @@ class DetectionReward(AbstractReward):
         """
         pixels = stretch_preprocess(images, self.model.config.vision.image_size)
         queries, _ = self._queries(features, images.shape[0])
-        return self.model(pixels, queries)
+        return self.model(pixels, queries, remat=self.remat)
 
     def _embed(self, queries: Sequence[str]) -> Float[Array, "queries embedding"]:
         _check_queries(queries)

@@ -1,13 +1,14 @@
-"""The rewards that come with draftx, for its own scenes: a CLIP and a classifier."""
+"""The rewards that come with draftx, for its own scenes: CLIP, classifier, counter."""
 
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ..._checks import check_whole
 from ...io import EmbeddedFolder, ModelFileError, read_json, read_network
-from ...judges import ResNet
+from ...judges import ObjectCounter, ResNet
 from ..contract import AbstractReward
-from ..perception import ClassifierReward, ResizeAndCrop
+from ..perception import ClassifierReward, CountReward, ResizeAndCrop
 from ..preference import CLIPScore
 from ._clip import CLIP
 from ._entry import Found, PublishedReward
@@ -15,11 +16,12 @@ from ._entry import Found, PublishedReward
 
 _LICENSE = "that of draftx (data: see weights/NOTICE.md)"
 _SIZE = "comes with draftx"
+_WEIGHTS = "model.safetensors"
 
 
 def _build_classifier(found: Found, options: Mapping[str, Any]) -> AbstractReward:
     described = _described(found.weights / "config.json")
-    path = found.weights / "model.safetensors"
+    path = found.weights / _WEIGHTS
     network = read_network(ResNet.from_arrays, path)
     return ClassifierReward(network, **(described | dict(options)))
 
@@ -38,6 +40,23 @@ def _described(path: pathlib.Path) -> dict[str, Any]:
             f"{str(path)!r} must have a classifier's `image_size`, `mean`, `std` and "
             f"`class_names`: {type(e).__name__}: {e}."
         ) from e
+
+
+def _build_counter(found: Found, options: Mapping[str, Any]) -> AbstractReward:
+    path = found.weights / "config.json"
+    try:
+        size = check_whole("image_size", read_json(path)["image_size"])
+    except (KeyError, ValueError) as e:
+        raise ModelFileError(
+            f"{str(path)!r} must have a counter's `image_size`: {type(e).__name__}: {e}"
+        ) from e
+    counter = read_network(ObjectCounter.from_arrays, found.weights / _WEIGHTS)
+    # What it does to pixels is inside of it.
+    preprocess = ResizeAndCrop(
+        resize=size, crop=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+    )
+    given: dict[str, Any] = {"preprocess": preprocess, **options}
+    return CountReward(counter, **given)
 
 
 TINY_CLIP = PublishedReward(
@@ -68,5 +87,20 @@ TINY_CLASSIFIER = PublishedReward(
     compared_with="`weights/evaluate_rewards.py`",
     build=_build_classifier,
     from_files=("classifier",),
+    any_dtype=False,
+)
+TINY_COUNTER = PublishedReward(
+    name="tiny-counter",
+    reward=CountReward,
+    files=EmbeddedFolder(
+        "counter", "b7abe14084840b04145844d6f75b0b52bfe6b9596fc3749dd18cc80d2d337005"
+    ),
+    license=_LICENSE,
+    size=_SIZE,
+    preprocessing="resized and cropped to the size it was trained on",
+    range="at most 0",
+    compared_with="`weights/evaluate_counts.py`",
+    build=_build_counter,
+    from_files=("counter",),
     any_dtype=False,
 )
