@@ -64,9 +64,13 @@ class Model(eqx.Module):
     text_encoder: CLIPTextModel
 
 
-def loss_fn(model, batch, key):
-    """Squared error of the predicted noise, weighted by min(SNR, 5) / SNR."""
-    latents, input_ids = batch
+def noise_loss(predict, latents, key):
+    """Squared error of the predicted noise, weighted by min(SNR, 5) / SNR.
+
+    **Arguments:**
+
+    - `predict`: `(noisy, timesteps) -> noise`.
+    """
     size = latents.shape[0]
     offset_key, noise_key = jr.split(key)
     # Evenly spread timesteps in a random order: less variance than independent ones.
@@ -76,14 +80,21 @@ def loss_fn(model, batch, key):
     noise = jr.normal(noise_key, latents.shape)
     alpha = jnp.asarray(SCHEDULER.alphas_cumprod())[timesteps][:, None, None, None]
     noisy = jnp.sqrt(alpha) * latents.astype(jnp.float32) + jnp.sqrt(1 - alpha) * noise
-    predicted = model.unet(noisy, timesteps, model.text_encoder(input_ids))
-    squared = jnp.mean((predicted - noise) ** 2, axis=(1, 2, 3))
+    squared = jnp.mean((predict(noisy, timesteps) - noise) ** 2, axis=(1, 2, 3))
     snr = (alpha / (1 - alpha))[:, 0, 0, 0]
     weight = jnp.minimum(snr, _MIN_SNR) / snr
     return jnp.mean(weight * squared), {
         "loss": jnp.mean(weight * squared),
         "mse": jnp.mean(squared),
     }
+
+
+def loss_fn(model, batch, key):
+    """That of the noise, given what the text encoder makes of captions."""
+    latents, input_ids = batch
+    context = model.text_encoder(input_ids)
+    predict = lambda noisy, timesteps: model.unet(noisy, timesteps, context)
+    return noise_loss(predict, latents, key)
 
 
 def encode_composites(sprites, vae, tokenizer, count, cache, *, share, batch_size=128):
