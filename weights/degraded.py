@@ -19,7 +19,7 @@ from draftx.rewards import Degradation
 
 
 FACTOR = 4
-DEGRADATION = Degradation(FACTOR, blur=1.2, noise=0.03, quality=75)
+DEGRADATION = Degradation(FACTOR, blur=2.0, noise=0.08, quality=50)
 
 
 @ft.partial(jax.jit, static_argnames="size")

@@ -38,6 +38,7 @@ if typing.TYPE_CHECKING:
         BatchDissimilarity as BatchDissimilarity,
         ClassifierReward as ClassifierReward,
         CountReward as CountReward,
+        Degradation as Degradation,
         DetectedCount as DetectedCount,
         DetectionReward as DetectionReward,
         FeatureDistance as FeatureDistance,
@@ -48,6 +49,7 @@ if typing.TYPE_CHECKING:
         MeanSquaredError as MeanSquaredError,
         ReferenceSimilarity as ReferenceSimilarity,
         ResizeAndCrop as ResizeAndCrop,
+        TokenDistance as TokenDistance,
     )
     from .preference import (
         AbstractCLIPReward as AbstractCLIPReward,

@@ -190,11 +190,30 @@ class EfficientNetLite(eqx.Module):
 
         - `images`: In about $[-1, 1]$.
         """
-        x = images.astype(self._conv_stem.weight.dtype)
-        x = _relu6(self._bn0(self._conv_stem(x)))
-        for block in self._blocks:
-            x = block(x)
+        x = self.feature_maps(images)[-1]
         return jnp.mean(_relu6(self._bn1(self._conv_head(x))), axis=(1, 2))
+
+    @jax.named_scope("draftx.efficientnet")
+    def feature_maps(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> list[Float[Array, "batch _ _ _"]]:
+        """Computes the activations at each size, before they are halved, channels last.
+
+        Five in Lite0: at a half, a quarter, an eighth, a sixteenth and a thirty-second.
+
+        **Arguments:**
+
+        - `images`: In about $[-1, 1]$.
+        """
+        x = images.astype(self._conv_stem.weight.dtype)
+        maps = [_relu6(self._bn0(self._conv_stem(x)))]
+        for block in self._blocks:
+            x = block(maps[-1])
+            # Of one size the last is kept.
+            if x.shape[1:3] == maps[-1].shape[1:3]:
+                maps.pop()
+            maps.append(x)
+        return maps
 
     def __call__(
         self, images: Float[Array, "batch height width 3"]

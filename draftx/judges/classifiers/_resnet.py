@@ -171,13 +171,26 @@ class ResNet(eqx.Module):
 
         - `images`: Normalized with ImageNet's mean and deviation.
         """
+        return jnp.mean(self.feature_maps(images)[-1], axis=(1, 2))
+
+    def feature_maps(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> list[Float[Array, "batch _ _ _"]]:
+        """Computes the activations after each of the four layers, channels last.
+
+        **Arguments:**
+
+        - `images`: Normalized with ImageNet's mean and deviation.
+        """
         x = images.astype(self.conv1.weight.dtype)
         x = jax.nn.relu(self.bn1(self.conv1(x)))
         x = max_pool(x, kernel_size=3, stride=2, padding=1)
+        maps = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
                 x = block(x)
-        return jnp.mean(x, axis=(1, 2))
+            maps.append(x)
+        return maps
 
     def __call__(
         self, images: Float[Array, "batch height width 3"]

@@ -2,6 +2,7 @@
 
 from ._classifier import ClassifierReward as ClassifierReward
 from ._count import CountReward as CountReward
+from ._degradation import Degradation as Degradation
 from ._detected_count import DetectedCount as DetectedCount
 from ._detection import DetectionReward as DetectionReward
 from ._dissimilarity import BatchDissimilarity as BatchDissimilarity
@@ -20,3 +21,4 @@ from ._references import (
     FeatureSimilarity as FeatureSimilarity,
     LPIPSSimilarity as LPIPSSimilarity,
 )
+from ._tokens import TokenDistance as TokenDistance

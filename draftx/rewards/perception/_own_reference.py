@@ -1,5 +1,6 @@
 """Images that look like a reference of their own, a column of the table of prompts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -31,15 +32,26 @@ class ReferenceSimilarity(AbstractReward):
         reward = draftx.rewards.ReferenceSimilarity(draftx.rewards.load_lpips("alex"))
 
     What a network makes of a reference is computed once, by `prepare`, and kept.
+
+    Where there is no truth, as for a picture that was enlarged, an image can be put
+    through what its reference went through before they are compared:
+
+        ReferenceSimilarity(distance, column="small", degrade=Degradation(4, blur=1.0))
     """
 
     distance: AbstractDistance
+    degrade: Callable[[Images], Images] | None
     column: str = eqx.field(static=True)
 
     def __init__(
-        self, distance: AbstractDistance | None = None, *, column: str = "reference"
+        self,
+        distance: AbstractDistance | None = None,
+        *,
+        column: str = "reference",
+        degrade: Callable[[Images], Images] | None = None,
     ):
         self.distance = MeanSquaredError() if distance is None else distance
+        self.degrade = degrade
         self.column = column
 
     __init__.__doc__ = """**Arguments:**
@@ -48,6 +60,8 @@ class ReferenceSimilarity(AbstractReward):
         another [`draftx.rewards.AbstractDistance`][]. `None` is
         [`draftx.rewards.MeanSquaredError`][].
     - `column`: Has the references, `[rows, height, width, 3]`, floats in $[0, 1]$.
+    - `degrade`: Makes of images what is compared, of the references' size, such as
+        [`draftx.rewards.Degradation`][]. `None` compares the images themselves.
     """
 
     def prepare(self, rows: Rows) -> Any:
@@ -80,12 +94,15 @@ class ReferenceSimilarity(AbstractReward):
                 "compares images with their rows' references; got None. Call "
                 "`reward(images, reward.prepare(rows))`."
             )
+        if self.degrade is not None:
+            images = self.degrade(images)
         own = self.distance.features(images)
         shapes = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
         if shapes(own) != shapes(features):
             raise ValueError(
                 f"`prompts[{self.column!r}]` must have images of the size that is "
-                "drawn, one for each row: images of shape "
+                f"{'drawn' if self.degrade is None else 'degraded to'}, one for each "
+                "row: images of shape "
                 f"{images.shape} give features of shapes {shapes(own)}, the references "
                 f"{shapes(features)}. Resize the references."
             )
