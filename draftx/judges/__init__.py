@@ -25,6 +25,12 @@ from .clip import (
     open_clip_config as open_clip_config,
     OpenCLIPTokenizer as OpenCLIPTokenizer,
 )
+from .dinov2 import (
+    dinov2_config as dinov2_config,
+    DINOV2_S_14 as DINOV2_S_14,
+    Dinov2Model as Dinov2Model,
+    from_dinov2 as from_dinov2,
+)
 from .owlvit import (
     Detections as Detections,
     OWLVIT_B_32 as OWLVIT_B_32,

@@ -7,6 +7,7 @@ from ._clip import (
     read_tokenizer as read_tokenizer,
     VIT_H_14 as VIT_H_14,
 )
+from ._dinov2 import read_dinov2 as read_dinov2
 from ._image_reward import (
     read_bert_tokenizer as read_bert_tokenizer,
     read_image_reward as read_image_reward,

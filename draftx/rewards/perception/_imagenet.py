@@ -4,6 +4,7 @@ import difflib
 import functools as ft
 import pathlib
 from collections.abc import Sequence
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -22,14 +23,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ResizeAndCrop(eqx.Module):
     """Resizes the shortest edge, cuts out the middle square and normalizes it.
 
-    Differentiable; bilinear, with antialiasing where it shrinks, as torchvision and
-    Pillow do it.
+    Differentiable; bilinear or bicubic, with antialiasing where it shrinks, as
+    torchvision and Pillow do it.
     """
 
     resize: int = eqx.field(static=True)
     crop: int = eqx.field(static=True)
     mean: tuple[float, float, float] = eqx.field(static=True)
     std: tuple[float, float, float] = eqx.field(static=True)
+    method: Literal["linear", "cubic"] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -38,13 +40,17 @@ class ResizeAndCrop(eqx.Module):
         crop: WholeLike = 224,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
+        method: Literal["linear", "cubic"] = "linear",
     ):
         """**Arguments:**
 
         - `resize`: Of the shortest edge; the longer one is rounded down.
         - `crop`: Edge of the middle square, at most `resize`.
         - `mean`, `std`: Of each channel, for images in $[0, 1]$.
+        - `method`: Of resizing.
         """
+        if method not in ("linear", "cubic"):
+            raise ValueError(f"`method` must be 'linear' or 'cubic'; got {method!r}.")
         resize, crop = check_whole("resize", resize), check_whole("crop", crop, least=0)
         if not 1 <= crop <= resize:
             raise ValueError(
@@ -55,6 +61,7 @@ class ResizeAndCrop(eqx.Module):
         self.crop = crop
         self.mean = mean
         self.std = std
+        self.method = method
 
     def __call__(self, images: Images) -> Float[Array, "batch size size 3"]:
         """Prepares images for a network.
@@ -74,7 +81,7 @@ class ResizeAndCrop(eqx.Module):
         scaled = (self.resize * height // shortest, self.resize * width // shortest)
         if scaled != (height, width):
             shape = (batch, *scaled, channels)
-            images = jax.image.resize(images, shape, "linear", antialias=True)
+            images = jax.image.resize(images, shape, self.method, antialias=True)
         return normalize(center_crop(images, self.crop), self.mean, self.std)
 
 

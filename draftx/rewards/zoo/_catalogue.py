@@ -2,6 +2,7 @@
 
 from ._aesthetic import AESTHETIC
 from ._clip import CLIP
+from ._dinov2 import DINOV2_SMALL, DINOV2_SMALL_POOLED
 from ._efficientnet_lite0 import EFFICIENTNET_LITE0
 from ._entry import PublishedReward
 from ._hps import HPSV2, HPSV2_1
@@ -22,6 +23,8 @@ _ENTRIES = (
     IMAGE_REWARD,
     OWLVIT,
     OWLVIT_COUNT,
+    DINOV2_SMALL,
+    DINOV2_SMALL_POOLED,
     RESNET50,
     EFFICIENTNET_LITE0,
     LPIPS_VGG,
