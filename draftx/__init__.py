@@ -74,6 +74,7 @@ from .lora import (
     scale_lora as scale_lora,
 )
 from .pipeline import (
+    add_conditioning_image as add_conditioning_image,
     add_learned_inputs as add_learned_inputs,
     Pipeline as Pipeline,
     remove_learned_inputs as remove_learned_inputs,

@@ -12,6 +12,7 @@ from .._mesh import everywhere, to_mesh
 from .._table import Table
 from ..pipeline import (
     Batch,
+    check_channels,
     condition,
     Conditioning,
     encode_texts,
@@ -128,6 +129,7 @@ def make_task(
     """
     plan = make_plan(pipeline, sampling, eta=eta)
     memory.check(shape[0])
+    check_channels(pipeline, table, shape)
     reward, judged = as_reward(reward), table if judged is None else judged
     features = reward.prepare(judged)
     images = image_spec(pipeline, shape)

@@ -13,6 +13,7 @@ from .pipeline import (
     check_saved as check_saved,
     convert_lora_file as convert_lora_file,
     describe_lora as describe_lora,
+    EMBEDDED_MODELS as EMBEDDED_MODELS,
     fetch_model as fetch_model,
     load as load,
     load_component as load_component,

@@ -5,6 +5,10 @@ from ._batch import (
     Conditioning as Conditioning,
     take_rows as take_rows,
 )
+from ._channels import (
+    add_conditioning_image as add_conditioning_image,
+    check_channels as check_channels,
+)
 from ._finite import check_drawn as check_drawn
 from ._learned import (
     add_learned_inputs as add_learned_inputs,

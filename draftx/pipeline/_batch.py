@@ -21,8 +21,9 @@ class Conditioning(eqx.Module):
     - `input_ids`: Token ids of the prompts.
     - `negative_input_ids`: One row for all, or one for each; `None` where guidance is
         off.
-    - `channels`: What a UNet sees beside the latents, at their resolution: the column
-        `conditioning` of the table, `None` for a model that sees no image.
+    - `channels`: What a UNet sees beside the latents, at their resolution: of the
+        table the column `conditioning_image`, encoded, or `conditioning` as it is;
+        `None` for a model that sees the text alone.
     - `embeddings`, `negative_embeddings`: What the text encoder makes of the token ids,
         where it was asked before; `None` where it is to be asked.
     """

@@ -13,6 +13,7 @@ from .._keys import check_key
 from .._table import Table
 from ..lora import has_lora
 from ._batch import Batch, Conditioning
+from ._channels import make_channels
 from ._pipeline import Pipeline
 from ._plan import Plan
 from ._sampling import check_eta, Sampling
@@ -114,7 +115,9 @@ def condition(
             texts = table["negative_prompt"]
         negative = pipeline.tokenize(texts)
     return Conditioning(
-        pipeline.tokenize(table.prompts), negative, _channels(pipeline, table, shape)
+        pipeline.tokenize(table.prompts),
+        negative,
+        make_channels(pipeline, table, shape),
     )
 
 
@@ -202,18 +205,3 @@ def check_latents(
             f"`latents` must be floating point; got {jnp.result_type(latents)}."
         )
     return jnp.asarray(latents, jnp.float32)
-
-
-def _channels(pipeline: Pipeline, table: Table, shape: tuple[int, ...]) -> Any:
-    extra = pipeline.conditioning_channels
-    if extra == 0:
-        return None
-    expected = (len(table), *shape[1:3], extra)
-    got = np.shape(table["conditioning"]) if "conditioning" in table else None
-    if got != expected:
-        raise ValueError(
-            "`prompts` must have a column 'conditioning' of shape (rows, height, "
-            f"width, channels) = {expected}, which this UNet sees beside the latents; "
-            f"got {got}."
-        )
-    return jnp.asarray(table["conditioning"], jnp.float32)

@@ -49,7 +49,10 @@ def sample(
 
     - `pipeline`: From `draftx.load`.
     - `prompts`: A non-empty list of strings, or a mapping of columns of equal length:
-        `prompt`, `negative_prompt`, and what else the model is conditioned on.
+        `prompt`, `negative_prompt`, and what else the model is conditioned on:
+        `conditioning_image` for one that sees an image
+        (`draftx.add_conditioning_image`), or `conditioning`, what the UNet sees beside
+        the latents as it is, at their resolution.
     - `sampling`: How: the steps, guidance, the size of the images.
     - `key`: Draws the starting noise, and the noise of the steps if they add any.
         `None` is `jax.random.key(0)`.

@@ -91,6 +91,16 @@ CASES = {
     "unet_sd1": _SD1,
     "unet_sd2": _SD2,
     "unet_odd": _ODD,
+    # Sees the latents of an image beside those that it is to change.
+    "unet_seeing": _UNET
+    | dict(
+        attention_head_dim=2,
+        block_out_channels=[4, 8],
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"],
+        in_channels=8,
+        layers_per_block=1,
+        up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
+    ),
     "vae_small": _VAE,
     "vae_scaled": _VAE
     | dict(

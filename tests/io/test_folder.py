@@ -1,6 +1,7 @@
 """Whole pipelines and single networks, saved and loaded."""
 
 import json
+import pathlib
 import shutil
 
 import equinox as eqx
@@ -11,7 +12,13 @@ from safetensors.numpy import load_file, save_file
 
 import draftx.io.pipeline._save as save_module
 from draftx import load, merge_lora, save
-from draftx.io import load_component, ModelFileError, save_component
+from draftx.io import (
+    EMBEDDED_MODELS,
+    EmbeddedFolder,
+    load_component,
+    ModelFileError,
+    save_component,
+)
 from draftx.models import AutoencoderKL, CLIPTextModel, UNet2DConditionModel
 
 from .tiny import assert_equal, cast, random_lora, random_model, UNET
@@ -304,6 +311,17 @@ def test_sources_that_are_no_folder(folder, tmp_path):
     for dtype in ("int8", "float64", "nonsense", 3):
         with pytest.raises(ValueError, match="`dtype` must be None or one of"):
             load(folder, dtype=dtype)
+
+
+def test_an_embedded_model_that_is_not_there_says_so(monkeypatch):
+    find = lambda self, what: pathlib.Path(f"/nowhere/{self.name}") / what
+    monkeypatch.setattr(EmbeddedFolder, "find", find)
+    for name, what in EMBEDDED_MODELS.items():
+        with pytest.raises(ModelFileError, match=f"/nowhere/{name}/{what}' holds none"):
+            load(name)
+    monkeypatch.undo()
+    with pytest.raises(ModelFileError, match=r"^The embedded thing is missing from.*"):
+        EmbeddedFolder("nowhere").find("the embedded thing")
 
 
 def test_a_lora_given_as_a_model(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from draftx import load, Pipeline, save
+from draftx import add_conditioning_image, load, Pipeline, save
 from draftx.io import ModelFileError, published_config
 from draftx.io.original import clip_tokenizer, Kind, KINDS, places
 from draftx.models import (
@@ -406,6 +406,10 @@ def test_version_1_needs_no_config(published, tmp_path):
     assert published_config(pipeline) == "v1"
     save(pipeline, tmp_path / "x.safetensors")
     assert_equal(load(tmp_path / "x.safetensors"), pipeline)
+    seeing = add_conditioning_image(pipeline)
+    assert published_config(seeing) == "v1"
+    save(seeing, tmp_path / "y.safetensors")
+    assert_equal(load(tmp_path / "y.safetensors"), seeing)
     other = dataclasses.replace(pipeline, tokenizer=clip_tokenizer("!"))
     assert published_config(other) is None
 

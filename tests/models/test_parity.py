@@ -58,6 +58,7 @@ _LIVE = {
         layers_per_block=2,
         up_block_types=["UpDecoderBlock2D"] * 4,
     ),
+    "unet_that_sees_an_image": _with("unet_sd2", in_channels=8),
     "clip_deep": _with("clip_quick", num_attention_heads=4, num_hidden_layers=4),
 }
 

@@ -183,7 +183,7 @@ def test_a_unet_that_sees_an_image_besides(seeing):
     assert jnp.abs(other[1] - images[1]).max() > 1e-3
     unguided = _sample(seeing, rows, guidance_scale=1)
     assert unguided.shape == images.shape
-    with pytest.raises(ValueError, match=r"a column 'conditioning'.*; got None"):
+    with pytest.raises(ValueError, match=r"a column 'conditioning'.*; got None and"):
         _sample(seeing)
     with pytest.raises(ValueError, match=r"= \(2, 8, 12, 4\).*got \(2, 8, 8, 4\)"):
         _sample(seeing, rows, width=24)

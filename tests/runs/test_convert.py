@@ -182,7 +182,7 @@ def test_what_is_not_converted_is_one_line(
     monkeypatch.setattr(_convert, "load", lambda *_, **__: loaded.append(1))
     new, a = tmp_path / "new", str(adapters[0])
     for arguments, message in (
-        (["no/such/model", new], "`source` must be 'tiny', a folder, a single file"),
+        (["no/such/model", new], "`source` must be 'tiny', 'tiny-sr', a folder, a "),
         ([tmp_path / "absent.ckpt", new], "absent.ckpt' is none"),
         ([model, there], "`output` must be new; "),
         ([model, locked], "locked' exists. Choose another name"),

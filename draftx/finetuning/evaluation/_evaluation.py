@@ -20,6 +20,7 @@ from ..._table import Rows, Table
 from ...episodes import image_spec
 from ...pipeline import (
     Batch,
+    check_channels,
     condition,
     Conditioning,
     draw,
@@ -144,6 +145,7 @@ class Evaluation(eqx.Module):
         """Raises unless the images of this pipeline can be drawn and scored."""
         make_plan(pipeline, self.sampling)
         shape = (self._chunk(pipeline), *latent_shape(pipeline, self.sampling))
+        check_channels(pipeline, self.table, shape)
         images = image_spec(pipeline, shape)
         for reward in self.rewards.values():
             check_scores(reward, images, reward.prepare(self.table))

@@ -121,6 +121,8 @@ def finetune_in_rounds(
     memory = settle(
         memory, pipeline, sampling, batch_size, steps=1, checkpoints=checkpoints
     )
+    if evaluation is not None:
+        evaluation.check(pipeline)
     task = make_task(
         pipeline, reward, table, sampling, shape=shape, memory=memory, eta=method.eta
     )
@@ -134,8 +136,6 @@ def finetune_in_rounds(
         guided=sampling.is_guided,
     )
     stopping.check(evaluation, cost)
-    if evaluation is not None:
-        evaluation.check(pipeline)
     if method.needs_reward_gradient():
         size = memory.images_at_once or batch_size
         images = image_spec(pipeline, (size, *shape[1:]))

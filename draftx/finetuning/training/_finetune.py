@@ -140,9 +140,9 @@ def finetune(
         steps=method.steps_at_once(total),
         checkpoints=checkpoints,
     )
-    task = make_task(pipeline, reward, table, sampling, shape=shape, memory=memory)
     if evaluation is not None:
         evaluation.check(pipeline)
+    task = make_task(pipeline, reward, table, sampling, shape=shape, memory=memory)
     try:
         check_task(task, method, shape)
     except RewardError as error:

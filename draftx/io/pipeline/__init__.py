@@ -16,7 +16,7 @@ from ._learned import (
     load_learned_inputs as load_learned_inputs,
     save_learned_inputs as save_learned_inputs,
 )
-from ._load import load as load
+from ._load import EMBEDDED_MODELS as EMBEDDED_MODELS, load as load
 from ._lora import load_lora as load_lora
 from ._lora_about import describe_lora as describe_lora
 from ._lora_arithmetic import mix_lora_files as mix_lora_files

@@ -66,13 +66,15 @@ def published_config(pipeline: Pipeline) -> str | None:
     The name, or `None` if its configs or tokenizer are none of the published ones.
     """
     tokenizer, vae = pipeline.tokenizer, pipeline.vae.config
+    # Those that the UNet sees besides are in the file alone.
+    channels = {"in_channels": pipeline.unet.config.in_channels}
     if tokenizer.vocab_size != CLIPTextConfig().vocab_size:
         return None
     for name, kind in KINDS.items():
         # How large an image an autoencoder was trained with changes nothing.
         same_vae = dict(kind.vae, sample_size=vae.sample_size)
         if (
-            UNetConfig.from_dict(kind.unet) == pipeline.unet.config
+            UNetConfig.from_dict(kind.unet | channels) == pipeline.unet.config
             and AutoencoderConfig.from_dict(same_vae) == vae
             and CLIPTextConfig.from_dict(kind.text_encoder)
             == pipeline.text_encoder.config

@@ -122,13 +122,6 @@ def assemble(description: Description, network: Callable[[str], Any]) -> Pipelin
     check_tokenizer(description.tokenizer, text_encoder, name)
     vae = network("vae")
     unet = network("unet")
-    channels = vae.config.latent_channels
-    if unet.config.in_channels != channels:
-        raise ModelFileError(
-            f"The UNet of {name!r} must take the {channels} channels of the "
-            f"autoencoder's latents; it takes {unet.config.in_channels}. Inpainting "
-            "and upscaling models are not supported."
-        )
     sampler, tokenizer = description.sampler, description.tokenizer
     try:
         return Pipeline(unet, vae, text_encoder, sampler, tokenizer)

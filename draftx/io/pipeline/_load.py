@@ -1,6 +1,6 @@
 import os
 import pathlib
-from typing import Any
+from typing import Any, Final
 
 from ...pipeline import Pipeline
 from ..formats import check_variant, ModelFileError
@@ -9,6 +9,13 @@ from ._dtypes import check_dtype_or_stored
 from ._folder import load_folder
 from ._hub import download
 from ._single_file import load_single_file
+
+
+# Those that come with draftx: names of their folders, and what they are.
+EMBEDDED_MODELS: Final = {
+    "tiny": "the embedded model",
+    "tiny-sr": "the embedded super-resolution model",
+}
 
 
 def load(
@@ -23,8 +30,9 @@ def load(
 
     **Arguments:**
 
-    - `source`: `"tiny"`, the model that comes with draftx; a folder in the layout of
-        diffusers; the name of a repository on the Hugging Face Hub, such as
+    - `source`: `"tiny"`, the model that comes with draftx, or `"tiny-sr"`, one that
+        enlarges the image that it sees; a folder in the layout of diffusers; the name
+        of a repository on the Hugging Face Hub, such as
         `"CompVis/stable-diffusion-v1-4"`; or a single file of the layout that Stable
         Diffusion was published in, `.safetensors` or `.ckpt`. Nothing in a pickle is
         run.
@@ -47,6 +55,10 @@ def load(
     file leaves out is as in the class that it is of; one that noises otherwise than
     DDPM, such as flow matching's, is refused.
 
+    A UNet with more channels than the latents have is read too: those of
+    InstructPix2Pix see the column `conditioning_image` of the rows, others, such as
+    inpainting's, the column `conditioning` as it is.
+
     **Returns:**
 
     The pipeline. A file that is damaged or does not fit is a
@@ -61,7 +73,7 @@ def load(
         )
     is_hub = (
         isinstance(source, str)
-        and source != "tiny"
+        and source not in EMBEDDED_MODELS
         and not path.exists()
         and is_repo_id(source)
     )
@@ -72,8 +84,8 @@ def load(
         )
     if is_hub:
         return load_folder(download(str(source), revision, variant), dtype, variant)
-    if source == "tiny":
-        folder = EmbeddedFolder("tiny").find("the embedded model")
+    if isinstance(source, str) and source in EMBEDDED_MODELS:
+        folder = EmbeddedFolder(source).find(EMBEDDED_MODELS[source])
         return load_folder(folder, dtype, variant)
     if path.is_dir():
         return load_folder(path, dtype, variant)
@@ -85,6 +97,7 @@ def load(
             )
         return load_single_file(path, dtype, None if config is None else str(config))
     raise ModelFileError(
-        f'`source` must be "tiny", a folder, a file or a repository "owner/name"; got '
-        f"{str(source)!r}, and there is no such folder."
+        f"`source` must be {', '.join(map(repr, EMBEDDED_MODELS))}, a folder, a file "
+        f"or a repository 'owner/name'; got {str(source)!r}, and there is no such "
+        "folder."
     )

@@ -23,6 +23,10 @@ def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
     was loaded with another: it keeps all that the noise is made of. In diffusers,
     another class is made of it by `from_config(pipe.scheduler.config)`.
 
+    Of a model that sees an image (`draftx.add_conditioning_image`) the folder is one of
+    diffusers' `StableDiffusionInstructPix2PixPipeline`, which draws the same images
+    with `image_guidance_scale=1`.
+
     **Arguments:**
 
     - `pipeline`: Without LoRA, and without learned inputs of the sampler.
@@ -50,7 +54,7 @@ def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
         scheduler = {"_diffusers_version": DIFFUSERS_VERSION}
         scheduler |= pipeline.sampler.config.to_dict()
         write_json(new / "scheduler" / "scheduler_config.json", scheduler)
-        write_json(new / "model_index.json", _model_index())
+        write_json(new / "model_index.json", _model_index(pipeline))
 
 
 def _save_single_file(pipeline: Pipeline, path: pathlib.Path) -> None:
@@ -94,9 +98,15 @@ def _check_target(folder: pathlib.Path) -> None:
     )
 
 
-def _model_index() -> dict[str, object]:
+def _model_index(pipeline: Pipeline) -> dict[str, object]:
+    seen, latents = pipeline.conditioning_channels, pipeline.vae.config.latent_channels
+    kind = {
+        latents: "StableDiffusionInstructPix2PixPipeline",
+        # A mask, and the latents of what is left.
+        latents + 1: "StableDiffusionInpaintPipeline",
+    }
     return {
-        "_class_name": "StableDiffusionPipeline",
+        "_class_name": kind.get(seen, "StableDiffusionPipeline"),
         "_diffusers_version": DIFFUSERS_VERSION,
         "feature_extractor": [None, None],
         "image_encoder": [None, None],

@@ -1,3 +1,5 @@
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -203,6 +205,40 @@ class UNet2DConditionModel(eqx.Module):
             used = [skips.pop() for _ in block.resnets]
             x = block(x, used, part, remat=remat)
         return self.conv_out(self.conv_norm_out(x, silu=True))
+
+    def with_more_channels(self, count: int) -> "UNet2DConditionModel":
+        """Makes the same model with more input channels, after those that it has.
+
+        Their weights are zeros: what the channels hold changes nothing.
+
+        **Arguments:**
+
+        - `count`: How many.
+        """
+        first = self.conv_in
+        if not isinstance(first, Conv2d):
+            raise ValueError(
+                "`conv_in` of the UNet must be a plain Conv2d for channels to be "
+                f"added; it is a {type(first).__name__}. Merge its adapter into the "
+                "weights (`draftx.merge_lora`), or put one on afterwards."
+            )
+        in_channels = self.config.in_channels + count
+        config = dataclasses.replace(self.config, in_channels=in_channels)
+        # Of the new size; layers are handed on as they are, adapters included.
+        model = eqx.filter_eval_shape(UNet2DConditionModel, config, key=jr.key(0))
+        weight = jnp.pad(first.weight, ((0, 0), (0, 0), (0, count), (0, 0)))
+        rest = lambda m: (
+            m.conv_in.bias,
+            m.time_embedding,
+            m.down_blocks,
+            m.mid_block,
+            m.up_blocks,
+            m.conv_norm_out,
+            m.conv_out,
+        )
+        return eqx.tree_at(
+            lambda m: (m.conv_in.weight, *rest(m)), model, (weight, *rest(self))
+        )
 
     @property
     def blocks(self) -> list[DownBlock | MidBlock | UpBlock]:

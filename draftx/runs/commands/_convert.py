@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ...io import check_saved, is_repo_id, load, load_lora, published_config, save
+from ...io import (
+    check_saved,
+    EMBEDDED_MODELS,
+    is_repo_id,
+    load,
+    load_lora,
+    published_config,
+    save,
+)
 from ...lora import merge_lora
 from ...pipeline import Pipeline
 from .._busy import Busy
@@ -96,10 +104,12 @@ def _check(options: ConvertOptions, output: pathlib.Path) -> None:
     """Raises before a model is loaded for nothing."""
     source = pathlib.Path(options.source)
     is_there = source.exists()
-    if not is_there and options.source != "tiny" and not is_repo_id(options.source):
+    is_known = options.source in EMBEDDED_MODELS or is_repo_id(options.source)
+    if not is_there and not is_known:
         raise ValueError(
-            "`source` must be 'tiny', a folder, a single file, or the hub's name of a "
-            f"model, 'owner/name'; {options.source!r} is none."
+            f"`source` must be {', '.join(map(repr, EMBEDDED_MODELS))}, a folder, a "
+            "single file, or the hub's name of a model, 'owner/name'; "
+            f"{options.source!r} is none."
         )
     check_new_model(output, "source", options.source)
     if options.lora is not None and not pathlib.Path(options.lora).exists():

@@ -9,7 +9,15 @@ from typing import Annotated, Any
 import tyro
 
 from ... import rewards
-from ...io import fetch, fetch_model, hub_sizes, HubFiles, is_repo_id, model_files
+from ...io import (
+    EMBEDDED_MODELS,
+    fetch,
+    fetch_model,
+    hub_sizes,
+    HubFiles,
+    is_repo_id,
+    model_files,
+)
 from .._busy import Busy
 from ..config import hpdv2_files, HPDV2_NAMES, reward_names
 from ._options import parse
@@ -94,7 +102,7 @@ def fetch_command(arguments: Sequence[str]) -> int:
 
 
 def _check_known(name: str) -> None:
-    known = [*reward_names(), *HPDV2_NAMES, "tiny"]
+    known = [*reward_names(), *HPDV2_NAMES, *EMBEDDED_MODELS]
     if name in known or is_repo_id(name):
         return
     near = difflib.get_close_matches(name, known, 1)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Final
 
+from ...io import EMBEDDED_MODELS
 from ._config import RunConfig
 
 
@@ -51,7 +52,7 @@ def default_config(preset: str | None, model: str) -> RunConfig:
     - `model`: As for `draftx.load`.
     """
     if preset is None:
-        preset = "tiny" if model == "tiny" else "small"
+        preset = "tiny" if model in EMBEDDED_MODELS else "small"
     if preset not in PRESETS:
         raise ValueError(
             f"`preset` must be one of {', '.join(PRESETS)}; got {preset!r}."

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ...finetuning import FinetuneResult
+from ...io import EMBEDDED_MODELS
 from ...io.formats import write_text
 from ..config import RunConfig, write_config
 from ._folder import read_scales, RunFolder, SavedRun
 
 
-_LICENCES: Final = {
-    "tiny": "apache-2.0",
+_LICENCES: Final = dict.fromkeys(EMBEDDED_MODELS, "apache-2.0") | {
     "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",
 }
 
