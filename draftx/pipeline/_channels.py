@@ -114,12 +114,10 @@ def make_channels(
 ) -> Float[Array, "rows height width channels"] | None:
     """Makes what the UNet sees beside the latents, one row an image, or `None`.
 
-    **Arguments:** those of `check_channels`.
-
     **Arguments:**
 
     - `pipeline`: Whose autoencoder encodes images.
-    - `table`, `shape`: As there.
+    - `table`, `shape`: As for `check_channels`, which is called first.
     """
     check_channels(pipeline, table, shape)
     if pipeline.conditioning_channels == 0:
