@@ -34,7 +34,7 @@ _KINDS = (
 )
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute")
 # Of a TPU: what is known of indices, and parts that lie side by side already.
-_NO_CALLS = ("AssumeGatherIndicesInBound", "ConcatBitcast")
+_NO_CALLS = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
 
 
 class Work(NamedTuple):

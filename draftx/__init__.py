@@ -1,7 +1,6 @@
 """Fine-tuning diffusion models on differentiable rewards, in JAX and Equinox."""
 
 import importlib
-import types
 import typing
 
 from . import (
@@ -35,26 +34,21 @@ from .finetuning import (
     adamw as adamw,
     AlignProp as AlignProp,
     Checkpoints as Checkpoints,
-    DDPO as DDPO,
-    DPG as DPG,
     DRaFT as DRaFT,
     DRaFTLV as DRaFTLV,
     DRTune as DRTune,
     EarlyStopping as EarlyStopping,
     Evaluation as Evaluation,
     finetune as finetune,
-    finetune_in_rounds as finetune_in_rounds,
     FinetuneResult as FinetuneResult,
     Penalized as Penalized,
     ProgressBar as ProgressBar,
     ReFL as ReFL,
     reward_gradient as reward_gradient,
-    RewardWeighted as RewardWeighted,
     ScoreFunction as ScoreFunction,
     SingleRewardLV as SingleRewardLV,
     Stopping as Stopping,
     sweep_lora_scale as sweep_lora_scale,
-    Updates as Updates,
     with_ema as with_ema,
 )
 from .io import (
@@ -97,19 +91,29 @@ if typing.TYPE_CHECKING:
         runs as runs,
         search as search,
     )
+    from .finetuning import (
+        DDPO as DDPO,
+        DPG as DPG,
+        finetune_in_rounds as finetune_in_rounds,
+        RewardWeighted as RewardWeighted,
+        Updates as Updates,
+    )
 
 
-# No training from Python needs the upper floors, the command's packages and the
-# networks of rewards, which are a fifth of a second together: they are imported when
-# they are first asked for.
+# No training on a gradient needs the upper floors, the command's packages, the networks
+# of rewards and the rounds of methods without one, which are a quarter of a second
+# together: they are imported when they are first asked for.
 _LATE = ("distillation", "judges", "runs", "search")
+_OF_ROUNDS = ("DDPO", "DPG", "finetune_in_rounds", "RewardWeighted", "Updates")
 
 
-def __getattr__(name: str) -> types.ModuleType:
+def __getattr__(name: str) -> typing.Any:
     if name in _LATE:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _OF_ROUNDS:
+        return getattr(finetuning, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATE})
+    return sorted({*globals(), *_LATE, *_OF_ROUNDS})

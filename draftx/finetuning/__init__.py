@@ -1,5 +1,8 @@
 """Fine-tuning on rewards: estimators, training, rounds, evaluation."""
 
+import typing
+
+from .. import _lazy as _lazy
 from ..io.checkpoints import Checkpoints as Checkpoints
 from .estimators import (
     AbstractGradientEstimator as AbstractGradientEstimator,
@@ -22,15 +25,6 @@ from .evaluation import (
     Evaluation as Evaluation,
     sweep_lora_scale as sweep_lora_scale,
 )
-from .rounds import (
-    AbstractRoundMethod as AbstractRoundMethod,
-    DDPO as DDPO,
-    DPG as DPG,
-    finetune_in_rounds as finetune_in_rounds,
-    RewardWeighted as RewardWeighted,
-    Rollout as Rollout,
-    Updates as Updates,
-)
 from .training import (
     AbstractCallback as AbstractCallback,
     adamw as adamw,
@@ -48,3 +42,23 @@ from .training import (
     value_and_grad as value_and_grad,
     with_ema as with_ema,
 )
+
+
+if typing.TYPE_CHECKING:
+    from .rounds import (
+        AbstractRoundMethod as AbstractRoundMethod,
+        DDPO as DDPO,
+        DPG as DPG,
+        finetune_in_rounds as finetune_in_rounds,
+        RewardWeighted as RewardWeighted,
+        Rollout as Rollout,
+        Updates as Updates,
+    )
+
+# What learns without a gradient of the reward is not needed by those who have one.
+_ROOMS = ("rounds",)
+__getattr__ = _lazy.lazily(__name__, *_ROOMS)
+
+
+def __dir__() -> list[str]:
+    return _lazy.names(__name__, globals(), *_ROOMS)

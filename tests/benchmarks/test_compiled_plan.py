@@ -130,14 +130,15 @@ def test_the_record_keeps_one_plan_of_each_program(tmp_path, monkeypatch, capsys
     assert re.search(r"seconds +0.08 -> +0.06  -25.0%", capsys.readouterr().out)
 
 
-def test_the_committed_record_is_of_the_suite():
-    """All of it for the GPU that is watched, and nothing that could not be read."""
+@pytest.mark.parametrize("target", ["h200", "v5e"])
+def test_the_committed_record_is_of_the_suite(target):
+    """All of it for what is watched, and nothing that could not be read."""
     rows = _plan_record.read()
     for case in compiled_plan.SUITE:
         found = [
             row
             for row in rows
-            if row["target"] == "h200"
+            if row["target"] == target
             and all(row[key] == value for key, value in case.items())
             and row["flags"] == []
             and row["images_at_once"] is None

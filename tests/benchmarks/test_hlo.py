@@ -151,6 +151,16 @@ def test_an_unknown_call_is_said_to_be_opaque():
     assert _plan.totals(parts, H200)["opaque"] == ["call of new"]
 
 
+def test_memory_that_nothing_is_written_to_is_no_work():
+    module = _module(
+        'ROOT %b = f32[4]{0} custom-call(), custom_call_target="AllocateBuffer"'
+    )
+    parts = _plan.parts_of(module, H200)
+    assert _plan.totals(parts, H200)["opaque"] == []
+    ((kernel,),) = [part.kernels for part in parts]
+    assert kernel.work.nbytes == 0
+
+
 _FUSIONS = """\
 HloModule m
 

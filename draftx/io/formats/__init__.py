@@ -2,6 +2,7 @@
 
 from ._arrays import Arrays as Arrays, read_arrays as read_arrays
 from ._atomic import (
+    check_replaceable as check_replaceable,
     new_folder as new_folder,
     remove_folder as remove_folder,
     sweep as sweep,

@@ -122,6 +122,30 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_replaceable(
+    folder: pathlib.Path, kind: str, is_one: Callable[[pathlib.Path], bool]
+) -> None:
+    """Raises unless a folder is not there, is empty, or is of the kind to be written.
+
+    **Arguments:**
+
+    - `folder`: To be written.
+    - `kind`: What is saved there: "pipeline".
+    - `is_one`: Whether a folder with something in it is one.
+    """
+    if not folder.exists():
+        return
+    got = "a file"
+    if folder.is_dir():
+        if not any(folder.iterdir()) or is_one(folder):
+            return
+        got = "a folder with other files in it"
+    raise ValueError(
+        f"`folder` must be new, empty or a saved {kind}; {str(folder)!r} is {got}. "
+        "Choose another name."
+    )
+
+
 def remove_folder(path: pathlib.Path) -> None:
     """Deletes a folder, which loses its name first: no half of it is ever seen.
 

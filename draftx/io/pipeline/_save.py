@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...pipeline import Pipeline
-from ..formats import new_folder, write_json, write_tensors
+from ..formats import check_replaceable, new_folder, write_json, write_tensors
 from ..original import OriginalTensors
 from ._components import check_no_lora, save_component
 from ._configs import DIFFUSERS_VERSION
@@ -45,7 +45,7 @@ def save(pipeline: Pipeline, folder: str | pathlib.Path) -> None:
     if folder.suffix == ".safetensors":
         _save_single_file(pipeline, folder)
         return
-    _check_target(folder)
+    check_replaceable(folder, "pipeline", _is_pipeline)
     with new_folder(folder) as new:
         token_ids = save_tokenizer(pipeline.tokenizer, new / "tokenizer")
         save_component(pipeline.unet, new / "unet")
@@ -83,19 +83,8 @@ def single_file_tensors(pipeline: Pipeline) -> Mapping[str, np.ndarray]:
     return ChainMap(*parts)  # pyright: ignore
 
 
-def _check_target(folder: pathlib.Path) -> None:
-    if folder.is_dir():
-        if (folder / "model_index.json").is_file() or not any(folder.iterdir()):
-            return
-        got = "a folder with other files in it"
-    elif folder.exists():
-        got = "a file"
-    else:
-        return
-    raise ValueError(
-        f"`folder` must be new, empty or a saved pipeline; {str(folder)!r} is {got}. "
-        "Choose another name."
-    )
+def _is_pipeline(folder: pathlib.Path) -> bool:
+    return (folder / "model_index.json").is_file()
 
 
 def _model_index(pipeline: Pipeline) -> dict[str, object]:

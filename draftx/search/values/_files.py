@@ -13,6 +13,7 @@ from ..._checks import check_is
 from ..._custom_types import Real
 from ...diffusion import SchedulerConfig
 from ...io.formats import (
+    check_replaceable,
     ModelFileError,
     new_folder,
     open_weights,
@@ -70,7 +71,7 @@ def save_value(value: LearnedValue, folder: str | os.PathLike) -> None:
         "reward_std": float(value.std),
         "scheduler": value.scheduler.to_dict(),
     }
-    _check_target(pathlib.Path(folder))
+    check_replaceable(pathlib.Path(folder), "value", _is_value)
     with new_folder(pathlib.Path(folder)) as new:
         write_tensors(new / "model.safetensors", checkpoint_arrays(value.network))
         write_json(new / "config.json", config)
@@ -117,20 +118,8 @@ def load_value(folder: str | os.PathLike) -> LearnedValue:
     )
 
 
-def _check_target(folder: pathlib.Path) -> None:
-    """Raises if something else would be replaced."""
-    if not folder.exists():
-        return
-    got = "a file"
-    if folder.is_dir():
-        others = {path.name for path in folder.iterdir()} - set(_FILES)
-        if not others:
-            return
-        got = f"a folder with {sorted(others)[0]!r} in it"
-    raise ValueError(
-        f"`folder` must be new, empty or a saved value; {str(folder)!r} is {got}. "
-        "Choose another name."
-    )
+def _is_value(folder: pathlib.Path) -> bool:
+    return {path.name for path in folder.iterdir()} <= set(_FILES)
 
 
 def _mapping(config: Any, name: str) -> dict[str, Any]:
