@@ -29,7 +29,7 @@ _FLOORS = (
 _ROOMS = {
     "kernels": ("attention", "conv"),
     "models": ("clip", "unet", "vae"),
-    "judges": ("classifiers", "clip", "blip", "owlvit"),
+    "judges": ("classifiers", "clip", "blip", "owlvit", "dinov2"),
     "io": ("formats", "checkpoints", "sources", "original", "pipeline", "judges"),
     "rewards": ("contract", "jpeg", "preference", "perception", "zoo"),
     "finetuning": ("estimators", "evaluation", "training", "rounds"),

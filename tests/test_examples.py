@@ -185,5 +185,5 @@ def test_algorithm_1_is_what_finetune_does(variant, import_example, pipeline):
 
 def test_every_example_is_tested():
     scripts = {path.stem for path in (_ROOT / "examples").glob("[!_]*.py")}
-    own = {"algorithm_1", "compressibility", "text_to_3d"}
+    own = {"algorithm_1", "compressibility", "super_resolution", "text_to_3d"}
     assert scripts == {*_CASES, *_CUSTOM, *own}

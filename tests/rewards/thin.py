@@ -48,6 +48,7 @@ from draftx.rewards import (
     LPIPS,
     LPIPSSimilarity,
     PickScore,
+    ReferenceSimilarity,
     ResizeAndCrop,
     RotationAntiCorrelation,
     WeightedSum,
@@ -87,10 +88,11 @@ class Case(NamedTuple):
 
     reward: Any
     size: int
+    rows: Any = PROMPTS
 
     @property
     def features(self):
-        return self.reward.prepare(PROMPTS)
+        return self.reward.prepare(self.rows)
 
 
 def random_model(cls, *args, seed=0, **kwargs):
@@ -129,6 +131,12 @@ def bert_tokenizer():
 
 def image(size):
     return jnp.asarray(np.random.default_rng(9).random((1, size, size, 3), np.float32))
+
+
+def _references(size):
+    shape = (len(PROMPTS), size, size, 3)
+    references = np.random.default_rng(8).random(shape, np.float32)
+    return {"prompt": PROMPTS, "reference": references}
 
 
 def _clip(cls, seed, **options):
@@ -207,6 +215,7 @@ _CASES = {
     ),
     "lpips": lambda: (LPIPSSimilarity(lpips(), image(32)), 32),
     "dissimilarity": lambda: (BatchDissimilarity(), 16),
+    "own reference": lambda: (ReferenceSimilarity(), 16, _references(16)),
     "sum": lambda: (
         WeightedSum([_clip(CLIPScore, 1), RotationAntiCorrelation()], [2.0, -0.5]),
         20,
