@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import check_pictures
+from .._compilation import compiled
+from .._custom_types import Images, Latents
 from ..diffusion import AbstractDenoiser, DDIMSteps
 from ..pipeline import Conditioning, Pipeline
 
@@ -78,6 +80,18 @@ def read_pictures(values: Any) -> Float[np.ndarray, "pictures height width 3"]:
             f"width, 3), channels last; got {array.shape}."
         )
     return check_pictures("pictures", array)
+
+
+@compiled()
+def encode(pipeline: Pipeline, pictures: Images) -> Latents:
+    """Makes clean latents of pictures.
+
+    **Arguments:**
+
+    - `pipeline`: Whose autoencoder does.
+    - `pictures`: In $[0, 1]$.
+    """
+    return pipeline.vae.encode(pictures)
 
 
 def check_count(count: int, batch: int) -> None:

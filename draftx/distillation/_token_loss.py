@@ -9,9 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._compilation import compiled
-from .._custom_types import Images, Latents, TextEmbeddings
-from .._mesh import to_host
+from .._custom_types import Latents, TextEmbeddings
 from .._table import Table
 from ..diffusion import mix, training_target
 from ..layers import Remat
@@ -25,6 +23,7 @@ from ..pipeline import (
     sample_rows,
     Sampling,
 )
+from ._pictures import encode
 from ._token_prompt import Embed, embed_pictures
 
 
@@ -115,17 +114,16 @@ def make_examples(
     - `key`: Draws them.
     - `size`: So many are drawn, encoded and embedded at a time.
     """
+    count = len(table)
     if images is None:
-        drawn = sample_rows(pipeline, table, sampling, key=key, images_at_once=size)
-        images = to_host(drawn)
+        images = sample_rows(pipeline, table, sampling, key=key, images_at_once=size)
+    shown = np.asarray(images)
     clean, embeddings = [], []
-    for start in range(0, len(images), size):
+    for start in range(0, count, size):
         # The last ones are filled up: one program for all.
-        rows = np.arange(start, start + size) % len(images)
-        part = jnp.asarray(images[rows])
-        clean.append(_encode(pipeline, part))
+        part = jnp.asarray(shown[np.arange(start, start + size) % count])
+        clean.append(encode(pipeline, part))
         embeddings.append(embed_pictures(embed, part))
-    count = len(images)
     clean = jnp.concatenate(clean)[:count].astype(jnp.float32)
     embeddings = jnp.concatenate(embeddings)[:count]
     conditioning = condition(pipeline, table, sampling, clean.shape)
@@ -165,8 +163,3 @@ def new_tokens(
 
 def _weight(layer: Any) -> Float[Array, "inner features"]:
     return layer.weight.astype(jnp.float32)
-
-
-@compiled()
-def _encode(pipeline: Pipeline, images: Images) -> Latents:
-    return pipeline.vae.encode(images)

@@ -1,4 +1,4 @@
-"""A picture that a score is conditioned on by trained tokens beside those of the text."""
+"""A picture that a score is conditioned on besides the text, by trained tokens."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -138,13 +138,14 @@ def embed_pictures(
             f"clip.model.image_features(clip.preprocess(x))`; got {embed!r}."
         )
     found = _embed(embed, pictures)
-    shape = getattr(found, "shape", None)
-    is_float = shape is not None and jnp.issubdtype(found.dtype, jnp.floating)
+    shape: tuple[int, ...] = getattr(found, "shape", ())
+    is_float = eqx.is_inexact_array(found) and not jnp.iscomplexobj(found)
     if not is_float or len(shape) != 2 or shape[0] != len(pictures) or shape[1] == 0:
+        is_array = eqx.is_array(found)
+        got = f"{shape} {found.dtype}" if is_array else type(found).__name__
         raise ValueError(
             "`embed` must give floats of shape (pictures, embedding), one row for each "
-            f"of {len(pictures)} pictures; got "
-            f"{type(found).__name__ if shape is None else (found.dtype.name, shape)}."
+            f"of {len(pictures)} pictures; got {got}."
         )
     if not bool(jnp.all(jnp.isfinite(found))):
         raise ValueError("`embed` must give finite numbers; some are not.")

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._compilation import compiled
 from .._custom_types import Images, Latents
 from ..diffusion import AbstractDenoiser, DDIMSteps, Guided, Reference
 from ..pipeline import Conditioning, Pipeline
@@ -17,6 +16,7 @@ from ._pictures import (
     AbstractPictures,
     AbstractVisualPrompt,
     check_count,
+    encode,
     read_pictures,
 )
 
@@ -75,7 +75,7 @@ class VisualPrompt(AbstractVisualPrompt):
         check_count(len(self), batch)
         rows = jnp.arange(0, batch, batch // len(self))
         return ReferencePictures(
-            _encode(pipeline, self.pictures), rows, self.in_negative
+            encode(pipeline, self.pictures), rows, self.in_negative
         )
 
 
@@ -138,8 +138,3 @@ def _negative(conditioning: Conditioning) -> Conditioning:
         channels=conditioning.channels,
         embeddings=jax.tree.map(of_all, conditioning.negative_embeddings),
     )
-
-
-@compiled()
-def _encode(pipeline: Pipeline, pictures: Images) -> Latents:
-    return pipeline.vae.encode(pictures)

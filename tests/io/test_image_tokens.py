@@ -1,4 +1,4 @@
-"""Tokens of pictures as files: read again, by diffusers too, and what is no such file."""
+"""Tokens of pictures as files: read again, by diffusers too; what is none."""
 
 import jax.random as jr
 import numpy as np
