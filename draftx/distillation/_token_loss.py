@@ -115,9 +115,10 @@ def make_examples(
     - `size`: So many are drawn, encoded and embedded at a time.
     """
     count = len(table)
+    given: Any = images
     if images is None:
-        images = sample_rows(pipeline, table, sampling, key=key, images_at_once=size)
-    shown = np.asarray(images)
+        given = sample_rows(pipeline, table, sampling, key=key, images_at_once=size)
+    shown = np.asarray(given)
     clean, embeddings = [], []
     for start in range(0, count, size):
         # The last ones are filled up: one program for all.
