@@ -9,7 +9,7 @@ import jax.random as jr
 import pytest
 
 import draftx
-from draftx import distillation, finetuning, lora, rewards, search
+from draftx import distillation, finetuning, lora, models, rewards, search
 from draftx.rewards import AbstractReward
 
 from .toys import toy_reward
@@ -64,6 +64,25 @@ def _distil(fn, **rest):
         return {name: found[name] for name in options}
 
     return call
+
+
+def _tokens(pipeline, **options):
+    sizes = dict(num_train_steps=2) | options
+    args = (_refuse, ["cat"])
+    fit = distillation.fit_image_tokens
+    found = _numbers(fit, pipeline, *args, key=jr.key(0), callbacks=(), **sizes)
+    return {name: found[name] for name in options}
+
+
+def _refuse(images):
+    raise Reached
+
+
+def _token_scale(pipeline, scale):
+    config = pipeline.unet.config
+    tokens = models.ImageTokens(config, embedding_features=3, key=jr.key(0))
+    mean = lambda images: jnp.mean(images, axis=(1, 2))
+    return distillation.TokenPrompt(IMAGES, tokens, mean, scale=scale).scale
 
 
 def _made(make, *args):
@@ -209,6 +228,11 @@ TABLE: dict[Callable, tuple[Callable, dict[str, float | int]]] = {
     distillation.RewardedNoises: (
         _made(distillation.RewardedNoises, toy_reward),
         dict(num_noises=4, num_steps=2),
+    ),
+    distillation.TokenPrompt: (_token_scale, dict(scale=0.5)),
+    distillation.fit_image_tokens: (
+        _tokens,
+        dict(num_train_steps=3, num_images=5, batch_size=2),
     ),
     draftx.add_lora: (
         lambda p, **options: lora.lora_state_dict(

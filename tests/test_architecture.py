@@ -43,12 +43,14 @@ _OPEN = (
     "AbstractGradientEstimator",
     "AbstractLoRASchedule",
     "AbstractNoiseWeights",
+    "AbstractPictures",
     "AbstractPenalty",
     "AbstractReward",
     "AbstractRoundMethod",
     "AbstractSampler",
     "AbstractStepCost",
     "AbstractValue",
+    "AbstractVisualPrompt",
 )
 _PLAIN_BASES = ("Module", "NamedTuple", "Generic", "Protocol", "StrEnum", "ABC")
 # Of the standard library, and abstract.

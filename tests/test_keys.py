@@ -71,6 +71,9 @@ _STEPS = {"num_train_steps": 1, "batch_size": 2, "key": 0}
         lambda p: draftx.distillation.distillation_gradient(
             p, lambda x, key: x, _IMAGES, ["cat"], key=0
         ),
+        lambda p: draftx.distillation.fit_image_tokens(
+            p, _mean, ["cat"], key=0, num_train_steps=1
+        ),
         lambda p: draftx.Evaluation(["cat"], {"mean": _mean}, key=0),
         lambda p: draftx.rewards.with_key(draftx.rewards.as_reward(_mean), 0),
     ],

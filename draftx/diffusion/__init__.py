@@ -24,6 +24,7 @@ from ._density import (
 )
 from ._euler import Euler as Euler, EulerSteps as EulerSteps
 from ._guidance import Denoiser as Denoiser
+from ._image_prompt import ImagePrompt as ImagePrompt
 from ._interpolant import (
     check_levels as check_levels,
     mix as mix,

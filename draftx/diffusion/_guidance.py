@@ -12,6 +12,7 @@ from ..layers import Remat
 from ..lora import premerge
 from ..models import TextContext, TimeShifts, UNet2DConditionModel
 from ._denoiser import AbstractDenoiser
+from ._image_prompt import ImagePrompt
 from ._reference import Reference
 
 
@@ -42,6 +43,7 @@ class Denoiser(AbstractDenoiser):
     guidance_scale: Float[Array, "*steps"] | None
     channels: Float[Array, "batch height width extra"] | None
     reference: Reference | None
+    image_prompt: ImagePrompt | None
     remat: Remat = eqx.field(static=True)
 
     def __init__(
@@ -54,6 +56,7 @@ class Denoiser(AbstractDenoiser):
         *,
         channels: Float[Array, "batch height width extra"] | None = None,
         reference: Reference | None = None,
+        image_prompt: ImagePrompt | None = None,
         remat: Remat = Remat.NONE,
     ):
         """**Arguments:**
@@ -67,6 +70,8 @@ class Denoiser(AbstractDenoiser):
         - `reference`: Pictures that the images attend to. The last rows of the texts
             and of the channels are then theirs, and there is no guidance, which is for
             `Guided` to do.
+        - `image_prompt`: Pictures whose tokens the images attend to beside the text,
+            one for each image.
         - `remat`: What the backward pass of a call computes again.
         """
         if reference is not None and negative_text_embeddings is not None:
@@ -79,11 +84,13 @@ class Denoiser(AbstractDenoiser):
             # image and its twin then stay on one device when the batch is sharded.
             pairs = jnp.stack([negative_text_embeddings, text_embeddings], axis=1)
             text_embeddings = pairs.reshape(-1, *text_embeddings.shape[1:])
+            if image_prompt is not None:
+                image_prompt = image_prompt.in_pairs()
         else:
             guidance_scale = None
         self.unet = premerge(unet)
         self.text_embeddings = text_embeddings
-        self.text_context = self.unet.text_context(text_embeddings)
+        self.text_context = _context(self.unet, text_embeddings, image_prompt)
         # Side by side: a step takes one row of one array, not one for each block.
         shifts, structure = jax.tree.flatten(self.unet.time_shifts(timesteps))
         self.time_shifts = jnp.concatenate(shifts, axis=1)
@@ -92,13 +99,13 @@ class Denoiser(AbstractDenoiser):
         self.guidance_scale = guidance_scale
         self.channels = channels
         self.reference = reference
+        self.image_prompt = image_prompt
         self.remat = remat
 
     def __call__(self, latents: Latents, index: Int[Array, ""]) -> Latents:
         # Their gradient, as large as they are, does not pass from step to step.
-        of_text = UNet2DConditionModel.text_context
-        args = (self.unet, self.text_embeddings)
-        context = known_value(self.text_context, of_text, *args)
+        args = (self.unet, self.text_embeddings, self.image_prompt)
+        context = known_value(self.text_context, _context, *args)
         num_images, num_references = latents.shape[0], 0
         if self.reference is not None:
             num_references = len(self.reference)
@@ -126,3 +133,12 @@ class Denoiser(AbstractDenoiser):
         row = jax.lax.optimization_barrier(self.time_shifts[index][None])
         ends = np.cumsum(self.time_widths)[:-1].tolist()
         return jax.tree.unflatten(self.time_structure, jnp.split(row, ends, axis=1))
+
+
+def _context(
+    unet: UNet2DConditionModel,
+    text_embeddings: TextEmbeddings,
+    image_prompt: ImagePrompt | None,
+) -> list[TextContext]:
+    context = unet.text_context(text_embeddings)
+    return context if image_prompt is None else image_prompt.beside(context)

@@ -33,10 +33,10 @@ from ..io.checkpoints import check_checkpoints, Checkpoints, describe
 from ..pipeline import Pipeline, Sampling
 from ..rewards import Reward
 from ._method import ScoreDistillation
+from ._pictures import AbstractVisualPrompt
 from ._renderer import Renderer
 from ._result import DistillationResult, make_result
 from ._task import gradient_of, make_task, Question, Task
-from ._visual_prompt import VisualPrompt
 
 
 def distill(
@@ -50,7 +50,7 @@ def distill(
     num_train_steps: WholeLike,
     method: ScoreDistillation = ScoreDistillation(),
     reward: Reward | None = None,
-    visual_prompt: VisualPrompt | None = None,
+    visual_prompt: AbstractVisualPrompt | None = None,
     optimizer: Optimizer = adamw(learning_rate=1e-2, weight_decay=0.0),
     stopping: Stopping = Stopping(),
     callbacks: Sequence[Callback] = (ProgressBar(name="distilling"),),
@@ -86,7 +86,8 @@ def distill(
         (`draftx.rewards.WeightedSum([reward], [10.0])`): the score's gradient is that
         of a sum over the numbers of a latent, some thousands. `None` is the score
         alone.
-    - `visual_prompt`: A picture that the score is conditioned on besides the text.
+    - `visual_prompt`: A picture that the score is conditioned on besides the text:
+        [`draftx.distillation.VisualPrompt`][] or [`draftx.distillation.TokenPrompt`][].
     - `optimizer`: Any of optax. Its rate is that of the parameters, which are yours.
     - `stopping`: When it ends before its last step.
     - `callbacks`: Each called after every step with the row of the history and the
@@ -206,14 +207,13 @@ def _take_step(
 
 
 def _cost(task: Task) -> Budget:
-    """What a step costs: a picture is an image more wherever the model is asked."""
+    """What a step costs: pictures may be images more wherever the model is asked."""
     score = task.score
     batch = score.conditioning.input_ids.shape[0]
     guided = score.guidance_scale is not None
     asked = batch * (2 if guided else 1)
     if score.pictures is not None:
-        both = guided and score.pictures.in_negative
-        asked += len(score.pictures.rows) * (2 if both else 1)
+        asked = score.pictures.num_evaluations(batch, guided)
     queries = 0 if task.reward is None else batch
     noises = score.method.noises
     return Budget(

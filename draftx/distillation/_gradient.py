@@ -11,9 +11,9 @@ from .._table import Rows
 from ..pipeline import Pipeline, Sampling
 from ..rewards import Reward
 from ._method import ScoreDistillation
+from ._pictures import AbstractVisualPrompt
 from ._renderer import Renderer
 from ._task import gradient_of, make_task, Question
-from ._visual_prompt import VisualPrompt
 
 
 def distillation_gradient(
@@ -26,7 +26,7 @@ def distillation_gradient(
     key: PRNGKeyArray,
     method: ScoreDistillation = ScoreDistillation(),
     reward: Reward | None = None,
-    visual_prompt: VisualPrompt | None = None,
+    visual_prompt: AbstractVisualPrompt | None = None,
     step: WholeLike = 0,
 ) -> tuple[dict[str, Any], Any]:
     """Computes the gradient that `distill` follows down at one of its steps.

@@ -3,11 +3,9 @@
 No gradient passes through any of this.
 """
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
@@ -20,28 +18,12 @@ from ..diffusion import (
     Chain,
     DDIM,
     DDIMSteps,
-    Guided,
-    Reference,
     run_frozen,
     SchedulerConfig,
 )
 from ..pipeline import Conditioning, Pipeline
 from ._method import ScoreDistillation
-
-
-class Pictures(eqx.Module):
-    """Holds visual prompts as a score takes them.
-
-    **Arguments:**
-
-    - `latents`: Of the pictures, clean.
-    - `rows`: The images whose texts are the pictures' too.
-    - `in_negative`: As for `VisualPrompt`.
-    """
-
-    latents: Latents
-    rows: Int[Array, " pictures"]
-    in_negative: bool = eqx.field(static=True)
+from ._pictures import AbstractPictures
 
 
 class Score(eqx.Module):
@@ -61,7 +43,7 @@ class Score(eqx.Module):
     method: ScoreDistillation
     conditioning: Conditioning
     guidance_scale: Float[Array, ""] | None
-    pictures: Pictures | None = None
+    pictures: AbstractPictures | None = None
     features: Any = None
 
     @property
@@ -120,23 +102,10 @@ class Score(eqx.Module):
         return jnp.einsum("nb,nbhwc->bhwc", noises.weights(rewards), found)
 
     def _denoiser(self, steps: DDIMSteps, key: PRNGKeyArray) -> AbstractDenoiser:
-        of_images, times = self.conditioning, steps.timestep
-        make, pictures = self.pipeline.denoiser, self.pictures
-        if pictures is None:
-            return make(times, of_images, self.guidance_scale)
-        noise = jr.normal(key, pictures.latents.shape, pictures.latents.dtype)
-        levels = jnp.sqrt(steps.alpha), jnp.sqrt(1 - steps.alpha)
-        reference = Reference(pictures.latents, noise, *levels)
-        batch = of_images.input_ids.shape[0]
-        beside = of_images.take(jnp.concatenate([jnp.arange(batch), pictures.rows]))
-        positive = make(times, _positive(beside), None, reference=reference)
-        if self.guidance_scale is None:
-            return positive
-        if pictures.in_negative:
-            negative = make(times, _negative(beside), None, reference=reference)
-        else:
-            negative = make(times, _negative(of_images), None)
-        return Guided(positive, negative, self.guidance_scale)
+        told = self.conditioning, self.guidance_scale
+        if self.pictures is None:
+            return self.pipeline.denoiser(steps.timestep, *told)
+        return self.pictures.denoiser(self.pipeline, *told, steps, key)
 
 
 def steps_from(
@@ -170,21 +139,3 @@ def _difference(
     args = (state.latents, prediction.output, chain.steps[0])
     _, predicted = chain.sampler.predict(*args)
     return predicted - noise, chain.advance(state, prediction, first)
-
-
-def _positive(conditioning: Conditioning) -> Conditioning:
-    """The prompts alone, without guidance."""
-    return dataclasses.replace(
-        conditioning, negative_input_ids=None, negative_embeddings=None
-    )
-
-
-def _negative(conditioning: Conditioning) -> Conditioning:
-    """The negative prompts alone, in place of the prompts."""
-    rows = conditioning.input_ids.shape[0]
-    of_all = lambda x: jnp.broadcast_to(x, (rows, *x.shape[1:]))
-    return Conditioning(
-        of_all(conditioning.negative_input_ids),
-        channels=conditioning.channels,
-        embeddings=jax.tree.map(of_all, conditioning.negative_embeddings),
-    )

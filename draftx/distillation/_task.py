@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._autodiff import stop_gradient
 from .._checks import check_is
-from .._compilation import compiled
 from .._custom_types import Images, Latents
 from .._keys import check_key
 from .._mesh import mesh_of
@@ -31,9 +30,9 @@ from ..rewards import (
     with_key,
 )
 from ._method import ScoreDistillation
+from ._pictures import AbstractVisualPrompt
 from ._renderer import check_renderer, Renderer
-from ._score import Pictures, Score
-from ._visual_prompt import VisualPrompt
+from ._score import Score
 
 
 class Question(eqx.Module):
@@ -48,7 +47,7 @@ class Question(eqx.Module):
     sampling: Sampling
     method: ScoreDistillation
     reward: Reward | None
-    visual_prompt: VisualPrompt | None
+    visual_prompt: AbstractVisualPrompt | None
 
 
 class Task(eqx.Module):
@@ -141,9 +140,10 @@ def make_task(asked: Question, params: Any, key: PRNGKeyArray) -> Task:
     check_is("sampling", asked.sampling, Sampling, "draftx.Sampling(20)")
     check_is("method", method, ScoreDistillation, "ScoreDistillation()")
     if asked.visual_prompt is not None:
-        check_is("visual_prompt", asked.visual_prompt, VisualPrompt, "VisualPrompt(x)")
+        prompt = asked.visual_prompt
+        check_is("visual_prompt", prompt, AbstractVisualPrompt, "VisualPrompt(x)")
     key = check_key(key)
-    _check_pipeline(pipeline)
+    check_pipeline(pipeline)
     _check_times(pipeline, method)
     table = Table.of(asked.prompts)
     reward = None if asked.reward is None else as_reward(asked.reward)
@@ -164,7 +164,9 @@ def make_task(asked: Question, params: Any, key: PRNGKeyArray) -> Task:
         of_noises = method.noises.reward.prepare(table)
         check_scores(method.noises.reward, images, of_noises)
         probe_host_rewards(method.noises.reward, images.shape, table)
-    pictures = _encoded(pipeline, asked.visual_prompt, images.shape)
+    pictures = None
+    if asked.visual_prompt is not None:
+        pictures = asked.visual_prompt.bind(pipeline, images.shape)
     shape = eqx.filter_eval_shape(pipeline.vae.encode, images).shape
     conditioning = condition(pipeline, table, asked.sampling, shape)
     scale = None
@@ -175,7 +177,8 @@ def make_task(asked: Question, params: Any, key: PRNGKeyArray) -> Task:
     return Task(score, asked.render, reward, features, key)
 
 
-def _check_pipeline(pipeline: Pipeline) -> None:
+def check_pipeline(pipeline: Pipeline) -> None:
+    """Raises for learned inputs, and for more than one device."""
     if pipeline.learned is not None:
         raise ValueError(
             "`pipeline` must have no learned inputs, which are of a chain's steps; got "
@@ -209,18 +212,3 @@ def _of_images(table: Table, batch: int) -> Table:
             f"{batch} that `render` gives; got {len(table)}."
         )
     return table if len(table) == batch else table.take([0] * batch)
-
-
-def _encoded(
-    pipeline: Pipeline, prompt: VisualPrompt | None, shape: tuple[int, ...]
-) -> Pictures | None:
-    if prompt is None:
-        return None
-    prompt.check(shape)
-    latents = _encode(pipeline, prompt.pictures)
-    return Pictures(latents, prompt.image_rows(shape[0]), prompt.in_negative)
-
-
-@compiled()
-def _encode(pipeline: Pipeline, pictures: Images) -> Latents:
-    return pipeline.vae.encode(pictures)

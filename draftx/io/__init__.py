@@ -18,6 +18,7 @@ from .pipeline import (
     load as load,
     load_component as load_component,
     load_embedding as load_embedding,
+    load_image_tokens as load_image_tokens,
     load_learned_inputs as load_learned_inputs,
     load_lora as load_lora,
     mix_lora_files as mix_lora_files,
@@ -25,6 +26,7 @@ from .pipeline import (
     published_config as published_config,
     save as save,
     save_component as save_component,
+    save_image_tokens as save_image_tokens,
     save_learned_inputs as save_learned_inputs,
     save_lora as save_lora,
 )

@@ -17,10 +17,13 @@ class KeyValue(eqx.Module):
     **Arguments:**
 
     - `key`, `value`: `[batch, tokens, heads, head_dim]`.
+    - `beside`: What is attended to besides, by a softmax of its own: the results are
+        added. `None` for nothing.
     """
 
     key: Float[Array, "batch tokens heads head_dim"]
     value: Float[Array, "batch tokens heads head_dim"]
+    beside: "KeyValue | None" = None
 
 
 class Attention(eqx.Module):
@@ -102,6 +105,8 @@ class Attention(eqx.Module):
         context = self.key_value(x) if context is None else context
         query = match_batch(self._split(self.to_q(x)), context.key.shape[0])
         out = dot_product_attention(query, context.key, context.value)
+        while (context := context.beside) is not None:
+            out = out + dot_product_attention(query, context.key, context.value)
         return self.to_out.of_heads(out)
 
     def _beside(

@@ -25,6 +25,7 @@ from .clip import (
     CLIPVisionConfig as CLIPVisionConfig,
 )
 from .unet import (
+    ImageTokens as ImageTokens,
     TextContext as TextContext,
     TimeShifts as TimeShifts,
     UNet2DConditionModel as UNet2DConditionModel,

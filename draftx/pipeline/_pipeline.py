@@ -12,6 +12,7 @@ from ..diffusion import (
     AbstractSampler,
     Chain,
     Denoiser,
+    ImagePrompt,
     Reference,
     SplitDenoiser,
 )
@@ -141,6 +142,7 @@ class Pipeline(eqx.Module):
         lora_schedule: AbstractLoRASchedule | None = None,
         mesh: Mesh | None = None,
         reference: Reference | None = None,
+        image_prompt: ImagePrompt | None = None,
     ) -> AbstractDenoiser:
         """Makes the UNet ready with its conditioning, computed once for a whole chain.
 
@@ -154,16 +156,24 @@ class Pipeline(eqx.Module):
         - `mesh`: As for `chain`.
         - `reference`: Pictures that the images attend to, on one device. The last rows
             of the conditioning are theirs, and guidance must be off.
+        - `image_prompt`: Pictures whose tokens the images attend to beside the text,
+            one for each image, on one device.
         """
         if lora_schedule is not None:
-            args = (timesteps, conditioning, guidance_scale)
-            return lora_schedule(
-                self.denoiser(*args, remat=remat, mesh=mesh, reference=reference),
-                self.without_lora().denoiser(
-                    *args, remat=remat, mesh=mesh, reference=reference
-                ),
-                timesteps.shape[0],
-            )
+
+            def make(pipeline: Pipeline) -> AbstractDenoiser:
+                return pipeline.denoiser(
+                    timesteps,
+                    conditioning,
+                    guidance_scale,
+                    remat=remat,
+                    mesh=mesh,
+                    reference=reference,
+                    image_prompt=image_prompt,
+                )
+
+            both = make(self), make(self.without_lora())
+            return lora_schedule(*both, timesteps.shape[0])
         embeddings = self.embed(conditioning.input_ids, conditioning.embeddings)
         negative, negative_ids = None, conditioning.negative_input_ids
         if negative_ids is not None and guidance_scale is not None:
@@ -181,6 +191,7 @@ class Pipeline(eqx.Module):
             guidance_scale,
             channels=conditioning.channels,
             reference=reference,
+            image_prompt=image_prompt,
             remat=remat,
         )
         if mesh is None or mesh.size == 1:

@@ -68,7 +68,7 @@ def test_a_size_that_does_not_fit(base_pipeline):
         (dict(method=_LATENTS), r"latents of shape \(batch, height, width, 4\)"),
         (dict(method="sds"), "`method` must be a ScoreDistillation"),
         (dict(sampling=3), "`sampling` must be a Sampling"),
-        (dict(visual_prompt=3), "`visual_prompt` must be a VisualPrompt"),
+        (dict(visual_prompt=3), "`visual_prompt` must be an AbstractVisualPrompt"),
         (
             dict(sampling=draftx.Sampling(2, height=16)),
             "`height` of `sampling` must be that of what `render` gives, 8; got 16",

@@ -12,6 +12,10 @@ from ._components import (
 from ._dtypes import check_dtype as check_dtype
 from ._embedding import load_embedding as load_embedding
 from ._hub import fetch_model as fetch_model, model_files as model_files
+from ._image_tokens import (
+    load_image_tokens as load_image_tokens,
+    save_image_tokens as save_image_tokens,
+)
 from ._learned import (
     load_learned_inputs as load_learned_inputs,
     save_learned_inputs as save_learned_inputs,
