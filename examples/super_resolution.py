@@ -111,6 +111,7 @@ def parse() -> argparse.Namespace:
         help="what is compared with the truth's; 'all' is each that comes with draftx",
     )
     parser.add_argument("--method", default="draft", choices=("draft", "draft-lv"))
+    parser.add_argument("--truncation-steps", type=int, default=8, help="K of draft")
     parser.add_argument(
         "--seeds", type=int, default=1, help="so many trainings of each"
     )
