@@ -2,13 +2,14 @@
 
 import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from draftx.io import ModelFileError, read_dinov2
-from draftx.judges import dinov2_config, Dinov2Model, DINOV2_S_14
+from draftx.judges import dinov2_config, DINOV2_S_14, Dinov2Model
 from draftx.models import ConfigError
 from draftx.rewards import load, ReferenceSimilarity
 
@@ -29,7 +30,7 @@ def folder(golden, tmp_path_factory):
 
 @pytest.mark.parametrize("case", make_dinov2.SIZES)
 def test_tokens_and_their_gradient(folder, golden, case):
-    """Of the size that it was trained on, and of others, whose places are in between."""
+    """Of the size that it was trained on, and of others, with places in between."""
     model = read_dinov2(folder, np.dtype(np.float32))
     pixels = jnp.asarray(golden[f"in/{case}"])
     weight = jnp.asarray(golden[f"weight/{case}"])
@@ -100,10 +101,9 @@ def test_as_a_reward(folder):
     for name in ("dinov2-small", "dinov2-small-pooled"):
         reward = load(name, folder, options={"column": "truth"})
         assert isinstance(reward, ReferenceSimilarity)
-        known = reward.prepare(rows)
-        score = jax.jit(lambda x: reward(x, known))
-        np.testing.assert_allclose(score(jnp.asarray(truths)), 0, atol=1e-5)
-        assert np.all(score(jnp.asarray(truths[::-1])) < -1e-3)
+        score, known = eqx.filter_jit(reward), reward.prepare(rows)
+        np.testing.assert_allclose(score(jnp.asarray(truths), known), 0, atol=1e-5)
+        assert np.all(score(jnp.asarray(truths[::-1]), known) < -1e-3)
 
 
 @pytest.mark.oracle

@@ -105,9 +105,7 @@ class Dinov2Model(eqx.Module):
             x = checkpoint_if(remat.scoring, block)(x)
         return self.post_layernorm(x)
 
-    def _positions(
-        self, height: int, width: int
-    ) -> Float[Array, "positions features"]:
+    def _positions(self, height: int, width: int) -> Float[Array, "positions features"]:
         """Those that were trained, of a square, for so many patches."""
         side = self.config.image_size // self.config.patch_size
         if (height, width) == (side, side):

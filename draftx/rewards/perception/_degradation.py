@@ -105,8 +105,9 @@ def _blurred(
         widths[axis] = (reach, reach)
         padded = jnp.pad(images, widths, mode="edge")
         size = images.shape[axis]
-        images = sum(
+        shifted = (
             weight * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
             for i, weight in enumerate(kernel)
         )
+        images = sum(shifted, jnp.zeros_like(images))
     return images
