@@ -10,6 +10,12 @@ images compress, are rewards by themselves or beside it. Where in an image thing
 decided early in a chain, so that the gradient goes through the last K steps of it, with
 K drawn anew in every step (`--method alignprop`).
 
+Measured with the embedded model: of 12 images of foxes a network that is no reward sees
+three in 50 % before and in 92 % after; of 12 of other animals in 67 % and 50 %. It
+recognizes the animal in 83 % before and in 42 % after, and by eye some of those with
+three have four: a counter can be exploited too, and nothing holds the model to what is
+counted but `--reward counting alignment`.
+
 The embedded model's animals are counted by the embedded counter; any other model's by
 the boxes of OWL-ViT, 600 MB from the Hugging Face Hub.
 """
