@@ -11,6 +11,14 @@ pictures and held-out ones are scenes with labels, so that hallucination is coun
 pictures in which a network that no reward is made of (`weights/judge`) sees what the
 scene does not have.
 
+Measured with the embedded model on 504 held-out pictures (`--feature clip --seeds 3
+--num-test 504`): hallucinated are 34.5 % of the bicubic pictures, 12.5 % of the base
+model's and 12.4 % (± 0.3) of the tuned ones', at 17.92 and 18.02 dB and a sharpness of
+0.82 and 0.79 of the truth's. The distances go with hallucination (correlation 0.36 for
+CLIP's tokens, 0.48 for the classifier's, 0.52 for either's pooled features), but as
+rewards they did not lower it here, nor did others of 60 to 160 steps, K of 1 and 8, and
+rates from 1e-3 to 4e-3: pushed harder, the rate rises to 15 to 16 %.
+
 After the Hallucination Score (arXiv 2507.14367), whose features and generators are
 larger: `--feature dinov2-small` takes 88 MB from the Hugging Face Hub.
 """
