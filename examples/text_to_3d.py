@@ -1,6 +1,6 @@
 """Makes a thing of three dimensions of a text: score distillation, and a picture of it.
 
-python examples/text_to_3d.py                                   # about five minutes
+python examples/text_to_3d.py                                   # about eight minutes
 python examples/text_to_3d.py --prompt "a tiger, flat style" --variants all
 python examples/text_to_3d.py --prompt "a fox" --picture mine.png --variants prompt
 
