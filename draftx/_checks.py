@@ -127,7 +127,8 @@ def check_pictures(name: str, values: Any) -> np.ndarray:
     - `values`: Images, in any shape.
     """
     array = np.asarray(values)
-    if array.dtype.kind != "f":
+    # To NumPy, bfloat16 is no floating-point type.
+    if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(
             f"`{name}` must be floating point, in [0, 1]; got {array.dtype}. Divide "
             "bytes by 255."

@@ -11,6 +11,7 @@ import pytest
 
 import draftx
 from draftx import search, Table
+from draftx._checks import check_pictures
 from draftx.diffusion import Denoiser
 from draftx.models import UNet2DConditionModel
 from draftx.pipeline import _channels
@@ -304,3 +305,9 @@ def test_the_latents_come_first_and_then_what_it_sees():
 
 
 _GIVEN = ("latents", "text_embeddings", "timesteps")
+
+
+def test_bfloat16_is_floating_point():
+    """To NumPy it is not."""
+    images = np.asarray(jnp.full((1, 2, 2, 3), 0.5, jnp.bfloat16))
+    np.testing.assert_array_equal(check_pictures("images", images), 0.5)
