@@ -136,8 +136,14 @@ def check_pictures(name: str, values: Any) -> np.ndarray:
     array = array.astype(np.float32)
     least, largest = float(array.min()), float(array.max())
     if not (least >= 0 and largest <= 1):
+        remedy = "Map [-1, 1] by `x / 2 + 0.5`, and clip what overshoots."
+        if largest > 2:
+            remedy = "Divide bytes by 255."
+        if not math.isfinite(least + largest):
+            remedy = "They must be finite."
         raise ValueError(
-            f"`{name}` must lie in [0, 1]; got numbers from {least:g} to {largest:g}."
+            f"`{name}` must lie in [0, 1]; got numbers from {least:.9g} to "
+            f"{largest:.9g}. {remedy}"
         )
     return array
 

@@ -140,6 +140,13 @@ def parse() -> argparse.Namespace:
     if "all" in args.feature:
         others = [name for name in args.feature if name not in ("all", *EMBEDDED)]
         args.feature = [*EMBEDDED, *others]
+    if args.method == "draft" and args.truncation_steps > args.num_inference_steps:
+        parser.error(
+            f"--truncation-steps {args.truncation_steps} must be at most "
+            f"--num-inference-steps {args.num_inference_steps}"
+        )
+    if min(args.num_test, args.num_train, args.steps) < 1:
+        parser.error("--num-test, --num-train and --steps must be at least 1")
     draftx.split_cpu(args.batch_size)
     draftx.enable_compilation_cache()
     return args
@@ -151,7 +158,7 @@ def main() -> None:
     pipeline = or_exit(draftx.load, args.model)
     test = pictures(args.seed, args.num_test, held_out=True)
     print(f"drawing {args.num_test} held-out pictures before training ...", flush=True)
-    drawn = {"base": draw(args, pipeline, test)}
+    drawn = {"base": or_exit(draw, args, pipeline, test)}
     figures = {"bicubic": test.measured(test.enlarged)}
     figures["base"] = test.measured(drawn["base"])
     named = dict.fromkeys([*EMBEDDED, *args.feature])

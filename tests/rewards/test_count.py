@@ -227,3 +227,11 @@ def test_steps_along_the_gradient_come_nearer_to_the_number():
         before, slope = score(images)
         after, _ = score(images + 1e-2 * jnp.sign(slope))
         assert after > before
+
+
+def test_a_counter_must_count_each_image():
+    reward = CountReward(lambda images: images.mean(), 3)
+    with pytest.raises(ValueError, match=r"of shape \(2,\); got \(\)"):
+        reward(jnp.zeros((2, 8, 8, 3)))
+    with pytest.raises(ValueError, match="`counter` must be a function"):
+        CountReward(None, 3)

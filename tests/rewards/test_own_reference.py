@@ -62,7 +62,7 @@ def test_more_references_than_a_network_is_given_at_once():
     rows = {"prompt": [f"{i}" for i in range(19)], "reference": references}
     features = reward.prepare(rows)
     whole = eqx.filter_jit(reward.distance.features)(jnp.asarray(references))
-    assert_close(features, whole)
+    assert_close(features.features, whole)
 
 
 @pytest.mark.parametrize("name", _DISTANCES)
@@ -112,3 +112,22 @@ def test_another_size_error_text(name):
         reward(jnp.asarray(_images(0)), features)
     with pytest.raises(ValueError, match="one for each row"):
         reward(jnp.asarray(_images(0, batch=2)), reward.prepare(_table(_images(1))))
+
+
+def test_of_another_size_even_if_it_is_resized_afterwards():
+    half = FeatureDistance(lambda x: x, preprocess=lambda x: x[:, :8, :8])
+    reward = ReferenceSimilarity(half)
+    features = reward.prepare(_table(_images(1, size=2 * SIZE)))
+    with pytest.raises(ValueError, match="drawn, 32x32; got 64x64. Resize"):
+        reward(jnp.asarray(_images(0)), features)
+
+
+def test_references_and_parts_that_cannot_be_are_named():
+    references = _images(1)
+    references[2, 0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"must be finite .* that are not: \[2\]"):
+        ReferenceSimilarity().prepare(_table(references))
+    with pytest.raises(ValueError, match="`distance` must be an AbstractDistance"):
+        ReferenceSimilarity(lambda x, y: x)
+    with pytest.raises(ValueError, match="`degrade` must be None or a function"):
+        ReferenceSimilarity(degrade=4)

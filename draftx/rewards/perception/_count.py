@@ -56,7 +56,7 @@ class CountReward(AbstractReward):
 
     def __init__(
         self,
-        counter: Callable[..., Float[Array, " batch"]],
+        counter: Any,
         count: RealLike | None = None,
         *,
         column: str = "count",
@@ -73,6 +73,11 @@ class CountReward(AbstractReward):
         - `distance`: `"absolute"` or `"squared"`.
         - `preprocess`: Images in $[0, 1]$ to what the counter takes; `None` is nothing.
         """
+        if not callable(counter):
+            raise ValueError(
+                "`counter` must be a function of images, such as an `ObjectCounter`; "
+                f"got {counter!r}."
+            )
         self.counter = counter
         self.preprocess = preprocess
         self.count = check_count(count)
@@ -87,6 +92,11 @@ class CountReward(AbstractReward):
     @jax.named_scope("draftx.rewards.CountReward")
     def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
         counts = self.counter(preprocessed(self.preprocess, images))
+        if jnp.shape(counts) != images.shape[:1]:
+            raise ValueError(
+                "`counter` must give one number for each image, of shape "
+                f"{images.shape[:1]}; got {jnp.shape(counts)}."
+            )
         wanted = wanted_of_each(self.count, features, images, "CountReward")
         return nearness(counts, wanted, self.distance)
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_whole, not_negative
 from ..._custom_types import Images, RealLike, WholeLike
+from ..._keys import check_key
 from ...kernels import at_least_float32
 from .._preprocess import check_images
 from ..jpeg import jpeg_roundtrip
@@ -73,7 +74,9 @@ class Degradation(eqx.Module):
         - `images`: Channels last, in $[0, 1]$, whose sides `factor` divides.
         - `key`: Draws the noise; there is none with `None`.
         """
+        images = jnp.asarray(images)
         check_images(images)
+        key = None if key is None else check_key(key)
         height, width = images.shape[1:3]
         if height % self.factor or width % self.factor:
             raise ValueError(

@@ -6,8 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from ..._checks import check_is
 from ..._custom_types import Images
 from ..._table import Rows, Table
 from .._preprocess import check_images
@@ -45,12 +47,18 @@ class ReferenceSimilarity(AbstractReward):
 
     def __init__(
         self,
-        distance: AbstractDistance | None = None,
+        distance: Any = None,
         *,
         column: str = "reference",
-        degrade: Callable[[Images], Images] | None = None,
+        degrade: Any = None,
     ):
         self.distance = MeanSquaredError() if distance is None else distance
+        check_is("distance", self.distance, AbstractDistance, "MeanSquaredError()")
+        if degrade is not None and not callable(degrade):
+            raise ValueError(
+                "`degrade` must be None or a function of images, such as "
+                f"`Degradation(4)`; got {degrade!r}."
+            )
         self.degrade = degrade
         self.column = column
 
@@ -61,7 +69,8 @@ class ReferenceSimilarity(AbstractReward):
         [`draftx.rewards.MeanSquaredError`][].
     - `column`: Has the references, `[rows, height, width, 3]`, floats in $[0, 1]$.
     - `degrade`: Makes of images what is compared, of the references' size, such as
-        [`draftx.rewards.Degradation`][]. `None` compares the images themselves.
+        [`draftx.rewards.Degradation`][], which draws no noise here. `None` compares the
+        images themselves.
     """
 
     def prepare(self, rows: Rows) -> Any:
@@ -80,11 +89,18 @@ class ReferenceSimilarity(AbstractReward):
                 f"`prompts[{self.column!r}]` must be images for `ReferenceSimilarity`: "
                 f"{e}"
             ) from e
+        wrong = [i for i, x in enumerate(references) if not np.isfinite(x).all()]
+        if wrong:
+            raise ValueError(
+                f"`prompts[{self.column!r}]` must be finite for `ReferenceSimilarity`; "
+                f"got rows with numbers that are not: {wrong[:5]}."
+            )
         chunks = [
             _features(self.distance, jnp.asarray(references[i : i + _CHUNK]))
             for i in range(0, len(references), _CHUNK)
         ]
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *chunks)
+        features = jax.tree.map(lambda *parts: jnp.concatenate(parts), *chunks)
+        return _Prepared(features, references.shape[1:3])
 
     @jax.named_scope("draftx.rewards.ReferenceSimilarity")
     def __call__(self, images: Images, features: Any = None) -> Float[Array, " batch"]:
@@ -96,17 +112,29 @@ class ReferenceSimilarity(AbstractReward):
             )
         if self.degrade is not None:
             images = self.degrade(images)
-        own = self.distance.features(images)
-        shapes = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
-        if shapes(own) != shapes(features):
+        check_images(images)
+        count = jax.tree.leaves(features)[0].shape[0]
+        if len(images) != count:
+            raise ValueError(
+                f"`prompts[{self.column!r}]` must have images, one for each row; "
+                f"got {len(images)} images and {count} references."
+            )
+        if images.shape[1:3] != features.size:
             raise ValueError(
                 f"`prompts[{self.column!r}]` must have images of the size that is "
-                f"{'drawn' if self.degrade is None else 'degraded to'}, one for each "
-                "row: images of shape "
-                f"{images.shape} give features of shapes {shapes(own)}, the references "
-                f"{shapes(features)}. Resize the references."
+                f"{'drawn' if self.degrade is None else 'degraded to'}, "
+                f"{images.shape[1]}x{images.shape[2]}; got {features.size[0]}x"
+                f"{features.size[1]}. Resize the references."
             )
-        return -self.distance.between(own, features)
+        own = self.distance.features(images)
+        return -self.distance.between(own, features.features)
+
+
+class _Prepared(eqx.Module):
+    """What is compared of the references, and of which size they were."""
+
+    features: Any
+    size: tuple[int, ...] = eqx.field(static=True)
 
 
 @eqx.filter_jit

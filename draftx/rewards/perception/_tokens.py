@@ -49,6 +49,16 @@ class TokenDistance(AbstractDistance):
         - `depths`: Which of a list are compared, from 0; -1 is the last. `None` is all.
         - `preprocess`: As in [`draftx.rewards.ClassifierReward`][].
         """
+        if not callable(network):
+            raise ValueError(
+                "`network` must be a function of images that gives tokens or maps; got "
+                f"{type(network).__name__}."
+            )
+        whole = isinstance(depths, tuple) and all(isinstance(i, int) for i in depths)
+        if depths is not None and not (depths and whole):
+            raise ValueError(
+                f"`depths` must be None or a tuple of whole numbers; got {depths!r}."
+            )
         self.network = network
         self.preprocess = default_preprocess(network, preprocess)
         self.depths = depths
@@ -59,7 +69,7 @@ class TokenDistance(AbstractDistance):
         maps = list(maps) if isinstance(maps, list | tuple) else [maps]
         if self.depths is not None:
             outside = [i for i in self.depths if not -len(maps) <= i < len(maps)]
-            if outside or not self.depths:
+            if outside:
                 raise ValueError(
                     f"`depths` must be of the {len(maps)} maps that `network` gives, "
                     f"from {-len(maps)} to {len(maps) - 1}; got {self.depths}."
