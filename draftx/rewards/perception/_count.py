@@ -48,7 +48,7 @@ class CountReward(AbstractReward):
         scored, and how boxes are counted.
     """
 
-    counter: Callable[..., Float[Array, " batch"]]
+    counter: Callable[..., Any]
     preprocess: Preprocess
     count: Real | None = eqx.field(static=True)
     column: str = eqx.field(static=True)

@@ -42,7 +42,7 @@ class ReferenceSimilarity(AbstractReward):
     """
 
     distance: AbstractDistance
-    degrade: Callable[[Images], Images] | None
+    degrade: Callable[..., Any] | None
     column: str = eqx.field(static=True)
 
     def __init__(
