@@ -36,16 +36,13 @@ class Pictures:
     @property
     def rows(self) -> dict[str, Any]:
         """The table: no words, the picture that is seen, and the truth."""
-        return {
-            "prompt": [""] * len(self.scenes),
-            "conditioning_image": self.enlarged,
-            "truth": self.truths,
-        }
+        return self.seen | {"truth": self.truths}
 
     @property
     def seen(self) -> dict[str, Any]:
         """The table without the truth: what a picture is enlarged from."""
-        return {name: self.rows[name] for name in ("prompt", "conditioning_image")}
+        words = [""] * len(self.scenes)
+        return {"prompt": words, "conditioning_image": self.enlarged}
 
     @property
     def enlarged(self) -> np.ndarray:

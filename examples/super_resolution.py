@@ -161,8 +161,11 @@ def main() -> None:
     drawn = {"base": or_exit(draw, args, pipeline, test)}
     figures = {"bicubic": test.measured(test.enlarged)}
     figures["base"] = test.measured(drawn["base"])
+    is_wrong = test.hallucinated(drawn["base"])
     named = dict.fromkeys([*EMBEDDED, *args.feature])
-    correlations = {name: correlation(name, drawn["base"], test) for name in named}
+    correlations = {
+        name: correlation(name, drawn["base"], test, is_wrong) for name in named
+    }
     for name in args.feature:
         for seed in range(args.seed, args.seed + args.seeds):
             label = name if args.seeds == 1 else f"{name}, seed {seed}"
@@ -227,14 +230,14 @@ def train(
     return result.pipeline
 
 
-def correlation(feature: str, images: Any, of: Pictures) -> float:
+def correlation(feature: str, images: Any, of: Pictures, is_wrong: np.ndarray) -> float:
     """How far the distances of a feature go with what is hallucinated: Pearson's."""
     parts = range(0, len(images), CHUNK)
     far = [
         _between(distance(feature), images[i : i + CHUNK], of.truths[i : i + CHUNK])
         for i in parts
     ]
-    return float(np.corrcoef(np.concatenate(far), of.hallucinated(images))[0, 1])
+    return float(np.corrcoef(np.concatenate(far), is_wrong)[0, 1])
 
 
 @eqx.filter_jit

@@ -26,21 +26,33 @@ import draftx
 from draftx.rewards import TokenDistance
 
 
-CHUNK = 84
+# Enlarged at once, and compared at once.
+CHUNK, FEW = 84, 12
 
 
-def lpips_form(images, truths) -> float:
-    """The mean distance of EfficientNet-Lite0's maps at five depths."""
-    reward = draftx.rewards.load("efficientnet-lite0", options={"target": 0})
-    distance = TokenDistance(
-        reward.classifier.feature_maps, preprocess=reward.preprocess
-    )
-    between = eqx.filter_jit(lambda distance, x, y: distance(x, y))
-    parts = [
-        between(distance, jnp.asarray(images[i : i + 12]), truths[i : i + 12])
-        for i in range(0, len(images), 12)
-    ]
-    return float(np.mean(np.concatenate(parts)))
+class LPIPSForm:
+    """The mean distance of EfficientNet-Lite0's maps at five depths to some truths."""
+
+    def __init__(self, truths):
+        reward = draftx.rewards.load("efficientnet-lite0", options={"target": 0})
+        self.distance = TokenDistance(
+            reward.classifier.feature_maps, preprocess=reward.preprocess
+        )
+        self.features = eqx.filter_jit(lambda distance, x: distance.features(x))
+        self.between = eqx.filter_jit(lambda distance, x, y: distance.between(x, y))
+        # Of the truths once, for all that is compared with them.
+        self.truths = [self.features(self.distance, x) for x in _parts(truths)]
+
+    def __call__(self, images) -> float:
+        parts = [
+            self.between(self.distance, self.features(self.distance, x), truth)
+            for x, truth in zip(_parts(images), self.truths, strict=True)
+        ]
+        return float(np.mean(np.concatenate(parts)))
+
+
+def _parts(images):
+    return [jnp.asarray(images[i : i + FEW]) for i in range(0, len(images), FEW)]
 
 
 def main() -> None:
@@ -49,7 +61,8 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=504)
     parser.add_argument("--num-inference-steps", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3, help="of the noise")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__))
+    here = pathlib.Path(__file__).parent
+    parser.add_argument("--out", type=pathlib.Path, default=here)
     args = parser.parse_args()
 
     pipeline, sprites = draftx.load(args.pipeline), Sprites(PATH)
@@ -58,6 +71,7 @@ def main() -> None:
     seen = np.asarray(enlarge(small))
     rows = {"prompt": [""] * len(seen), "conditioning_image": seen}
     sampling = draftx.Sampling(args.num_inference_steps, guidance_scale=1.0)
+    lpips_form = LPIPSForm(truths)
     of_seeds, is_wrong = [], []
     for seed in range(args.seeds):
         images = draftx.sample(
@@ -66,14 +80,14 @@ def main() -> None:
         images = np.asarray(images)
         row = measured(images, truths, scenes)
         is_wrong.append(wrong(images, scenes).any(axis=1))
-        of_seeds.append(row | {"lpips_form": lpips_form(images, jnp.asarray(truths))})
+        of_seeds.append(row | {"lpips_form": lpips_form(images)})
     model = {
         name: float(np.mean([row[name] for row in of_seeds])) for name in of_seeds[0]
     }
     # Whatever the noise: what the small picture says by itself.
     model["hallucinated_always"] = float(np.mean(np.all(is_wrong, axis=0)))
     bicubic = measured(seen, truths, scenes)
-    bicubic["lpips_form"] = lpips_form(seen, jnp.asarray(truths))
+    bicubic["lpips_form"] = lpips_form(seen)
     names = ("num_images", "num_inference_steps", "seeds")
     figures = {
         "options": {name: getattr(args, name) for name in names},
@@ -83,7 +97,7 @@ def main() -> None:
     }
     figures = rounded({"super_resolution": figures})
     print(json.dumps(figures, indent=2))
-    add_figures(args.out.with_name("figures.json"), figures)
+    add_figures(args.out / "figures.json", figures)
 
 
 if __name__ == "__main__":

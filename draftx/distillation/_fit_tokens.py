@@ -157,7 +157,7 @@ def fit_image_tokens(
         pipeline, embed, rows, sampling, images=images, key=keys[1], size=batch_size
     )
     training = _Training(dataclasses.replace(loss, key=keys[2]), batch_size, optimizer)
-    state = as_own(State(start, optimizer.init(_params(start))))
+    state = as_own(State(start, optimizer.init(start)))
 
     def take_step(state: State, step: int):
         state, metrics = _take_step(training, state, jnp.asarray(step))
@@ -217,10 +217,6 @@ def _take_step(
     if rate is not None:
         metrics["learning_rate"] = rate
     return State(trainable, opt_state), metrics
-
-
-def _params(tokens: ImageTokens) -> Any:
-    return tokens
 
 
 def _result(
