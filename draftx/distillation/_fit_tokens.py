@@ -139,7 +139,8 @@ def fit_image_tokens(
     trial = jnp.full((1, *side, 3), 0.5, jnp.float32)
     features = embed_pictures(embed, trial).shape[1]
     keys = jax.random.split(key, 3)
-    start = _start(pipeline, tokens, features, keys[0])
+    # To optax a module is no tree of parameters by its type.
+    start: Any = _start(pipeline, tokens, features, keys[0])
     facts = None
     if checkpoints is not None:
         options = dict(
