@@ -36,7 +36,7 @@ from ..finetuning.training import (
 )
 from ..io.checkpoints import check_checkpoints, Checkpoints, describe
 from ..models import ImageTokens
-from ..pipeline import latent_shape, Pipeline, Sampling
+from ..pipeline import check_channels, latent_shape, Pipeline, Sampling
 from ._task import check_pipeline
 from ._token_loss import make_examples, new_tokens, TokenLoss
 from ._token_prompt import Embed, embed_pictures
@@ -131,6 +131,7 @@ def fit_image_tokens(
     optimizer = as_optimizer(optimizer)
     check_callbacks(callbacks)
     check_checkpoints(checkpoints)
+    check_channels(pipeline, table, (len(table), *latent_shape(pipeline, sampling)))
     side = _size(pipeline, sampling)
     if images is not None:
         images = _check_images(images, (len(table), *side, 3))
