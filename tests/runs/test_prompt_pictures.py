@@ -91,11 +91,13 @@ def test_pictures_of_other_kinds(tmp_path):
         (["rows.jsonl"] * 3, "must name files of pictures; row 1 of .*cannot identify"),
         (["small/0.png", "large.png", "no.png"], "row 2 .*'large.png', has 9x8 pixels"),
         (["cut.png"] * 3, "row 1 of .*cut.png': .*(truncated|broken|Truncated)"),
+        (["deep.png"] * 3, "row 1 of .*deep.png': it has more than 8 bits a color"),
         (["a\0b.png"] * 3, "must name files of pictures; row 1"),
     ],
 )
 def test_what_is_no_picture_is_named(rows, tmp_path, names, message):
     Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "large.png")
+    Image.fromarray(np.full((8, 8), 999, np.uint16)).save(tmp_path / "deep.png")
     whole = (tmp_path / "small" / "0.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     file = _write_rows(tmp_path / "odd.jsonl", conditioning_image=names)

@@ -87,6 +87,8 @@ def _read(file: pathlib.Path, name: str, where: str) -> np.ndarray:
 
     try:
         with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError("it has more than 8 bits a color; save it with 8")
             # Cameras turn pictures by a note beside them.
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     # A name with a NUL in it is a `ValueError`; damaged files are of many kinds.
