@@ -1,5 +1,6 @@
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, get_args, Literal, TypeAlias
 
 import jax
@@ -116,6 +117,21 @@ def within(name: str, value: Any, interval: Interval = "[0, 1]") -> float:
     ends = [end for end, mark in ((0, "["), (1, "]")) if mark in interval]
     number = finite(name, value)
     return finite(name, number, f"lie in {interval}", lambda x: 0 < x < 1 or x in ends)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Finds what of `known` is spelled most like `name`; `None` if nothing is near."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return near[0] if near else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Says, as the end of an error text, what of `known` may be meant by `name`.
+
+    It is empty if nothing is near.
+    """
+    near = nearest(name, known)
+    return "" if near is None else f" Did you mean {near!r}?"
 
 
 def check_pictures(name: str, values: Any) -> np.ndarray:

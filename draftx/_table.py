@@ -1,9 +1,11 @@
 """A batch as rows of a table: prompts, and whatever else belongs to an image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from ._checks import did_you_mean, nearest
 
 
 # What a user may write for the rows: a list of prompts, or columns of equal length.
@@ -23,10 +25,13 @@ class Table:
 
     def __init__(self, columns: Mapping[str, Any]):
         if not isinstance(columns, Mapping) or "prompt" not in columns:
-            got = sorted(map(str, columns)) if isinstance(columns, Mapping) else columns
+            got, slip = columns, ""
+            if isinstance(columns, Mapping):
+                got = sorted(map(str, columns))
+                slip = _slip("prompt", got)
             raise ValueError(
                 "`prompts` must have a column 'prompt' if it is a mapping; got "
-                f"{got!r}."
+                f"{got!r}.{slip}"
             )
         checked: dict[str, Any] = {}
         for name, column in columns.items():
@@ -79,9 +84,17 @@ class Table:
         if name not in self._columns:
             raise KeyError(
                 f"the table has no column {name!r}, only {sorted(self._columns)}; give "
-                "it with the prompts: {'prompt': [...], " + repr(name) + ": ...}"
+                f"it with the prompts: {{'prompt': [...], {name!r}: ...}}."
+                f"{did_you_mean(name, self._columns)}"
             )
         return self._columns[name]
+
+    def slip(self, name: str) -> str:
+        """Says, as the end of an error text, which column may be meant as `name`.
+
+        For one that must be there; the text is empty if no column is spelled like it.
+        """
+        return _slip(name, self._columns)
 
     @property
     def names(self) -> list[str]:
@@ -141,6 +154,11 @@ def check_prompts(prompts: Any, name: str = "prompts") -> None:
                 f"`{name}` must hold only strings; got {prompt!r} of type "
                 f"{type(prompt).__name__}."
             )
+
+
+def _slip(name: str, columns: Iterable[str]) -> str:
+    near = nearest(name, columns)
+    return "" if near is None else f" Did you mean {name!r} where it says {near!r}?"
 
 
 def _hashable(column: list[str] | np.ndarray) -> list[Any]:

@@ -1,6 +1,7 @@
 """Comparison of trees, with one table of tolerances for all tests."""
 
 import jax
+import jax.extend as jex
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,6 +24,15 @@ def assert_close(actual, expected, *, scale=1.0):
         np.testing.assert_allclose(
             np.asarray(a, np.float64), np.asarray(e, np.float64), **tol
         )
+
+
+def operations(jaxpr, scope=""):
+    """The operations of a traced program, each with the scopes that it is in."""
+    for equation in jaxpr.eqns:
+        within = f"{scope}/{equation.source_info.name_stack}"
+        yield within, equation.primitive.name
+        for inner in jex.core.jaxprs_in_params(equation.params):
+            yield from operations(inner, within)
 
 
 def relative_error(actual, expected) -> float:

@@ -108,6 +108,16 @@ def _dropout(pipeline, rate):
     return rewards.AestheticDropout(score, rate=rate, key=jr.key(0)).rates
 
 
+def public():
+    """Public functions and classes that can be called."""
+    for module in (draftx, distillation, finetuning, lora, rewards, search):
+        for fn in vars(module).values():
+            if not callable(fn) or not fn.__module__.startswith("draftx"):
+                continue
+            if not getattr(fn, "__abstractmethods__", None):
+                yield fn
+
+
 _HPS = {"photo": ["a"] * 800}
 IMAGES = jnp.full((1, 8, 8, 3), 0.4)
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import draftx
-from draftx import distillation, finetuning, lora, rewards, search
+from draftx import rewards, search
 
-from .public_numbers import IMAGES, TABLE
+from .public_numbers import IMAGES, public, TABLE
 from .toys import toy_reward
 
 
@@ -64,15 +64,6 @@ _CASES = [(fn, name) for fn, (_, options) in TABLE.items() for name in options]
 _IDS = [f"{fn.__name__}-{name}" for fn, name in _CASES]
 
 
-def _public():
-    for module in (draftx, distillation, finetuning, lora, rewards, search):
-        for fn in vars(module).values():
-            if not callable(fn) or not fn.__module__.startswith("draftx"):
-                continue
-            if not getattr(fn, "__abstractmethods__", None):
-                yield fn
-
-
 def _asks_for_numbers(fn):
     def is_number(parameter):
         default, kind = parameter.default, parameter.annotation
@@ -90,7 +81,7 @@ def _asks_for_numbers(fn):
 def test_the_table_has_every_number_that_a_user_gives():
     missing = {
         f"{fn.__name__}({name})"
-        for fn in _public()
+        for fn in public()
         for name in _asks_for_numbers(fn)
         if name not in TABLE.get(fn, (None, ()))[1]
         and name not in _EXEMPT.get(fn.__name__, ())

@@ -36,8 +36,12 @@ def test_columns_are_texts_or_arrays():
     other = table.with_prompts(["d", "e", "f"])
     assert other.prompts == ["d", "e", "f"]
     assert other["weight"] is table["weight"]
-    with pytest.raises(KeyError, match="no column 'other', only"):
+    with pytest.raises(KeyError, match=r"no column 'other', only .*: \.\.\.}\.\"$"):
         table["other"]
+    with pytest.raises(KeyError, match="Did you mean 'weight'"):
+        table["wieght"]
+    assert table.slip("other") == ""
+    assert table.slip("wait") == " Did you mean 'wait' where it says 'weight'?"
 
 
 def test_arrays_of_any_kind():
@@ -55,6 +59,7 @@ def test_arrays_of_any_kind():
         ("cat", "Put a single prompt into a list"),
         (["cat", 3], "`prompts` must hold only strings; got 3"),
         ({"weight": [1]}, r"must have a column 'prompt' .* got \['weight'\]"),
+        ({"promt": ["a"]}, "Did you mean 'prompt' where it says 'promt'"),
         ({"prompt": ["a"], 3: [1]}, "must name its columns; got 3"),
         ({"prompt": ["a"], "x": [1, 2]}, "columns of one length; got .*'x': 2"),
         ({"prompt": ["a"], "x": ["text"]}, r"`prompts\['x'\]` must be an array of num"),

@@ -2,27 +2,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from .._checks import check_is, check_whole
-from .._compilation import compiled
 from .._custom_types import WholeLike
-from .._mesh import to_host
 from .._table import Rows, Table
 from ..episodes import Budget
 from ..finetuning.training import (
     adamw,
     as_optimizer,
-    as_own,
-    ascend,
     Callback,
     check_callbacks,
     Kind,
-    learning_rate,
-    norm_of,
     Optimizer,
     ProgressBar,
     Run,
@@ -32,6 +23,7 @@ from ..finetuning.training import (
 from ..io.checkpoints import check_checkpoints, Checkpoints, describe
 from ..pipeline import Pipeline, Sampling
 from ..rewards import Reward
+from ._descent import descend
 from ._method import ScoreDistillation
 from ._pictures import AbstractVisualPrompt
 from ._renderer import Renderer
@@ -139,13 +131,6 @@ def distill(
         )
         facts = describe("distillation", pipeline, Table.of(prompts), key, options)
     trainable, frozen = eqx.partition(params, eqx.is_inexact_array)
-    state = as_own(State(trainable, optimizer.init(trainable)))
-    training = _Training(task, frozen, optimizer)
-
-    def take_step(state: State, step: int):
-        state, metrics = _take_step(training, state, jnp.asarray(step))
-        return state, to_host(metrics)
-
     run = Run(
         whole=lambda trainable: eqx.combine(to_default_device(trainable), frozen),
         num_train_steps=num_train_steps,
@@ -157,53 +142,21 @@ def distill(
         facts=facts,
         kind=Kind(make_result, "`render` and `reward`"),
     )
-    plan = lambda state: _take_step.plan(training, state, jnp.asarray(0))
-    return run.train(take_step, state, plan)
+    return descend(_Objective(task, frozen), trainable, optimizer, run)
 
 
-class State(eqx.Module):
-    """Holds what a distillation changes.
-
-    **Arguments:**
-
-    - `trainable`: The parameters; `None` for what is no floating-point array.
-    - `opt_state`: Of the optimizer.
-    """
-
-    trainable: Any
-    opt_state: Any
-
-
-class _Training(eqx.Module):
-    """Holds what a distillation does not change."""
+class _Objective(eqx.Module):
+    """The score and the rewards of what is rendered."""
 
     task: Task
     frozen: Any
-    optimizer: optax.GradientTransformation = eqx.field(static=True)
 
-
-# The state's arrays are given up: it is updated in place.
-@compiled(donate="all-except-first")
-def _take_step(
-    training: _Training, state: State, step: Int[Array, ""]
-) -> tuple[State, dict[str, Any]]:
-    metrics, gradient = gradient_of(
-        state.trainable, training.frozen, training.task, step
-    )
-    norm = norm_of(gradient)
-    # A renderer may hide what is not finite in its images from the gradient.
-    is_finite = jnp.isfinite(norm) & jnp.isfinite(metrics["residual"])
-    if "rewards" in metrics:
-        is_finite &= jnp.all(jnp.isfinite(metrics["rewards"]))
-    uphill = jax.tree.map(jnp.negative, gradient)
-    trainable, opt_state = ascend(
-        training.optimizer, uphill, state.opt_state, state.trainable, is_finite
-    )
-    metrics |= {"gradient_norm": norm, "is_finite": is_finite}
-    rate = learning_rate(opt_state)
-    if rate is not None:
-        metrics["learning_rate"] = rate
-    return State(trainable, opt_state), metrics
+    def __call__(
+        self, trainable: Any, step: Int[Array, ""]
+    ) -> tuple[dict[str, Any], Any, Any]:
+        metrics, gradient = gradient_of(trainable, self.frozen, self.task, step)
+        # A renderer may hide what is not finite in its images from the gradient.
+        return metrics, (metrics["residual"], metrics.get("rewards")), gradient
 
 
 def _cost(task: Task) -> Budget:

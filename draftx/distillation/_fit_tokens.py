@@ -8,26 +8,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._checks import check_is, check_pictures, check_whole
-from .._compilation import compiled
 from .._custom_types import WholeLike
 from .._keys import check_key
-from .._mesh import to_host
 from .._table import Rows, Table
 from ..episodes import Budget
 from ..finetuning.training import (
     adamw,
     as_optimizer,
-    as_own,
-    ascend,
     Callback,
     check_callbacks,
     Kind,
-    learning_rate,
-    norm_of,
     Optimizer,
     ProgressBar,
     Run,
@@ -36,7 +29,8 @@ from ..finetuning.training import (
 )
 from ..io.checkpoints import check_checkpoints, Checkpoints, describe
 from ..models import ImageTokens
-from ..pipeline import latent_shape, Pipeline, Sampling
+from ..pipeline import check_channels, latent_shape, Pipeline, Sampling
+from ._descent import descend
 from ._task import check_pipeline
 from ._token_loss import make_examples, new_tokens, TokenLoss
 from ._token_prompt import Embed, embed_pictures
@@ -131,6 +125,7 @@ def fit_image_tokens(
     optimizer = as_optimizer(optimizer)
     check_callbacks(callbacks)
     check_checkpoints(checkpoints)
+    check_channels(pipeline, table, (len(table), *latent_shape(pipeline, sampling)))
     side = _size(pipeline, sampling)
     if images is not None:
         images = _check_images(images, (len(table), *side, 3))
@@ -139,8 +134,7 @@ def fit_image_tokens(
     trial = jnp.full((1, *side, 3), 0.5, jnp.float32)
     features = embed_pictures(embed, trial).shape[1]
     keys = jax.random.split(key, 3)
-    # To optax a module is no tree of parameters by its type.
-    start: Any = _start(pipeline, tokens, features, keys[0])
+    start = _start(pipeline, tokens, features, keys[0])
     facts = None
     if checkpoints is not None:
         options = dict(
@@ -157,13 +151,7 @@ def fit_image_tokens(
     loss = make_examples(
         pipeline, embed, rows, sampling, images=images, key=keys[1], size=batch_size
     )
-    training = _Training(dataclasses.replace(loss, key=keys[2]), batch_size, optimizer)
-    state = as_own(State(start, optimizer.init(start)))
-
-    def take_step(state: State, step: int):
-        state, metrics = _take_step(training, state, jnp.asarray(step))
-        return state, to_host(metrics)
-
+    objective = _Objective(dataclasses.replace(loss, key=keys[2]), batch_size)
     run = Run(
         whole=to_default_device,
         num_train_steps=num_train_steps,
@@ -175,49 +163,21 @@ def fit_image_tokens(
         facts=facts,
         kind=Kind(_result, "The loss"),
     )
-    plan = lambda state: _take_step.plan(training, state, jnp.asarray(0))
-    return run.train(take_step, state, plan)
+    return descend(objective, start, optimizer, run)
 
 
-class State(eqx.Module):
-    """Holds what a fit changes.
-
-    **Arguments:**
-
-    - `trainable`: The tokens.
-    - `opt_state`: Of the optimizer.
-    """
-
-    trainable: ImageTokens
-    opt_state: Any
-
-
-class _Training(eqx.Module):
-    """Holds what a fit does not change."""
+class _Objective(eqx.Module):
+    """The loss of some of the pictures."""
 
     loss: TokenLoss
     batch_size: int = eqx.field(static=True)
-    optimizer: optax.GradientTransformation = eqx.field(static=True)
 
-
-# The state's arrays are given up: it is updated in place.
-@compiled(donate="all-except-first")
-def _take_step(
-    training: _Training, state: State, step: Int[Array, ""]
-) -> tuple[State, dict[str, Any]]:
-    loss = lambda tokens: training.loss(tokens, step, training.batch_size)
-    value, gradient = jax.value_and_grad(loss)(state.trainable)
-    norm = norm_of(gradient)
-    is_finite = jnp.isfinite(norm) & jnp.isfinite(value)
-    uphill = jax.tree.map(jnp.negative, gradient)
-    trainable, opt_state = ascend(
-        training.optimizer, uphill, state.opt_state, state.trainable, is_finite
-    )
-    metrics = {"loss": value, "gradient_norm": norm, "is_finite": is_finite}
-    rate = learning_rate(opt_state)
-    if rate is not None:
-        metrics["learning_rate"] = rate
-    return State(trainable, opt_state), metrics
+    def __call__(
+        self, trainable: ImageTokens, step: Int[Array, ""]
+    ) -> tuple[dict[str, Any], Any, Any]:
+        loss = lambda tokens: self.loss(tokens, step, self.batch_size)
+        value, gradient = jax.value_and_grad(loss)(trainable)
+        return {"loss": value}, value, gradient
 
 
 def _result(

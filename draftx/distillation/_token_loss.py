@@ -19,6 +19,7 @@ from ..pipeline import (
     condition,
     Conditioning,
     encode_texts,
+    latent_shape,
     Pipeline,
     sample_rows,
     Sampling,
@@ -115,6 +116,9 @@ def make_examples(
     - `size`: So many are drawn, encoded and embedded at a time.
     """
     count = len(table)
+    # What is wrong with the rows is said before pictures are drawn and encoded.
+    shape = (count, *latent_shape(pipeline, sampling))
+    conditioning = condition(pipeline, table, sampling, shape)
     given: Any = images
     if images is None:
         given = sample_rows(pipeline, table, sampling, key=key, images_at_once=size)
@@ -127,7 +131,6 @@ def make_examples(
         embeddings.append(embed_pictures(embed, part))
     clean = jnp.concatenate(clean)[:count].astype(jnp.float32)
     embeddings = jnp.concatenate(embeddings)[:count]
-    conditioning = condition(pipeline, table, sampling, clean.shape)
     conditioning = dataclasses.replace(
         conditioning, negative_input_ids=pipeline.tokenize([""])
     )

@@ -70,10 +70,11 @@ class TokenPrompt(AbstractVisualPrompt):
         """
         values = read_pictures(pictures)
         check_is("tokens", tokens, ImageTokens, "fit_image_tokens(...).tokens")
+        check_is("in_negative", in_negative, bool, "True")
         self.scale = jnp.asarray(not_negative("scale", scale), jnp.float32)
         self.tokens = tokens
         self.embeddings = embed_pictures(embed, jnp.asarray(values))
-        self.in_negative = bool(in_negative)
+        self.in_negative = in_negative
         features = tokens.embedding_features
         if self.embeddings.shape[1] != features:
             raise ValueError(

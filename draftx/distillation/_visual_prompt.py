@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._checks import check_is
 from .._custom_types import Images, Latents
 from ..diffusion import AbstractDenoiser, DDIMSteps, Guided, Reference
 from ..pipeline import Conditioning, Pipeline
@@ -56,7 +57,8 @@ class VisualPrompt(AbstractVisualPrompt):
         Raises a `ValueError` that names the argument for anything else.
         """
         self.pictures = jnp.asarray(read_pictures(pictures))
-        self.in_negative = bool(in_negative)
+        check_is("in_negative", in_negative, bool, "True")
+        self.in_negative = in_negative
 
     def __len__(self) -> int:
         """The number of pictures."""

@@ -102,6 +102,7 @@ def check_channels(pipeline: Pipeline, table: Table, shape: tuple[int, ...]) -> 
             f"`prompts` must have {images if is_image else ''}a column {_CHANNELS!r} "
             f"of shape (rows, height, width, channels) = {channels}, which this UNet "
             f"sees beside the latents; got {got} and the columns {table.names}."
+            f"{'' if given else table.slip(_IMAGE if is_image else _CHANNELS)}"
         )
     if not np.isfinite(table[_CHANNELS]).all():
         raise ValueError(

@@ -99,6 +99,8 @@ def add_learned_inputs(
     A pipeline that samples as before with these options.
     """
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
+    check_is("guidance", guidance, bool, "True")
+    check_is("negative_embedding", negative_embedding, bool, "True")
     if not (guidance or negative_embedding):
         raise ValueError(
             "`guidance` or `negative_embedding` must be true; got neither: nothing "

@@ -76,6 +76,7 @@ def doodl(
     num_steps = check_whole("num_steps", num_steps)
     learning_rate = positive("learning_rate", learning_rate)
     noise_weight = not_negative("noise_weight", noise_weight)
+    check_is("renormalize", renormalize, bool, "True")
     check_checkpoints(checkpoints)
     start = time.perf_counter()
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import draftx
-from draftx.distillation import fit_image_tokens
+from draftx.distillation import _token_loss, fit_image_tokens
 from draftx.models import checkpoint_arrays, ImageTokens
 
 from ..helpers import assert_close
@@ -163,6 +163,33 @@ def test_pictures_are_drawn(short_pipeline):
 def test_what_is_wrong_is_named(change, text, short_pipeline, without_types):
     with pytest.raises(ValueError, match=text):
         _fit(short_pipeline, **change)
+
+
+def _never(images):
+    raise AssertionError("a picture was looked at")
+
+
+def test_what_the_model_sees_is_looked_at_before_any_picture(
+    short_pipeline, monkeypatch
+):
+    seeing = draftx.add_conditioning_image(short_pipeline)
+    call = lambda pipeline, embed, **rows: fit_image_tokens(
+        pipeline,
+        embed,
+        {"prompt": PROMPTS, **rows},
+        draftx.Sampling(2, 3.0, negative_prompt="do"),
+        key=KEY,
+        num_train_steps=1,
+        images=IMAGES,
+        callbacks=(),
+    )
+    with pytest.raises(ValueError, match="must have a column 'conditioning_image'"):
+        call(seeing, _never)
+    with pytest.raises(ValueError, match="must have no column 'conditioning_image'"):
+        call(short_pipeline, _never, conditioning_image=IMAGES)
+    monkeypatch.setattr(_token_loss, "encode", lambda pipeline, images: _never(images))
+    with pytest.raises(ValueError, match="`negative_prompt` must be an option"):
+        call(short_pipeline, embed, negative_prompt=PROMPTS)
 
 
 def test_tokens_of_another_embedding_are_named(short_pipeline, base_pipeline):

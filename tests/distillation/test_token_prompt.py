@@ -1,14 +1,20 @@
 """A picture as tokens: what it does to the gradient, and what is no such prompt."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
 
-from draftx.distillation import distillation_gradient, TokenPrompt
+from draftx.distillation import (
+    distillation_gradient,
+    ScoreDistillation,
+    TokenPrompt,
+)
+from draftx.distillation._task import gradient_of, make_task, Question
 from draftx.models import ImageTokens
 
-from ..helpers import relative_error
+from ..helpers import operations, relative_error
 from .toys import KEY, params, PROMPTS, render, SAMPLING
 
 
@@ -48,6 +54,35 @@ def test_without_weight_a_picture_is_none(short_pipeline, tokens):
     assert relative_error(_gradient(short_pipeline, prompt), alone) < 1e-4
     seen = TokenPrompt(PICTURES, tokens, embed, scale=3, in_negative=True)
     assert relative_error(_gradient(short_pipeline, seen), alone) > 0.01
+
+
+def test_a_score_without_a_picture_has_no_trace_of_one(short_pipeline, tokens):
+    """Whatever of the rest of the gradient may be traced with a picture, too."""
+
+    def trace(prompt):
+        asked = Question(
+            short_pipeline,
+            render,
+            PROMPTS,
+            SAMPLING,
+            ScoreDistillation(),
+            reward=None,
+            visual_prompt=prompt,
+        )
+        task = make_task(asked, params(), KEY)
+        trainable, frozen = eqx.partition(params(), eqx.is_inexact_array)
+        call = lambda *args: gradient_of(*args, jnp.asarray(0))
+        jaxpr = eqx.filter_make_jaxpr(call)(trainable, frozen, task)[0].jaxpr
+        found = [*operations(jaxpr)]
+        names = [scope for scope, _ in found if "image_tokens" in scope]
+        return len(names), sum(name == "dot_general" for _, name in found)
+
+    none, alone = trace(None)
+    some, seeing = trace(TokenPrompt(PICTURES, tokens, embed))
+    assert none == 0
+    assert some > 0
+    # Keys and values, scores and what they weigh; and the projection.
+    assert seeing - alone == 4 * len(tokens.layers) + 1
 
 
 def test_a_picture_is_no_image_more(short_pipeline, tokens):

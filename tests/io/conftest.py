@@ -6,11 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from draftx import Pipeline, save
 from draftx.lora import iter_lora
 from draftx.models import CLIPTextModel, map_layers, UNet2DConditionModel, UNetConfig
 
+from .single_files import odd_pipeline, open_clip_pipeline
 from .tiny import random_lora, random_model, text_config
 
 
@@ -66,3 +68,25 @@ def like_sd1(pipeline):
         pipeline.sampler,
         pipeline.tokenizer,
     )
+
+
+@pytest.fixture(scope="module", params=["v1", "open_clip", "odd"])
+def kept(request, pipeline, tokenizer, tmp_path_factory):
+    """A pipeline, its folder, and its single file."""
+    made = {
+        "v1": lambda: pipeline,
+        "open_clip": lambda: open_clip_pipeline(tokenizer),
+        "odd": lambda: odd_pipeline(tokenizer),
+    }[request.param]()
+    folder = tmp_path_factory.mktemp("kept")
+    save(made, folder / "model")
+    save(made, folder / "model.safetensors")
+    return made, str(folder / "model"), folder / "model.safetensors"
+
+
+@pytest.fixture(scope="session")
+def v1(pipeline, saved, tmp_path_factory):
+    """The arrays of a single file, and the folder with its configs."""
+    path = tmp_path_factory.mktemp("single") / "model.safetensors"
+    save(pipeline, path)
+    return load_file(path), str(saved)

@@ -75,10 +75,18 @@ def test_what_is_no_such_file(change, text, tokens, short_pipeline, tmp_path):
 def test_names_of_files(tokens, short_pipeline, tmp_path, without_types):
     with pytest.raises(ValueError, match=r"`path` must end in \.safetensors"):
         save_image_tokens(tokens, tmp_path / "tokens.bin")
-    with pytest.raises(ModelFileError, match="`path` must be a file"):
-        load_image_tokens(short_pipeline, tmp_path / "tokens.safetensors")
     path = tmp_path / "tokens.safetensors"
+    with pytest.raises(ModelFileError, match="tokens.safetensors' does not exist.$"):
+        load_image_tokens(short_pipeline, path)
+    with pytest.raises(ModelFileError, match="`path` must be a .* is a folder.$"):
+        load_image_tokens(short_pipeline, tmp_path)
     save_image_tokens(tokens, path)
+    with pytest.raises(ModelFileError, match=r"is a folder.*\['tokens.safetensors'\]"):
+        load_image_tokens(short_pipeline, tmp_path)
+    pickled = path.with_suffix(".bin")
+    pickled.write_bytes(b"PK")
+    with pytest.raises(ModelFileError, match="tokens.bin'. Pickles are not read"):
+        load_image_tokens(short_pipeline, pickled)
     with pytest.raises(ValueError, match="`dtype` must be None or one of"):
         load_image_tokens(short_pipeline, path, dtype="int8")
     with pytest.raises(ValueError, match="`tokens` must be an ImageTokens"):

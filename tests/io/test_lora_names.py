@@ -236,7 +236,9 @@ KINDS = {
     f"{TO_Q}.lora_B.default.bias": "a LoRA with biases",
     "unet:0:up": "numbers its layers",
     "mid_block.attn2.processor.to_k_custom_diffusion.weight": "a Custom Diffusion",
-    "ip_adapter.1.to_k_ip.weight": "it is an IP-Adapter",
+    "image_proj.proj.weight": r"of one embedding, which `draftx\.io\.load_image_tok",
+    "image_proj.norm.weight": "an IP-Adapter of another form, which draftx does not",
+    "ip_adapter.1.to_k_ip.weight": "it is an IP-Adapter of another form",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from draftx import load, sample, Sampling, save
 
 from ..helpers import relative_error
-from .test_single_file import odd_pipeline, open_clip_pipeline
+from .single_files import open_clip_pipeline
 from .tiny import assert_equal
 
 
@@ -24,20 +24,6 @@ def torch():
 @pytest.fixture(scope="module")
 def diffusers():
     return pytest.importorskip("diffusers")
-
-
-@pytest.fixture(scope="module", params=["v1", "open_clip", "odd"])
-def kept(request, pipeline, tokenizer, tmp_path_factory):
-    """A pipeline, its folder, and its single file."""
-    made = {
-        "v1": lambda: pipeline,
-        "open_clip": lambda: open_clip_pipeline(tokenizer),
-        "odd": lambda: odd_pipeline(tokenizer),
-    }[request.param]()
-    folder = tmp_path_factory.mktemp("kept")
-    save(made, folder / "model")
-    save(made, folder / "model.safetensors")
-    return made, folder / "model", folder / "model.safetensors"
 
 
 def _theirs(diffusers, file, folder):

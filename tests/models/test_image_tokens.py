@@ -9,10 +9,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from draftx.kernels import dot_product_attention
 from draftx.models import ImageTokens, named_parameters, replace_parameters
 
 from ..goldens import make_image_tokens, make_models
-from ..helpers import assert_close, relative_error
+from ..helpers import assert_close, operations, relative_error
 from .parity import build, GRADIENT_TOLERANCE, jit_quickly, VALUE_TOLERANCE
 
 
@@ -124,6 +125,39 @@ def test_a_picture_costs_its_own_attention_alone(short_pipeline, tokens):
     layers = len(tokens.layers)
     # Keys and values, scores and what they weigh; and the projection.
     assert count(True) - count(False) == 4 * layers + 1
+
+
+def _attended(operations):
+    """The products of queries and keys, and of what these weigh."""
+    products = [scope for scope, name in operations if name == "dot_general"]
+    # Not the projections before and after.
+    return [
+        scope for scope in products if "attention" in scope and "linear" not in scope
+    ]
+
+
+def test_where_there_is_no_picture_there_is_no_trace_of_one(short_pipeline, tokens):
+    latents, text = jnp.zeros((2, 8, 8, 4)), jnp.zeros((2, 9, 12))
+
+    def trace(beside):
+        def call(unet):
+            context = beside(unet.text_context(text))
+            return unet.denoise(latents, unet.time_shifts(jnp.asarray([1])), context)
+
+        return [*operations(eqx.filter_make_jaxpr(call)(short_pipeline.unet)[0].jaxpr)]
+
+    alone = trace(lambda context: context)
+    seeing = trace(lambda c: tokens.beside(c, jnp.zeros((2, 3)), jnp.ones(())))
+    heads = jnp.zeros((2, 9, 2, 4))
+    one = jax.make_jaxpr(dot_product_attention)(heads, heads, heads).jaxpr
+    one = sum(name == "dot_general" for _, name in operations(one))
+    # Each block attends to the image, and to the text.
+    count = len(tokens.layers) * one
+    assert len(_attended(alone)) == 2 * count > 0
+    assert len(_attended(seeing)) == 3 * count
+    scopes = lambda found: {scope for scope, _ in found if "image_tokens" in scope}
+    assert not scopes(alone)
+    assert scopes(seeing)
 
 
 def test_tokens_of_another_unet_are_named(short_pipeline, tokens):

@@ -205,7 +205,11 @@ _NAN = _ROWS["conditioning_image"] * np.where(np.arange(3) == 1, np.nan, 1)[
         (
             _bad(),
             r"a column 'conditioning_image', images in \[0, 1\] of .* = \(3, 8, 8, 3\)"
-            r", or a column 'conditioning' of .* = \(3, 8, 8, 4\).*\['prompt'\]",
+            r", or a column 'conditioning' of .* = \(3, 8, 8, 4\).*\['prompt'\]\.$",
+        ),
+        (
+            _bad(conditionning_image=_images(3, 8, 8, 3)),
+            "Did you mean 'conditioning_image' where it says 'conditionning_image'",
         ),
         (
             _bad(conditioning_image=_images(3, 16, 16, 3)),

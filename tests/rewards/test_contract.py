@@ -98,6 +98,35 @@ def test_rewards_on_the_host_are_called_once_before():
 
 
 @pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wieght", r"no 'wieght': .*'weight'\]. Did you mean 'weight'\?"),
+        # JAX adds lines of its own to an error.
+        ("reference", r"no 'reference': .* one of `prompts`.*'weight'\]\.(\n|$)"),
+    ],
+)
+def test_columns_that_are_not_there_are_named(name, message):
+    read = lambda images, rows: rows[name] * images.mean((1, 2, 3))
+    reward = as_reward(read)
+    with pytest.raises(RewardError, match=message):
+        check_scores(reward, SPEC, reward.prepare(ROWS))
+    with pytest.raises(RewardError, match=message):
+        probe_host_rewards(HostReward(read), SPEC.shape, ROWS)
+
+
+def test_words_are_for_the_host_and_other_keys_are_others():
+    reward = as_reward(lambda images, rows: rows["prompt"])
+    with pytest.raises(
+        RewardError, match=r"found no 'prompt'.*HostReward\(fn\)` alone"
+    ):
+        check_scores(reward, SPEC, reward.prepare(ROWS))
+    for key in ("weight", 3):
+        reward = as_reward(lambda images, rows, key=key: {}[key])
+        with pytest.raises(KeyError, match=str(key)):
+            check_scores(reward, SPEC, reward.prepare(ROWS))
+
+
+@pytest.mark.parametrize(
     ("fn", "message"),
     [
         (

@@ -62,6 +62,8 @@ def test_what_cannot_be_counted_is_said(make):
     reward = make(*parts, *queries)
     with pytest.raises(ValueError, match=f"column 'count'.* `{name}` without `count`"):
         reward.prepare(["three foxes"])
+    with pytest.raises(ValueError, match="Did you mean 'count' where it says 'counts'"):
+        reward.prepare({"prompt": ["three foxes"], "counts": [3]})
     for wrong, got in (
         ([-1.0], "-1"),
         ([np.inf], "inf"),

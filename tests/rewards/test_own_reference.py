@@ -92,6 +92,8 @@ def test_error_texts():
     reward = ReferenceSimilarity()
     with pytest.raises(ValueError, match=r"the column 'reference'.* got \['prompt'\]"):
         reward.prepare(PROMPTS)
+    with pytest.raises(ValueError, match="'reference' where it says 'refrence'"):
+        reward.prepare(_table(_images(1), "refrence"))
     with pytest.raises(ValueError, match="the column 'a', .* got .*'reference'"):
         ReferenceSimilarity(column="a").prepare(_table(_images(1)))
     with pytest.raises(

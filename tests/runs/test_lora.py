@@ -8,8 +8,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import draftx
+from draftx.io import load_image_tokens, save_image_tokens
 from draftx.lora import iter_lora
+from draftx.models import ImageTokens
 from draftx.runs import main
+
+from ..io.tiny import assert_equal
 
 
 def _updates(pipeline, file):
@@ -43,6 +47,19 @@ def test_info(adapters, capsys):
     assert rows["scale"] == "1 (alpha / rank)"
     assert rows["format"] == "diffusers' training scripts"
     assert rows["layers"].split()[0] in ("self_attention", "cross_attention")
+
+
+def test_info_of_tokens_of_pictures_says_what_reads_them(
+    short_pipeline, tmp_path, capsys
+):
+    config, file = short_pipeline.unet.config, tmp_path / "tokens.safetensors"
+    tokens = ImageTokens(config, embedding_features=3, key=jax.random.key(0))
+    save_image_tokens(tokens, file)
+    assert main(["lora", "info", str(file)]) == 1
+    error = capsys.readouterr().err
+    assert "it is an IP-Adapter of one embedding, which `draftx.io.load_im" in error
+    assert error.count("\n") == 1
+    assert_equal(load_image_tokens(short_pipeline, file), tokens)
 
 
 @pytest.mark.parametrize(

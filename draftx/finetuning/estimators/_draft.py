@@ -15,7 +15,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
-from ..._checks import check_whole, is_whole, plain
+from ..._checks import check_is, check_whole, is_whole, plain
 from ..._custom_types import Latents
 from ...diffusion import Chain, State
 from ...episodes import Budget, count, Episode
@@ -187,6 +187,7 @@ class DRaFTLV(AbstractGradientEstimator):
 
 def check_draws(num_samples: int, include_original: bool, reduction: str) -> None:
     """Raises unless the last step can be drawn like this."""
+    check_is("include_original", include_original, bool, "True")
     check_whole("num_samples", num_samples, least=0 if include_original else 1)
     if reduction not in ("mean", "sum"):
         raise ValueError(f"`reduction` must be 'mean' or 'sum'; got {reduction!r}.")

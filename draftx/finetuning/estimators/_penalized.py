@@ -104,6 +104,7 @@ class Penalized(AbstractGradientEstimator):
         example = "draftx.DRaFT(1)"
         check_is("method", self.method, AbstractGradientEstimator, example)
         not_negative("weight", self.weight)
+        check_is("stop_latents", self.stop_latents, bool, "True")
 
     def check(self, num_inference_steps: int) -> None:
         self.method.check(num_inference_steps)

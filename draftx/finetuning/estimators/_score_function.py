@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._autodiff import eager_gradient
-from ..._checks import plain
+from ..._checks import check_is, plain
 from ..._custom_types import Real
 from ...diffusion import (
     AbstractSampler,
@@ -58,6 +58,7 @@ class ScoreFunction(AbstractGradientEstimator):
     def __check_init__(self):
         check_noise(self.eta)
         check_density_reduction(self.reduction)
+        check_is("normalize", self.normalize, bool, "True")
 
     def check(self, num_inference_steps: int) -> None:
         del num_inference_steps  # Whether a step has noise is for the sampler to say.

@@ -6,7 +6,7 @@ from typing import Any
 
 import equinox as eqx
 
-from ..._checks import check_whole, not_negative, plain, within
+from ..._checks import check_is, check_whole, not_negative, plain, within
 from ..._custom_types import Real
 
 
@@ -46,6 +46,7 @@ class EarlyStopping(eqx.Module):
             check_whole("patience", self.patience)
         not_negative("min_delta", self.min_delta)
         within("min_diversity", self.min_diversity)
+        check_is("require_rising", self.require_rising, bool, "True")
 
     def best(self, evaluations: Sequence[dict[str, Any]]) -> int:
         """Finds the index of the best evaluation; the first is that before training."""

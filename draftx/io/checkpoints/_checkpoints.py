@@ -66,6 +66,7 @@ class Checkpoints:
                 "`resume` must be True (the newest), False or the number of a step; "
                 f"got {self.resume!r}."
             )
+        check_is("allow_changes", self.allow_changes, bool, "True")
         if not callable(self.store) and self.store not in _STORES:
             raise ValueError(
                 f"`store` must be one of {list(_STORES)}, or make a store of a folder; "

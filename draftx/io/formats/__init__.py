@@ -11,6 +11,7 @@ from ._atomic import (
     write_text as write_text,
 )
 from ._errors import (
+    files_there as files_there,
     first_five as first_five,
     ModelFileError as ModelFileError,
     shown as shown,

@@ -1,5 +1,6 @@
 """Errors of files, and what of foreign texts is in them."""
 
+import pathlib
 from collections.abc import Iterable
 
 
@@ -24,6 +25,12 @@ def shown(text: str) -> str:
     more = f"... and {len(text) - _MOST} more letters" if len(text) > _MOST else ""
     letters = (c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MOST])
     return "".join(letters) + more
+
+
+def files_there(folder: pathlib.Path) -> str:
+    """Says, as the end of an error text, which files of weights a `folder` has."""
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    return f" Files that are there are passed by name: {names[:5]}." if names else ""
 
 
 def first_five(items: Iterable[str]) -> str:

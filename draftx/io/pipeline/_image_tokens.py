@@ -10,7 +10,7 @@ import jax.random as jr
 from ..._checks import check_is
 from ...models import checkpoint_arrays, ImageTokens
 from ...pipeline import Pipeline
-from ..formats import ModelFileError, TensorFile, write_tensors
+from ..formats import files_there, ModelFileError, TensorFile, write_tensors
 from ._components import fill
 from ._dtypes import check_dtype
 
@@ -56,7 +56,16 @@ def load_image_tokens(
     check_is("pipeline", pipeline, Pipeline, 'draftx.load("tiny")')
     path = pathlib.Path(path)
     if not path.is_file():
-        raise ModelFileError(f"`path` must be a file; {str(path)!r} does not exist.")
+        got = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelFileError(
+            f"`path` must be a .safetensors file; {str(path)!r} {got}."
+            f"{files_there(path)}"
+        )
+    if path.suffix != ".safetensors":
+        raise ModelFileError(
+            f"`path` must be a .safetensors file; got {str(path)!r}. Pickles are not "
+            "read."
+        )
     dtype = check_dtype(dtype)
     file, config = TensorFile(path), pipeline.unet.config
     shape, norm = file.shapes.get(_PROJECTION, ()), file.shapes.get(_NORM, ())

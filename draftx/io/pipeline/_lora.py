@@ -12,7 +12,13 @@ from ...layers import AbstractAffine
 from ...lora import with_lora
 from ...models import iter_layers, map_layers, Parameter
 from ...pipeline import Pipeline
-from ..formats import first_five, ModelFileError, read_json, TensorFile
+from ..formats import (
+    files_there,
+    first_five,
+    ModelFileError,
+    read_json,
+    TensorFile,
+)
 from ._lora_keys import find_pairs, FindLayer, Pair
 from ._lora_names import LayerNames
 from ._lora_write import DIFFUSERS_NAME, PEFT_CONFIG, PEFT_NAME, PEFT_TEXT
@@ -151,11 +157,9 @@ def _find_files(path: pathlib.Path) -> list[pathlib.Path]:
     if found := [*unet[:1], *([text] if text.is_file() else [])]:
         return found
     got = "has neither" if path.is_dir() else "does not exist"
-    others = sorted(p.name for p in path.glob("*.safetensors"))
-    hint = f" Files that are there are passed by name: {others[:5]}." if others else ""
     raise ModelFileError(
         f"`path` must be a .safetensors file, or a folder with {DIFFUSERS_NAME} or "
-        f"{PEFT_NAME}; {str(path)!r} {got}.{hint}"
+        f"{PEFT_NAME}; {str(path)!r} {got}.{files_there(path)}"
     )
 
 

@@ -27,8 +27,13 @@ _BY_TENSOR = (
     (r"\.lora_\w+(\.[^.]+)?\.bias$|\.lora\.(up|down)\.bias$", "a LoRA with biases"),
     (r"^(unet|text_encoder):\d+:", "one that numbers its layers, `unet:0:up`"),
     (r"custom_diffusion\.", "a Custom Diffusion"),
-    (r"^(ip_adapter|image_proj)\.", "an IP-Adapter"),
+    (r"^image_proj\.proj\.weight$", "an IP-Adapter of one embedding"),
+    (r"^(ip_adapter|image_proj)\.", "an IP-Adapter of another form"),
 )
+# What reads those that are no LoRA and known all the same.
+_READERS = {
+    "an IP-Adapter of one embedding": "draftx.io.load_image_tokens(pipeline, path)",
+}
 # Fields of PEFT's `LoraConfig` that change what the factors mean.
 _FIELDS = (
     "use_dora",
@@ -55,9 +60,12 @@ def refuse_other_kinds(file: TensorFile) -> None:
     for pattern, kind in _BY_TENSOR:
         keys = [key for key in file.shapes if re.search(pattern, key)]
         if keys:
+            what = "draftx does not implement"
+            if reader := _READERS.get(kind):
+                what = f"`{reader}` reads"
             raise ModelFileError(
-                f"{file.name!r} must hold a plain LoRA; it is {kind}, which draftx "
-                f"does not implement: {first_five(keys)}."
+                f"{file.name!r} must hold a plain LoRA; it is {kind}, which {what}: "
+                f"{first_five(keys)}."
             )
 
 

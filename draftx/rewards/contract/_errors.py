@@ -1,10 +1,13 @@
 """What is wrong with a reward, in words of its own."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+
+from ..._checks import did_you_mean
+from ..._table import TEXT_COLUMNS
 
 
 class RewardError(ValueError):
@@ -37,6 +40,30 @@ def traced_by_jax() -> Iterator[None]:
             "this one needs the images' numbers, as NumPy, PyTorch, `float` and `if` "
             "do. For a function of NumPy images give `draftx.rewards.HostReward(fn)`, "
             f"which has no gradient. It failed with: {str(e).splitlines()[0]}"
+        ) from e
+
+
+@contextlib.contextmanager
+def reading_columns(rows: Mapping[str, Any] | None) -> Iterator[None]:
+    """Names what a user's function looks up and what its rows have no column for.
+
+    **Arguments:**
+
+    - `rows`: As the function is given them; `None` if it is given none.
+    """
+    try:
+        yield
+    except KeyError as e:
+        name = e.args[0] if e.args else None
+        # Of another mapping. Whether others are too cannot be told.
+        if rows is None or not isinstance(name, str) or name in rows:
+            raise
+        hint = did_you_mean(name, rows)
+        if name in TEXT_COLUMNS:
+            hint = " Words are given to `draftx.rewards.HostReward(fn)` alone."
+        raise RewardError(
+            f"`reward` found no {name!r}: to be a column of its rows it must be one of "
+            f"`prompts`, which have {sorted(rows)}.{hint}"
         ) from e
 
 

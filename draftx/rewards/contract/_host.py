@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from ..._custom_types import Images
 from ..._table import Rows, Table, TEXT_COLUMNS
-from ._errors import RewardError
+from ._errors import reading_columns, RewardError
 from ._on_host import call_on_host
 from ._reward import AbstractReward, takes_rows
 
@@ -100,11 +100,14 @@ class HostReward(AbstractReward):
         """
         images = np.asarray(images, np.float32)
         args: list[Any] = [images]
+        rows = None
         if self.takes_rows:
             columns = {name: np.asarray(column) for name, column in features.items()}
             words = {k: _decode(columns[k]) for k in TEXT_COLUMNS if k in columns}
-            args.append(columns | words)
-        scores = _without_jax(self.fn, args)
+            rows = columns | words
+            args.append(rows)
+        with reading_columns(rows):
+            scores = _without_jax(self.fn, args)
         if scores.shape != images.shape[:1] or scores.dtype.kind not in "fiub":
             raise ValueError(
                 "`fn` must give one number for each image, shape "

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._custom_types import Images
 from ..._keys import check_key
 from ..._table import Rows, Table
-from ._errors import traced_by_jax
+from ._errors import reading_columns, traced_by_jax
 
 
 Tree = TypeVar("Tree")
@@ -129,7 +129,7 @@ class FunctionReward(AbstractReward):
                 "`reward(images, reward.prepare(rows))` of `as_reward(fn)`."
             )
         args = (images, features) if self.takes_rows else (images,)
-        with traced_by_jax():
+        with traced_by_jax(), reading_columns(features if self.takes_rows else None):
             return self.fn(*args)
 
 

@@ -133,6 +133,7 @@ def wanted_counts(rows: Rows, column: str, reward: str) -> Float[Array, " rows"]
             f"`prompts` must have the column {column!r}, a number for each row, for "
             f"`{reward}` without `count`; got {table.names}. Give it with them: "
             f"{{'prompt': [...], {column!r}: [...]}}; or `count`, for all of them."
+            f"{table.slip(column)}"
         )
     wanted = np.asarray(table[column], np.float32)
     bad = wanted[~(np.isfinite(wanted) & (wanted >= 0))]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..._checks import finite
+from ..._checks import check_is, finite
 from ..._custom_types import Images, Real, RealLike
 from ..._table import check_prompts, Rows, Table
 from ...judges import Detections, OwlViTForObjectDetection
@@ -130,6 +130,7 @@ class DetectionReward(AbstractReward):
                     f"`{name}` must be one of {', '.join(map(repr, _CHOICES[name]))}; "
                     f"got {value!r}."
                 )
+        check_is("exclude", exclude, bool, "True")
         rule = "be at least 0 and less than 1"
         threshold = finite("threshold", threshold, rule, lambda x: 0 <= x < 1)
         area_weight = finite("area_weight", area_weight)

@@ -80,6 +80,7 @@ class ReferenceSimilarity(AbstractReward):
                 f"`prompts` must have the column {self.column!r}, an image for each "
                 f"row, for `ReferenceSimilarity`; got {table.names}. Give it with "
                 f"them: {{'prompt': [...], {self.column!r}: images}}."
+                f"{table.slip(self.column)}"
             )
         references = table[self.column]
         try:

@@ -13,6 +13,7 @@ from ...io.formats import write_json
 from ...pipeline import Pipeline
 from .._busy import Busy
 from ..config import (
+    check_pictures_of,
     config_fields,
     EvaluationSection,
     make_evaluation,
@@ -109,6 +110,9 @@ def evaluate_command(arguments: Sequence[str]) -> int:
         _, rewards, weights = make_rewards(config)
         evaluation = make_evaluation(config, prompts, rewards, weights)
         pipeline = load_model(options)
+    check_pictures_of(
+        pipeline, prompts, evaluation.sampling, given="prompts", flag="prompts"
+    )
     count = len(prompts) * evaluation.num_samples
     scales = options.lora_scale if options.lora is not None else (0.0,)
     with Busy(f"drawing {count * len(scales)} images", "batches") as busy:

@@ -1,7 +1,6 @@
 """`draftx fetch`: base models and rewards, downloaded ahead and checked."""
 
 import dataclasses
-import difflib
 import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from ... import rewards
+from ..._checks import did_you_mean
 from ...io import (
     EMBEDDED_MODELS,
     fetch,
@@ -105,12 +105,10 @@ def _check_known(name: str) -> None:
     known = [*reward_names(), *HPDV2_NAMES, *EMBEDDED_MODELS]
     if name in known or is_repo_id(name):
         return
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
         f"`names` must be of rewards, {', '.join(rewards.names())}, of prompts, "
         f"{', '.join(HPDV2_NAMES)}, or the hub's names of models, 'owner/name'; got "
-        f"{name!r}.{hint}"
+        f"{name!r}.{did_you_mean(name, known)}"
     )
 
 

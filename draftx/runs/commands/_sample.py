@@ -20,7 +20,14 @@ from ...io.formats import write_bytes
 from ...lora import scale_lora
 from ...pipeline import latent_shape, Pipeline, sample, Sampling
 from .._busy import Busy
-from ..config import make_prompts, make_sampling, read_prompts, RunConfig
+from ..config import (
+    check_pictures_of,
+    make_drawn,
+    make_prompts,
+    make_sampling,
+    read_prompts,
+    RunConfig,
+)
 from ..folder import captioned_grid, to_uint8, write_lines
 from ._options import AbstractModelOptions, load_model, parse_with_run
 
@@ -81,6 +88,8 @@ def sample_command(arguments: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with Busy(f"loading {options.model}"):
         pipeline = load_model(options)
+    given = "prompt" if options.prompt else "prompts"
+    check_pictures_of(pipeline, table, sampling, given=given, flag="prompts")
     if options.lora is not None:
         pipeline = scale_lora(pipeline, options.lora_scale)
     table = table.take(np.repeat(np.arange(len(table)), count))
@@ -167,11 +176,7 @@ def _prompts(options: SampleOptions, config: RunConfig) -> Table:
             "`prompt` must say what is drawn; got none. Say "
             '`--prompt "a fox, flat style"`, or name a file or template, `--prompts`.'
         )
-    if config.validation_prompt:
-        return Table.of(list(config.validation_prompt))
-    _, held_out = make_prompts(config)
-    count = min(config.num_validation_images, len(held_out))
-    return held_out.take(np.arange(count))
+    return make_drawn(config, make_prompts(config)[1])
 
 
 def _png(image: Any, texts: Mapping[str, str]) -> bytes:

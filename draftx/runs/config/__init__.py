@@ -24,6 +24,7 @@ from ._make import (
     keys as keys,
     load_base as load_base,
     make_checkpoints as make_checkpoints,
+    make_drawn as make_drawn,
     make_evaluation as make_evaluation,
     make_memory as make_memory,
     make_optimizer as make_optimizer,
@@ -38,6 +39,7 @@ from ._make import (
 from ._methods import ROUND_METHODS as ROUND_METHODS
 from ._numbers import check_numbers as check_numbers
 from ._presets import default_config as default_config, PRESETS as PRESETS
+from ._prompt_pictures import check_pictures_of as check_pictures_of
 from ._prompts import read_prompts as read_prompts, split_prompts as split_prompts
 from ._rewards import (
     load_reward as load_reward,

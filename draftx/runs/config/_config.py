@@ -183,7 +183,9 @@ class RunConfig:
         _arg(
             help="To train on: a .txt, .jsonl or .csv file, a template such as "
             "'a {animals}', 'hpdv2' or a part of it such as 'hpdv2:train', or "
-            "'scenes', those of the embedded model."
+            "'scenes', those of the embedded model. A model that sees an image, as "
+            "tiny-sr does, has it of the column conditioning_image of a .jsonl file: "
+            "paths of pictures, from the file's own folder."
         ),
     ] = "scenes"
     held_out_prompts: Annotated[

@@ -1,7 +1,6 @@
 """A configuration as a TOML file, and with what the command line adds to it."""
 
 import dataclasses
-import difflib
 import math
 import os
 import pathlib
@@ -14,6 +13,7 @@ from typing import Annotated, Any, get_args, get_origin, Literal, Union
 import tomli_w
 import tyro
 
+from ..._checks import nearest
 from ._config import RunConfig
 from ._presets import default_config
 
@@ -116,8 +116,8 @@ def _with_table(base: Any, table: Mapping[str, Any], prefix: str, path: str) -> 
         # As on the command line, both spellings are read.
         name = key.replace("-", "_")
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {prefix + near[0]!r}?" if near else ""
+            near = nearest(name, known)
+            hint = "" if near is None else f" Did you mean {prefix + near!r}?"
             raise ValueError(
                 f"`{prefix}{key}` of {path!r} must be a field of a configuration, one "
                 f"of {', '.join(known)}.{hint}"

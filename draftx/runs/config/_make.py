@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.random as jr
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -111,6 +112,20 @@ def make_prompts(config: RunConfig) -> tuple[Table, Table]:
     if config.held_out_prompts is None:
         return split_prompts(train, config.held_out)
     return train, read_prompts(config.held_out_prompts)
+
+
+def make_drawn(config: RunConfig, held_out: Table) -> Table:
+    """Chooses the rows that a run draws to show what it has learned.
+
+    **Arguments:**
+
+    - `config`: Of the run.
+    - `held_out`: From `make_prompts`; the first of them, unless the run has its own.
+    """
+    if config.validation_prompt:
+        return Table.of(list(config.validation_prompt))
+    count = min(config.num_validation_images, len(held_out))
+    return held_out.take(np.arange(count))
 
 
 def make_rewards(

@@ -17,6 +17,7 @@ from ..._checks import finite
 from ..._custom_types import Real
 from ..._table import Table, TEXT_COLUMNS
 from ._hpdv2 import find_hpdv2
+from ._prompt_pictures import PICTURE_ENDINGS, read_pictures
 from ._words import WORD_LISTS
 
 
@@ -31,8 +32,10 @@ def read_prompts(source: str | os.PathLike) -> Table:
     - `source`: A path, or a template.
         - `.txt`: one prompt a line; empty lines are left out.
         - `.jsonl`: one object a line, with `"prompt"`, perhaps `"negative_prompt"`, and
-            other columns of numbers or of nested lists of numbers.
-        - `.csv`: the same, the names of the columns in its first line.
+            other columns of numbers, of nested lists of numbers, or of files of
+            pictures, by their paths from the folder of the `.jsonl`: a model that sees
+            an image is given the column `"conditioning_image"`.
+        - `.csv`: the same, the names of the columns in its first line, without lists.
         - a template, such as `"a photo of a {animals}"`: one prompt for each of the
             words; several braces give all combinations. A name in braces is
             `animals`, the 45 of the DDPO paper, or a `.txt` file of words.
@@ -182,11 +185,15 @@ def _csv_rows(path: pathlib.Path) -> list[dict[str, Any]]:
             )
         rows.append(
             {
-                name: text if name in TEXT_COLUMNS else _number(path, i, name, text)
+                name: text if _is_text(name, text) else _number(path, i, name, text)
                 for name, text in zip(names, row, strict=True)
             }
         )
     return rows
+
+
+def _is_text(name: str, text: str) -> bool:
+    return name in TEXT_COLUMNS or text.lower().endswith(PICTURE_ENDINGS)
 
 
 def _number(path: pathlib.Path, row: int, name: str, text: str) -> float:
@@ -196,7 +203,7 @@ def _number(path: pathlib.Path, row: int, name: str, text: str) -> float:
         raise ValueError(
             f"`prompts` must have numbers in its column {name!r}; row {row} of "
             f"{str(path)!r} has {text!r}. Leave the column out: of words only prompts "
-            "are read."
+            f"and files of pictures are read, {', '.join(PICTURE_ENDINGS)}."
         ) from e
 
 
@@ -214,8 +221,12 @@ def _table(path: pathlib.Path, rows: list[dict[str, Any]]) -> Table:
                 f"missing in {len(without)} of the {len(rows)} of {str(path)!r}, first "
                 f"in row {without[0]}."
             )
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in names}
+    for name in columns.keys() - TEXT_COLUMNS:
+        if any(isinstance(value, str) for value in columns[name]):
+            columns[name] = read_pictures(path, name, columns[name])
     try:
-        return Table({name: [row[name] for row in rows] for name in names})
+        return Table(columns)
     except ValueError as e:
         raise ValueError(f"{e} It was read from {str(path)!r}.") from e
 

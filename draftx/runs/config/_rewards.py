@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ... import rewards
+from ..._checks import did_you_mean
 from ..._custom_types import Real
 from ...rewards import AbstractReward, as_reward, JPEGCompressibility, Negated
 
@@ -88,12 +89,10 @@ def _parse(text: str, argument: str, is_measured: bool) -> RewardSpec:
             )
     known = reward_names()
     if ":" not in source and source not in known:
-        near = difflib.get_close_matches(source, known, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"`{argument}` must be one of {', '.join(known)}, or a function by its "
             f"place, 'file.py:function' or 'package.module:function'; got "
-            f"{source!r}.{hint}"
+            f"{source!r}.{did_you_mean(source, known)}"
         )
     return RewardSpec(source, weight)
 

@@ -1,6 +1,6 @@
 """What a run writes down while it trains: figures of each step, and pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from ..._hosts import is_first
 from ..._mesh import to_host
+from ..._table import Rows, Table
 from ...finetuning import AbstractCallback
 from ...lora import scale_lora
 from ...pipeline import Pipeline, sample_rows, Sampling
@@ -81,7 +82,7 @@ class Samples(AbstractCallback):
     def __init__(
         self,
         folder: RunFolder,
-        prompts: Sequence[str],
+        prompts: Rows,
         sampling: Sampling,
         key: Array,
         *,
@@ -98,7 +99,7 @@ class Samples(AbstractCallback):
         - `tell`: Hears that it is drawn, and an empty text when it is.
         """
         self.folder = folder
-        self.prompts = list(prompts)
+        self.table = Table.of(prompts)
         self.sampling = sampling
         self.key = key
         self.every = every
@@ -129,7 +130,7 @@ class Samples(AbstractCallback):
         tuned = self._base if is_new else self.images(pipeline, tell)
         rows = {"base": self._base, f"step {step}": tuned}
         if is_first():
-            captioned_grid(self.folder.samples(step), rows, self.prompts)
+            captioned_grid(self.folder.samples(step), rows, self.table.prompts)
 
     def images(
         self, pipeline: Pipeline, tell: Callable[[int, int], None] | None = None
@@ -144,7 +145,7 @@ class Samples(AbstractCallback):
         # As the evaluation does, which needs no other program if it has as many rows.
         images = sample_rows(
             pipeline,
-            self.prompts,
+            self.table,
             self.sampling,
             key=self.key,
             images_at_once=self.images_at_once,

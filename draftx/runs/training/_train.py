@@ -23,13 +23,14 @@ from ...finetuning import (
 )
 from ...io import save_lora
 from ...io.formats import write_json, write_text
-from ...pipeline import latent_shape
 from .._busy import Busy, say
 from ..config import (
     check_numbers,
+    check_pictures_of,
     config_table,
     keys,
     make_checkpoints,
+    make_drawn,
     make_evaluation,
     make_memory,
     make_optimizer,
@@ -123,7 +124,14 @@ def _train(
         load = lambda: (make_rewards(config), make_pipeline(config))
         (reward, measured, weights), pipeline = on_each(load)
     # What only the model can say of the options; then something is written.
-    latent_shape(pipeline, options["sampling"])
+    drawn = make_drawn(config, held_out)
+    given = {
+        "prompts": (prompts, "prompts"),
+        "held_out_prompts": (held_out, "held-out-prompts"),
+        "validation_prompt": (drawn, "held-out-prompts"),
+    }
+    for name, (rows, flag) in given.items():
+        check_pictures_of(pipeline, rows, options["sampling"], given=name, flag=flag)
     in_rounds = config.method.name in ROUND_METHODS
     total = options["sampling"].num_inference_steps
     options["memory"] = settle(
@@ -142,8 +150,6 @@ def _train(
 
     on_first(write)
     bar = ProgressBar()
-    drawn = list(config.validation_prompt)
-    drawn = drawn or held_out.prompts[: config.num_validation_images]
     of_keys = keys(config)
     samples = Samples(
         folder,
@@ -185,7 +191,7 @@ def _train(
             samples.draw(result.pipeline, result.step, busy.tell)
     on_first(lambda: _write_results(config, folder, result))
     draw = lambda pipeline: samples.images(pipeline)
-    measure_scales(config, folder, result, evaluation, drawn, draw)
+    measure_scales(config, folder, result, evaluation, drawn.prompts, draw)
     # A second time, for the scales.
     on_first(lambda: write_card(config, folder, result))
     return result
