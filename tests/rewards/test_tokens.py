@@ -163,6 +163,10 @@ def test_networks_of_draftx_have_tokens_and_maps():
     lite0 = thin.random_model(EfficientNetLite, num_classes=2)
     maps = jax.eval_shape(lite0.feature_maps, images)
     assert [x.shape[1] for x in maps] == [32, 16, 8, 4, 2]
+    # A single pixel has no smaller map, and is one of another depth all the same.
+    maps = jax.eval_shape(lite0.feature_maps, images[:, :16, :16])
+    assert [x.shape[1] for x in maps] == [8, 4, 2, 1, 1]
+    assert [x.shape[3] for x in maps] == [16, 24, 40, 112, 320]
 
 
 def test_an_image_is_degraded_again_where_there_is_no_truth():
