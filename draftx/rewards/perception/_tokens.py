@@ -53,9 +53,9 @@ class TokenDistance(AbstractDistance):
             `hidden_states` of a CLIP's `vision_model` or `feature_maps` of a
             classifier.
         - `depths`: Which of a list are compared, from 0; -1 is the last. `None` is all.
-        - `preprocess`: As in [`draftx.rewards.ClassifierReward`][]: `"auto"` is known of
-            the networks above and of their methods, not of functions around them. What
-            `load` gives has its own as `reward.preprocess`.
+        - `preprocess`: As in [`draftx.rewards.ClassifierReward`][]: `"auto"` is known
+            of the networks above and of their methods, not of functions around them.
+            What `load` gives has its own as `reward.preprocess`.
         """
         if not callable(network):
             raise ValueError(
