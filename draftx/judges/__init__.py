@@ -2,11 +2,11 @@
 
 from ._aesthetic_head import AestheticHead as AestheticHead
 from ._counter import ObjectCounter as ObjectCounter
+from ._vit import VisionTransformer as VisionTransformer
 from .blip import (
     BertConfig as BertConfig,
     BertTokenizer as BertTokenizer,
     BertWithImage as BertWithImage,
-    BlipVisionModel as BlipVisionModel,
     from_blip as from_blip,
     IMAGE_REWARD as IMAGE_REWARD,
     ImageRewardConfig as ImageRewardConfig,

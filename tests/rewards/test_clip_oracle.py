@@ -99,6 +99,34 @@ def test_a_folder_of_transformers(torch, saved, name):
     assert relative_error(ours, gradient.permute(0, 2, 3, 1).numpy()) < 1e-3
 
 
+def test_tokens_of_the_image_tower(torch, saved):
+    """All of them normed here; there the class token's alone is."""
+    model, folder = saved
+    tower = draftx.rewards.load("clip", folder).model.vision_model
+    images = np.random.default_rng(0).normal(size=(2, 15, 15, 3)).astype(np.float32)
+    theirs = model.double().vision_model
+    pixels = torch.as_tensor(images).double().permute(0, 3, 1, 2).requires_grad_()
+    outputs = theirs(pixel_values=pixels, output_hidden_states=True)
+    # One of each layer, after what goes into the first.
+    assert len(outputs.hidden_states) == 1 + len(tower.layers)
+    assert torch.equal(outputs.hidden_states[-1], outputs.last_hidden_state)
+    expected = theirs.post_layernorm(outputs.last_hidden_state)
+    assert torch.equal(expected[:, 0], outputs.pooler_output)
+    weight = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
+    (gradient,) = torch.autograd.grad(
+        (expected * torch.as_tensor(weight)).sum(), pixels
+    )
+
+    @eqx.filter_jit
+    def loss(images):
+        tokens = tower.hidden_states(images)
+        return jnp.sum(tokens * weight), tokens
+
+    (_, tokens), ours = jax.value_and_grad(loss, has_aux=True)(jnp.asarray(images))
+    assert relative_error(tokens, expected.detach().numpy()) < 1e-4
+    assert relative_error(ours, gradient.permute(0, 2, 3, 1).numpy()) < 1e-3
+
+
 def test_images_are_processed_as_transformers_does(torch):
     """Up to the rounding of its two passes over bytes.
 

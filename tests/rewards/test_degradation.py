@@ -55,7 +55,21 @@ def test_noise_is_drawn_with_a_key_alone():
     np.testing.assert_array_equal(degradation(gray), gray)
     noisy = degradation(gray, jr.key(0))
     assert float(jnp.std(noisy - gray)) == pytest.approx(0.1, rel=0.02)
-    assert bool(jnp.all((noisy >= 0) & (noisy <= 1)))
+    compressed = Degradation(1, noise=0.5, quality=90)(gray, jr.key(0))
+    assert [float(jnp.min(compressed)), float(jnp.max(compressed))] == [0, 1]
+
+
+def test_what_overshoots_is_pulled_back_unless_jpeg_cuts_it():
+    images = 1.4 * _IMAGES - 0.2
+    pull = lambda degrade: jax.grad(lambda x: 0.5 * jnp.sum(degrade(x) ** 2))(images)
+    assert_close(pull(Degradation(1)), images)
+    # Every pixel is of one mean alone, a quarter of it.
+    small = Degradation(2)(images)
+    assert float(jnp.max(small)) > 1
+    enlarged = jnp.repeat(jnp.repeat(small, 2, axis=1), 2, axis=2)
+    assert_close(pull(Degradation(2)), enlarged / 4)
+    is_cut = (images < 0) | (images > 1)
+    assert bool(jnp.all(pull(Degradation(1, quality=90))[is_cut] == 0))
 
 
 def test_its_derivative_is_that_of_finite_differences():

@@ -72,11 +72,26 @@ def test_the_published_size():
         ({"use_swiglu_ffn": True}, "`use_swiglu_ffn` of a DINOv2"),
         ({"num_register_tokens": 4}, "`num_register_tokens` of a DINOv2"),
         ({"hidden_act": "relu"}, "`hidden_act` of a DINOv2"),
+        # What `null` is to the Python that reads it.
+        ({"qkv_bias": None}, "`qkv_bias` of a DINOv2 must be True; got None"),
+        ({"num_attention_heads": 5}, "must divide `hidden_size`; got 5 and 12"),
+        ({"num_attention_heads": 0}, "must divide `hidden_size`; got 0 and 12"),
+        ({"hidden_size": "wide"}, "`hidden_size` of a DINOv2 must be a whole number"),
+        ({"mlp_ratio": "4"}, "`mlp_ratio` of a DINOv2 must be a positive number"),
     ],
 )
 def test_other_networks_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         dinov2_config(make_dinov2.CONFIG | change)
+
+
+def test_null_is_what_transformers_takes_for_what_is_absent():
+    names = [*make_dinov2.CONFIG, "hidden_act", "num_channels", "use_swiglu_ffn"]
+    nothing = dict.fromkeys([*names, "num_register_tokens"])
+    assert dinov2_config(nothing) == dinov2_config({})
+    # Those of `facebook/dinov2-base` but for the size of its images.
+    assert dinov2_config({}).hidden_size == 768
+    assert dinov2_config({"image_size": [28, 28]}).image_size == 28
 
 
 def test_a_folder_of_something_else(folder, golden, tmp_path):

@@ -18,11 +18,11 @@ from draftx.rewards import (
     LPIPSSimilarity,
     ResizeAndCrop,
 )
-from draftx.rewards.perception._classifier import default_preprocess
 from draftx.rewards.perception._distance import check_one_shape
 from draftx.rewards.perception._features import check_one_of, Distance
 from draftx.rewards.perception._imagenet import class_index, EFFICIENTNET_LITE, IMAGENET
 from draftx.rewards.perception._lpips import unit
+from draftx.rewards.perception._network import default_preprocess
 
 from ..helpers import assert_close
 

@@ -6,13 +6,15 @@ import pytest
 import scipy.spatial
 
 from draftx import Table
-from draftx.judges import EfficientNetLite
+from draftx.judges import Dinov2Model, EfficientNetLite
+from draftx.models import CLIPVisionConfig
 from draftx.rewards import (
     Degradation,
     FeatureDistance,
     load,
     LPIPS,
     ReferenceSimilarity,
+    RewardError,
     TokenDistance,
 )
 
@@ -49,6 +51,73 @@ def test_of_several_maps_some_or_all_are_compared():
         TokenDistance(both, depths=(2,))(_X, _Y)
     with pytest.raises(ValueError, match="`network` must give tokens"):
         TokenDistance(lambda x: x.mean(axis=(1, 2)))(_X, _Y)
+
+
+@pytest.mark.parametrize(
+    ("network", "got"),
+    [
+        (lambda x: None, "got None"),
+        (lambda x: [], r"got \[\]"),
+        (lambda x: {"tokens": _patches(x)}, "got a dict"),
+        (lambda x: [_patches(x), None], r"got \[\(3, 16, 48\) float32, None\]"),
+        (lambda x: (9 * _patches(x)).astype(int), r"got \(3, 16, 48\) int32"),
+        (lambda x: _patches(x)[:2], r"of 3 images; got \(2, 16, 48\) float32"),
+        (lambda x: _patches(x)[:, :0], r"got \(3, 0, 48\) float32"),
+    ],
+)
+def test_what_are_no_tokens_is_named(network, got):
+    wanted = "`network` must give tokens .*or maps .*floats, or a list of such, "
+    with pytest.raises(RewardError, match=f"(?s){wanted}.*{got}"):
+        TokenDistance(network)(_X, _Y)
+    with pytest.raises(RewardError, match="`network` must give tokens"):
+        TokenDistance(network, depths=(-1,)).features(_X)
+
+
+@pytest.mark.parametrize("make", [TokenDistance, FeatureDistance])
+def test_a_network_that_fails_is_named(make):
+    tower = load("tiny-clip").model.vision_model
+    # Not of the size that it takes.
+    distance = make(tower.hidden_states, preprocess=None)
+    told = r"`network` must be a function .*\(3, 16, 16, 3\) it raised TypeError: .*"
+    with pytest.raises(RewardError, match=told) as raised:
+        distance(_X, _Y)
+    assert isinstance(raised.value.__cause__, TypeError)
+    distance = make(lambda x: jnp.asarray(np.asarray(x)))
+    with pytest.raises(RewardError, match="that JAX can trace"):
+        jax.jit(distance.features)(_X)
+    # What is wrong with images is no fault of the network's.
+    with pytest.raises(ValueError, match="^`images` must be in"):
+        make(_patches)(9 * _X, _Y)
+
+
+def test_what_are_no_features_is_named():
+    for network, got in (
+        (lambda x: None, "None"),
+        (lambda x: x > 0.5, r"\(3, 16, 16, 3\) bool"),
+        (lambda x: [x], r"\[\(3, 16, 16, 3\) float32\]"),
+        (lambda x: x.mean(), r"\(\) float32"),
+    ):
+        with pytest.raises(RewardError, match=f"must give features, .*got {got}"):
+            FeatureDistance(network)(_X, _Y)
+
+
+def test_images_are_made_what_transformers_take():
+    """As the rewards do that have the same towers."""
+    clip = load("tiny-clip")
+    tower = clip.model.vision_model
+    images = jr.uniform(jr.key(4), (2, 40, 50, 3))
+    for network in (tower, tower.hidden_states, clip.model.image_features):
+        seen = FeatureDistance(network).preprocess(images)
+        assert_close(seen, clip.preprocess(images))
+    own = TokenDistance(tower.hidden_states, preprocess=clip.preprocess)
+    distance = TokenDistance(tower.hidden_states)
+    assert_close(distance(images, images[::-1]), own(images, images[::-1]))
+    config = CLIPVisionConfig(**thin._VISION)
+    dinov2 = thin.random_model(Dinov2Model, config)
+    # Not to the size of its places: others are in between.
+    assert (
+        TokenDistance(dinov2.hidden_states).preprocess(images).shape[1:3] == (224,) * 2
+    )
 
 
 def test_with_equal_heads_lpips_is_the_same_form():
@@ -94,6 +163,10 @@ def test_networks_of_draftx_have_tokens_and_maps():
     lite0 = thin.random_model(EfficientNetLite, num_classes=2)
     maps = jax.eval_shape(lite0.feature_maps, images)
     assert [x.shape[1] for x in maps] == [32, 16, 8, 4, 2]
+    # A single pixel has no smaller map, and is one of another depth all the same.
+    maps = jax.eval_shape(lite0.feature_maps, images[:, :16, :16])
+    assert [x.shape[1] for x in maps] == [8, 4, 2, 1, 1]
+    assert [x.shape[3] for x in maps] == [16, 24, 40, 112, 320]
 
 
 def test_an_image_is_degraded_again_where_there_is_no_truth():

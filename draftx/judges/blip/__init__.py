@@ -7,4 +7,3 @@ from ._model import ImageRewardModel as ImageRewardModel
 from ._names import from_blip as from_blip
 from ._text import BertWithImage as BertWithImage
 from ._tokenizer import BertTokenizer as BertTokenizer
-from ._vision import BlipVisionModel as BlipVisionModel

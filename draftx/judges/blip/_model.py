@@ -7,9 +7,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..._custom_types import Images, InputIds
 from ...layers import Remat
 from .._aesthetic_head import AestheticHead
+from .._vit import VisionTransformer
 from ._config import ImageRewardConfig
 from ._text import BertWithImage
-from ._vision import BlipVisionModel
 
 
 class ImageRewardModel(eqx.Module):
@@ -22,7 +22,7 @@ class ImageRewardModel(eqx.Module):
         [ImageReward](https://arxiv.org/abs/2304.05977), section 2.3.
     """
 
-    vision: BlipVisionModel
+    vision: VisionTransformer
     text: BertWithImage
     head: AestheticHead
     config: ImageRewardConfig = eqx.field(static=True)
@@ -42,7 +42,7 @@ class ImageRewardModel(eqx.Module):
         - `key`: Used to initialize the weights.
         """
         vkey, tkey, hkey = jr.split(key, 3)
-        self.vision = BlipVisionModel(config.vision, dtype=dtype, key=vkey)
+        self.vision = VisionTransformer(config.vision, dtype=dtype, key=vkey)
         self.text = BertWithImage(
             config.text, config.vision.hidden_size, dtype=dtype, key=tkey
         )

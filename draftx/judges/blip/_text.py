@@ -179,7 +179,7 @@ class BertWithImage(eqx.Module):
             end.
         - `lengths`: How many of each row are no padding. Only these are attended to.
         - `image_tokens`: Of the image of each row.
-        - `remat`: As in [`draftx.judges.BlipVisionModel`][].
+        - `remat`: As in [`draftx.judges.VisionTransformer`][].
 
         **Returns:**
 

@@ -77,6 +77,11 @@ class Block(eqx.Module):
         self._bn2 = BatchNorm(stage.channels, epsilon=_EPSILON)
         self.has_skip = stride == 1 and in_channels == stage.channels
 
+    @property
+    def stride(self) -> int:
+        """By how much it makes a feature map smaller."""
+        return self._depthwise_conv.stride
+
     @jax.named_scope("mbconv")
     def __call__(
         self, x: Float[Array, "batch height width in_channels"]
@@ -209,8 +214,8 @@ class EfficientNetLite(eqx.Module):
         maps = [_relu6(self._bn0(self._conv_stem(x)))]
         for block in self._blocks:
             x = block(maps[-1])
-            # Of one size the last is kept.
-            if x.shape[1:3] == maps[-1].shape[1:3]:
+            # Of one size the last is kept. By the stride, as one pixel is not halved.
+            if block.stride == 1:
                 maps.pop()
             maps.append(x)
         return maps

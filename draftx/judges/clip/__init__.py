@@ -7,8 +7,4 @@ from ._model import (
 from ._open_clip import from_open_clip as from_open_clip
 from ._open_clip_config import open_clip_config as open_clip_config
 from ._open_clip_tokenizer import OpenCLIPTokenizer as OpenCLIPTokenizer
-from ._vision import (
-    CLIPVisionModel as CLIPVisionModel,
-    embed_patches as embed_patches,
-    prepend as prepend,
-)
+from ._vision import CLIPVisionModel as CLIPVisionModel

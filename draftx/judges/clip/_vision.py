@@ -2,12 +2,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._custom_types import Images
 from ...layers import checkpoint_if, LayerNorm, Remat
 from ...models.clip import CLIPVisionConfig, EncoderLayer
+from .._vit import embed_patches, prepend
 
 
 class CLIPVisionModel(eqx.Module):
@@ -110,37 +110,3 @@ class CLIPVisionModel(eqx.Module):
         for layer in self.layers:
             x = checkpoint_if(remat.scoring, layer)(x)
         return x
-
-
-def embed_patches(
-    pixel_values: Images, weight: Float[Array, "features 3 patch patch"]
-) -> Float[Array, "batch patches features"]:
-    """Embeds every patch of images by itself: a convolution as wide as its stride.
-
-    **Arguments:**
-
-    - `pixel_values`: Channels last.
-    - `weight`: In the order of checkpoints, `OIHW`.
-    """
-    size = weight.shape[-1]
-    patches = rearrange(
-        pixel_values.astype(weight.dtype),
-        "b (h p) (w q) c -> b (h w) c p q",
-        p=size,
-        q=size,
-    )
-    return jnp.einsum("btcpq,fcpq->btf", patches, weight)
-
-
-def prepend(
-    token: Float[Array, " features"], x: Float[Array, "batch patches features"]
-) -> Float[Array, "batch positions features"]:
-    """Puts the same first token before the tokens of every image.
-
-    **Arguments:**
-
-    - `token`: The same for all rows.
-    - `x`: The tokens that follow.
-    """
-    first = jnp.broadcast_to(token[None, None], (x.shape[0], 1, x.shape[2]))
-    return jnp.concatenate([first, x], axis=1)

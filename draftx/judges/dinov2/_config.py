@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ...models import ConfigError
+from ...models import ConfigError, is_number, known_fields
 from ...models.clip import CLIPVisionConfig
 
 
@@ -41,7 +41,9 @@ def dinov2_config(config: Mapping[str, Any]) -> CLIPVisionConfig:
     - `config`: A parsed `config.json`.
     """
     for name, value in _FIXED.items():
-        if config.get(name, value) != value:
+        # `null` is as if absent, but turns switches off.
+        default = False if isinstance(value, bool) else value
+        if _given(config, name, absent=value, null=default) != value:
             raise ConfigError(
                 f"`{name}` of a DINOv2 must be {value!r}; got {config[name]!r}, which "
                 "is another network. Use `facebook/dinov2-small`, `-base` or `-large`."
@@ -51,7 +53,17 @@ def dinov2_config(config: Mapping[str, Any]) -> CLIPVisionConfig:
             "`num_register_tokens` of a DINOv2 must be 0; got "
             f"{config['num_register_tokens']}. Use one without registers."
         )
-    fields = {name: config.get(name, value) for name, value in _MISSING.items()}
+    fields = {k: _given(config, k, absent=v, null=v) for k, v in _MISSING.items()}
     ratio = fields.pop("mlp_ratio")
+    if not is_number(ratio) or not ratio > 0:
+        raise ConfigError(
+            f"`mlp_ratio` of a DINOv2 must be a positive number; got {ratio!r}."
+        )
+    fields = known_fields(CLIPVisionConfig, fields, "a DINOv2")
     inner = int(fields["hidden_size"] * ratio)
     return CLIPVisionConfig(**fields, intermediate_size=inner, hidden_act="gelu")
+
+
+def _given(config: Mapping[str, Any], name: str, *, absent: Any, null: Any) -> Any:
+    value = config.get(name, absent)
+    return null if value is None else value

@@ -1,14 +1,13 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._custom_types import Images
-from ...layers import checkpoint_if, LayerNorm, Remat
-from ...models.clip import CLIPVisionConfig, EncoderLayer
-from ..clip import embed_patches, prepend
+from ...layers import Remat
+from ...models.clip import CLIPVisionConfig
+from .._vit import VisionTransformer
 
 
 # Of the cubic that PyTorch interpolates with.
@@ -26,12 +25,7 @@ class Dinov2Model(eqx.Module):
         [DINOv2](https://arxiv.org/abs/2304.07193), section 4.
     """
 
-    class_embedding: Float[Array, " features"]
-    patch_embedding: Float[Array, "features 3 patch patch"]
-    patch_bias: Float[Array, " features"]
-    positions: Float[Array, "positions features"]
-    blocks: list[EncoderLayer]
-    post_layernorm: LayerNorm
+    vit: VisionTransformer
     config: CLIPVisionConfig = eqx.field(static=True)
 
     def __init__(
@@ -47,20 +41,7 @@ class Dinov2Model(eqx.Module):
         - `dtype`: Of all weights.
         - `key`: Used to initialize the weights.
         """
-        ckey, pkey, wkey, lkey = jr.split(key, 4)
-        features, size = config.hidden_size, config.patch_size
-        places = 1 + (config.image_size // size) ** 2
-        self.class_embedding = 0.02 * jr.normal(ckey, (features,), dtype)
-        self.patch_embedding = 0.02 * jr.normal(wkey, (features, 3, size, size), dtype)
-        self.patch_bias = jnp.zeros(features, dtype)
-        self.positions = 0.02 * jr.normal(pkey, (places, features), dtype)
-        self.blocks = [
-            EncoderLayer(config, is_causal=False, dtype=dtype, key=k)
-            for k in jr.split(lkey, config.num_hidden_layers)
-        ]
-        self.post_layernorm = LayerNorm(
-            features, epsilon=config.layer_norm_eps, dtype=dtype
-        )
+        self.vit = VisionTransformer(config, dtype=dtype, key=key)
         self.config = config
 
     def __call__(
@@ -88,8 +69,7 @@ class Dinov2Model(eqx.Module):
         **Arguments:**
 
         - `pixel_values`: Channels last, normalized by ImageNet's mean and deviation.
-        - `remat`: Where its `scoring` is true, the backward pass computes the inside of
-            every layer again rather than keeping it.
+        - `remat`: As in [`draftx.judges.VisionTransformer`][].
         """
         height, width = pixel_values.shape[1:3]
         size = self.config.patch_size
@@ -98,19 +78,16 @@ class Dinov2Model(eqx.Module):
                 f"`pixel_values` must have sides that patches of {size} divide; got "
                 f"{height}x{width}."
             )
-        x = embed_patches(pixel_values, self.patch_embedding)
-        x = prepend(self.class_embedding, x + self.patch_bias[None, None])
-        x = x + self._positions(height // size, width // size)[None]
-        for block in self.blocks:
-            x = checkpoint_if(remat.scoring, block)(x)
-        return self.post_layernorm(x)
+        positions = self._positions(height // size, width // size)
+        return self.vit(pixel_values, positions, remat=remat)
 
     def _positions(self, height: int, width: int) -> Float[Array, "positions features"]:
         """Those that were trained, of a square, for so many patches."""
         side = self.config.image_size // self.config.patch_size
+        positions = self.vit.position_embedding
         if (height, width) == (side, side):
-            return self.positions
-        first, square = self.positions[:1], self.positions[1:]
+            return positions
+        first, square = positions[:1], positions[1:]
         square = square.reshape(side, side, -1).astype(jnp.float32)
         down, across = _cubic(side, height), _cubic(side, width)
         square = jnp.einsum("hi,wj,ijf->hwf", down, across, square)

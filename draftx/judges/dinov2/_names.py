@@ -6,12 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 
+_CLASS = "vit.class_embedding"
 _RENAMED = (
-    (r"^embeddings\.patch_embeddings\.projection\.weight$", "patch_embedding"),
-    (r"^embeddings\.patch_embeddings\.projection\.bias$", "patch_bias"),
-    (r"^embeddings\.cls_token$", "class_embedding"),
-    (r"^embeddings\.position_embeddings$", "positions"),
-    (r"^encoder\.layer\.", "blocks."),
+    (r"^embeddings\.patch_embeddings\.projection\.weight$", "vit.patch_embedding"),
+    (r"^embeddings\.patch_embeddings\.projection\.bias$", "vit.patch_bias"),
+    (r"^embeddings\.cls_token$", _CLASS),
+    (r"^embeddings\.position_embeddings$", "vit.position_embedding"),
+    (r"^encoder\.layer\.", "vit.layers."),
     (r"\.norm([12])\.", r".layer_norm\1."),
     # As it was published, and as transformers 5 has it.
     (r"\.attention\.attention\.(query|key|value)\.", r".self_attn.\1_proj."),
@@ -19,7 +20,7 @@ _RENAMED = (
     (r"\.attention\.output\.dense\.", ".self_attn.out_proj."),
     (r"\.attention\.o_proj\.", ".self_attn.out_proj."),
     (r"\.attention\.([qkv])_proj\.", r".self_attn.\1_proj."),
-    (r"^layernorm\.", "post_layernorm."),
+    (r"^layernorm\.", "vit.post_layernorm."),
 )
 # What hides patches in training.
 _UNUSED = "embeddings.mask_token"
@@ -47,11 +48,11 @@ def from_dinov2(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             continue
         for pattern, replacement in _RENAMED:
             key = re.sub(pattern, replacement, key)
-        is_first = key in ("class_embedding", "positions")
+        is_first = key in (_CLASS, "vit.position_embedding")
         converted[key] = array[0] if is_first and array.ndim > 1 else array
-    converted["class_embedding"] = converted["class_embedding"].reshape(-1)
+    converted[_CLASS] = converted[_CLASS].reshape(-1)
     for key in [*converted]:
-        match = re.fullmatch(r"(blocks\.\d+)\.(layer_scale[12])\.lambda1", key)
+        match = re.fullmatch(r"(vit\.layers\.\d+)\.(layer_scale[12])\.lambda1", key)
         if match is None:
             continue
         scale = converted.pop(key)

@@ -68,6 +68,12 @@ class CLIPVisionConfig:
                 "`image_size` must be a multiple of `patch_size`; got "
                 f"{self.image_size} and {self.patch_size}."
             )
+        heads = self.num_attention_heads
+        if heads < 1 or self.hidden_size % heads != 0:
+            raise ConfigError(
+                "`num_attention_heads` must divide `hidden_size`; got "
+                f"{heads} and {self.hidden_size}."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Images that a classifier takes for what it is told to."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -11,14 +11,9 @@ from jaxtyping import Array, Float
 from ..._checks import plain
 from ..._custom_types import Images, WholeLike
 from ...judges.classifiers import EfficientNetLite, ResNet
-from ...kernels import at_least_float32
-from .._preprocess import check_images
 from ..contract import AbstractReward
-from ._imagenet import class_index, EFFICIENTNET_LITE, IMAGENET, imagenet_classes
-
-
-# Images in [0, 1] to what a network takes.
-Preprocess: TypeAlias = Callable[[Images], Float[Array, "batch _ _ 3"]] | None
+from ._imagenet import class_index, imagenet_classes
+from ._network import default_preprocess, Preprocess, preprocessed
 
 
 class ClassifierReward(AbstractReward):
@@ -68,8 +63,11 @@ class ClassifierReward(AbstractReward):
         - `preprocess`: Images in $[0, 1]$ to what the classifier takes. `"auto"` is
             what the two above were trained with: shortest edge 256, bilinear with
             antialiasing, the middle 224, and ImageNet's mean and deviation for
-            `ResNet`, bytes minus 127 over 128 for `EfficientNetLite`; and nothing for
-            others.
+            `ResNet`, bytes minus 127 over 128 for `EfficientNetLite`. It is also known
+            of two networks that classify nothing: for a [`draftx.judges.Dinov2Model`][]
+            as for `ResNet` but bicubic, for the image tower of a CLIP as in
+            [`draftx.rewards.CLIPScore`][], of the size that it takes. For others, a
+            function around one of these among them, it is nothing.
         """
         if class_names is None and isinstance(classifier, ResNet | EfficientNetLite):
             names = imagenet_classes()
@@ -101,23 +99,3 @@ class ClassifierReward(AbstractReward):
         if len(self.targets) == 1:
             return chosen[:, 0]
         return jax.nn.logsumexp(chosen, axis=-1)
-
-
-def default_preprocess(
-    network: Any, preprocess: Preprocess | Literal["auto"]
-) -> Preprocess:
-    """Decides what `"auto"` means for a network, or for a method of one."""
-    if preprocess != "auto":
-        return preprocess
-    network = getattr(network, "__self__", network)
-    if isinstance(network, ResNet):
-        return IMAGENET
-    return EFFICIENTNET_LITE if isinstance(network, EfficientNetLite) else None
-
-
-def preprocessed(preprocess: Preprocess, images: Images) -> Float[Array, "batch _ _ 3"]:
-    """Prepares what a network is given of images, in at least float32."""
-    if preprocess is not None:
-        return preprocess(images)
-    check_images(images)
-    return images.astype(at_least_float32(images.dtype))

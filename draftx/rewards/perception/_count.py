@@ -13,7 +13,7 @@ from ..._checks import not_negative
 from ..._custom_types import Images, Real, RealLike
 from ..._table import Rows, Table
 from ..contract import AbstractReward
-from ._classifier import Preprocess, preprocessed
+from ._network import Preprocess, preprocessed
 
 
 _DISTANCES = ("absolute", "squared")

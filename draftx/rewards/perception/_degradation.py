@@ -20,12 +20,14 @@ from ..jpeg import jpeg_roundtrip
 class Degradation(eqx.Module):
     r"""Makes small pictures of images: blurred, down-sampled, noisy and compressed.
 
-    $$y = \mathrm{JPEG}_q\bigl(\mathrm{clip}((k_\sigma * x)\downarrow_s
-        + \eta\,\epsilon)\bigr)$$
+    $$y = \mathrm{JPEG}_q\bigl((k_\sigma * x)\downarrow_s + \eta\,\epsilon\bigr)$$
 
     in this order, the usual one. Differentiable: JPEG's rounding has the slope of a
     cubic (`jpeg_roundtrip(rounding="hard_cubic")`). Images are first repeated at
     their borders, and down-sampling is the mean of each square of pixels.
+
+    What lies outside of $[0, 1]$, by noise or in an image that overshoots, is cut by
+    JPEG alone, and has no gradient there; without it, it stays, and is pulled back.
 
     It makes the pictures that a super-resolution model is trained on, and it is what
     [`draftx.rewards.ReferenceSimilarity`][] can put an output through, to compare it
@@ -67,7 +69,9 @@ class Degradation(eqx.Module):
     def __call__(
         self, images: Images, key: PRNGKeyArray | None = None
     ) -> Float[Array, "batch small_height small_width 3"]:
-        """Makes the small picture of each image, float32, in $[0, 1]$.
+        """Makes the small picture of each image, float32.
+
+        In $[0, 1]$ with `quality`, and without where images are and there is no noise.
 
         **Arguments:**
 
@@ -88,7 +92,6 @@ class Degradation(eqx.Module):
         x = x.reshape(len(x), height // s, s, width // s, s, 3).mean(axis=(2, 4))
         if key is not None and self.noise > 0:
             x = x + self.noise * jr.normal(key, x.shape, x.dtype)
-        x = jnp.clip(x, 0.0, 1.0)
         if self.quality is not None:
             x = jpeg_roundtrip(x, self.quality, rounding="hard_cubic")
         return x

@@ -9,9 +9,10 @@ from jaxtyping import Array, Float
 
 from ..._custom_types import Images
 from .._numerics import safe_sqrt
-from ._classifier import default_preprocess, Preprocess, preprocessed
+from ..contract import RewardError
 from ._distance import AbstractDistance
 from ._lpips import unit
+from ._network import default_preprocess, in_words, is_of, Preprocess, what_it_sees
 
 
 Distance: TypeAlias = Literal["cosine", "l2"]
@@ -48,7 +49,12 @@ class FeatureDistance(AbstractDistance):
 
     def features(self, images: Images) -> Float[Array, "batch features"]:
         """Computes what is compared, in float32."""
-        features = self.network(preprocessed(self.preprocess, images))
+        features = what_it_sees(self.network, self.preprocess, images)
+        if not is_of(images, features, axes=1):
+            raise RewardError(
+                "`network` must give features, floats with a row for each of "
+                f"{len(images)} images; got {in_words(features)}."
+            )
         features = features.reshape(len(features), -1).astype(jnp.float32)
         return unit(features) if self.kind == "cosine" else features
 

@@ -87,6 +87,8 @@ class ResizeAndCrop(eqx.Module):
 
 # torchvision's and timm's evaluation of ResNets.
 IMAGENET = ResizeAndCrop()
+# transformers' of DINOv2.
+DINOV2 = ResizeAndCrop(method="cubic")
 # TensorFlow's, of the Lite models: bytes minus 127, over 128.
 EFFICIENTNET_LITE = ResizeAndCrop(
     mean=(127 / 255, 127 / 255, 127 / 255), std=(128 / 255, 128 / 255, 128 / 255)

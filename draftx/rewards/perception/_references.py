@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 from ..._custom_types import Images
 from .._preprocess import check_images
 from ..contract import AbstractReward
-from ._classifier import Preprocess
 from ._features import check_one_of, Distance, FeatureDistance
 from ._lpips import LPIPS
+from ._network import Preprocess
 
 
 Reduction: TypeAlias = Literal["mean", "nearest"]

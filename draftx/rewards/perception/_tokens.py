@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._custom_types import Images
-from ._classifier import default_preprocess, Preprocess, preprocessed
+from ..contract import RewardError
 from ._distance import AbstractDistance
 from ._lpips import unit
+from ._network import default_preprocess, in_words, is_of, Preprocess, what_it_sees
 
 
 class TokenDistance(AbstractDistance):
@@ -27,6 +28,11 @@ class TokenDistance(AbstractDistance):
 
         lite0 = draftx.rewards.load("efficientnet-lite0", options={"target": 0})
         distance = TokenDistance(lite0.classifier.feature_maps)
+
+    and with the tokens of a CLIP, class and patches, normed after its last layer:
+
+        clip = draftx.rewards.load("clip")
+        distance = TokenDistance(clip.model.vision_model.hidden_states)
     """
 
     network: Callable[..., Any]
@@ -47,7 +53,9 @@ class TokenDistance(AbstractDistance):
             `hidden_states` of a CLIP's `vision_model` or `feature_maps` of a
             classifier.
         - `depths`: Which of a list are compared, from 0; -1 is the last. `None` is all.
-        - `preprocess`: As in [`draftx.rewards.ClassifierReward`][].
+        - `preprocess`: As in [`draftx.rewards.ClassifierReward`][]: `"auto"` is known
+            of the networks above and of their methods, not of functions around them.
+            What `load` gives has its own as `reward.preprocess`.
         """
         if not callable(network):
             raise ValueError(
@@ -65,22 +73,22 @@ class TokenDistance(AbstractDistance):
 
     def features(self, images: Images) -> list[Float[Array, "batch _ _"]]:
         """Computes what is compared, of norm one at every place, in float32."""
-        maps = self.network(preprocessed(self.preprocess, images))
-        maps = list(maps) if isinstance(maps, list | tuple) else [maps]
-        if self.depths is not None:
-            outside = [i for i in self.depths if not -len(maps) <= i < len(maps)]
-            if outside:
-                raise ValueError(
-                    f"`depths` must be of the {len(maps)} maps that `network` gives, "
-                    f"from {-len(maps)} to {len(maps) - 1}; got {self.depths}."
-                )
-            maps = [maps[i] for i in self.depths]
-        shapes = [x.shape for x in maps]
-        if any(len(shape) < 3 or shape[0] != len(images) for shape in shapes):
+        given = what_it_sees(self.network, self.preprocess, images)
+        maps = list(given) if isinstance(given, list | tuple) else [given]
+        depths = range(len(maps)) if self.depths is None else self.depths
+        if maps and any(not -len(maps) <= i < len(maps) for i in depths):
             raise ValueError(
+                f"`depths` must be of the {len(maps)} maps that `network` gives, "
+                f"from {-len(maps)} to {len(maps) - 1}; got {self.depths}."
+            )
+        # An empty list has none of any depth.
+        maps = maps and [maps[i] for i in depths]
+        if not maps or any(not is_of(images, x, axes=3) for x in maps):
+            raise RewardError(
                 "`network` must give tokens (batch, tokens, features) or maps (batch, "
-                f"height, width, features) of {len(images)} images; got {shapes}. Use "
-                "`FeatureDistance` for features without a place."
+                "height, width, features), floats, or a list of such, of "
+                f"{len(images)} images; got {in_words(given)}. Use `FeatureDistance` "
+                "for features without a place."
             )
         flat = lambda x: x.reshape(len(x), -1, x.shape[-1]).astype(jnp.float32)
         return [unit(flat(x)) for x in maps]

@@ -8,7 +8,6 @@ from ..contract import AbstractReward
 from ..perception import (
     FeatureDistance,
     ReferenceSimilarity,
-    ResizeAndCrop,
     TokenDistance,
 )
 from ._entry import Found, PublishedReward
@@ -24,20 +23,17 @@ _FILES = HubFiles(
         )
     },
 )
-_PREPROCESS = ResizeAndCrop(method="cubic")
 _PIXELS = "shortest edge 256, bicubic, antialiased; middle 224; ImageNet mean and std"
 
 
 def _build(found: Found, options: Mapping[str, Any]) -> AbstractReward:
     model = read_dinov2(found.weights, found.dtype)
-    distance = TokenDistance(model.hidden_states, preprocess=_PREPROCESS)
-    return ReferenceSimilarity(distance, **options)
+    return ReferenceSimilarity(TokenDistance(model.hidden_states), **options)
 
 
 def _build_pooled(found: Found, options: Mapping[str, Any]) -> AbstractReward:
     model = read_dinov2(found.weights, found.dtype)
-    distance = FeatureDistance(model, preprocess=_PREPROCESS)
-    return ReferenceSimilarity(distance, **options)
+    return ReferenceSimilarity(FeatureDistance(model), **options)
 
 
 def _entry(name: str, build: Callable[..., AbstractReward]) -> PublishedReward:

@@ -1,21 +1,26 @@
+"""The vision transformer of several judges, and how it is given patches."""
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ...layers import checkpoint_if, LayerNorm, Remat
-from ...models.clip import CLIPVisionConfig, EncoderLayer
-from ..clip import embed_patches, prepend
+from .._custom_types import Images
+from ..layers import checkpoint_if, LayerNorm, Remat
+from ..models.clip import CLIPVisionConfig, EncoderLayer
 
 
-class BlipVisionModel(eqx.Module):
-    """Encodes images as normed hidden states of their tokens: BLIP's image encoder.
+class VisionTransformer(eqx.Module):
+    """Encodes images as normed hidden states of their tokens.
 
-    CLIP's vision tower but for a bias of the patches, and no norm before the layers.
+    CLIP's vision tower but for a bias of the patches, and no norm before the layers:
+    BLIP's image encoder, and a DINOv2 whose factors of residuals are in its weights.
 
     ??? cite
 
+        [An Image is Worth 16x16 Words](https://arxiv.org/abs/2010.11929), section 3.1.
         [BLIP](https://arxiv.org/abs/2201.12086), section 3.1.
     """
 
@@ -56,12 +61,11 @@ class BlipVisionModel(eqx.Module):
         )
         self.config = config
 
-    @jax.named_scope("draftx.blip.vision")
+    @jax.named_scope("draftx.vision_transformer")
     def __call__(
         self,
-        pixel_values: Float[
-            Array, "batch {self.config.image_size} {self.config.image_size} 3"
-        ],
+        pixel_values: Images,
+        positions: Float[Array, "positions features"] | None = None,
         *,
         remat: Remat = Remat.NONE,
     ) -> Float[Array, "batch positions features"]:
@@ -69,7 +73,9 @@ class BlipVisionModel(eqx.Module):
 
         **Arguments:**
 
-        - `pixel_values`: Channels last, normalized by CLIP's mean and deviation.
+        - `pixel_values`: Channels last, normalized as in training.
+        - `positions`: Added to the tokens of images of another size than the config's;
+            `None` is `position_embedding`.
         - `remat`: Where its `scoring` is true, the backward pass computes the inside of
             every layer again rather than keeping it.
 
@@ -77,9 +83,44 @@ class BlipVisionModel(eqx.Module):
 
         The class token, then the patches from left to right and from top to bottom.
         """
+        positions = self.position_embedding if positions is None else positions
         x = embed_patches(pixel_values, self.patch_embedding)
         x = prepend(self.class_embedding, x + self.patch_bias[None, None])
-        x = x + self.position_embedding[None]
+        x = x + positions[None]
         for layer in self.layers:
             x = checkpoint_if(remat.scoring, layer)(x)
         return self.post_layernorm(x)
+
+
+def embed_patches(
+    pixel_values: Images, weight: Float[Array, "features 3 patch patch"]
+) -> Float[Array, "batch patches features"]:
+    """Embeds every patch of images by itself: a convolution as wide as its stride.
+
+    **Arguments:**
+
+    - `pixel_values`: Channels last.
+    - `weight`: In the order of checkpoints, `OIHW`.
+    """
+    size = weight.shape[-1]
+    patches = rearrange(
+        pixel_values.astype(weight.dtype),
+        "b (h p) (w q) c -> b (h w) c p q",
+        p=size,
+        q=size,
+    )
+    return jnp.einsum("btcpq,fcpq->btf", patches, weight)
+
+
+def prepend(
+    token: Float[Array, " features"], x: Float[Array, "batch patches features"]
+) -> Float[Array, "batch positions features"]:
+    """Puts the same first token before the tokens of every image.
+
+    **Arguments:**
+
+    - `token`: The same for all rows.
+    - `x`: The tokens that follow.
+    """
+    first = jnp.broadcast_to(token[None, None], (x.shape[0], 1, x.shape[2]))
+    return jnp.concatenate([first, x], axis=1)
