@@ -49,11 +49,9 @@ class Dinov2Model(eqx.Module):
     ) -> Float[Array, "batch features"]:
         """Encodes images as the class token's last hidden state, `[batch, features]`.
 
-        **Arguments:** those of `hidden_states`.
-
         **Arguments:**
 
-        - `pixel_values`, `remat`: As there.
+        - `pixel_values`, `remat`: As in `hidden_states`.
         """
         return self.hidden_states(pixel_values, remat=remat)[:, 0]
 
