@@ -2,7 +2,11 @@
 
 import functools as ft
 from collections.abc import Callable
+from typing import Any
 
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
 from _common import load_reward
 
 from draftx.rewards import AbstractDistance, FeatureDistance, TokenDistance
@@ -60,3 +64,36 @@ FEATURES = EMBEDDED | {
 def distance(feature: str) -> AbstractDistance:
     """Loads a distance by its name in `FEATURES`, once."""
     return FEATURES[feature]()
+
+
+class Distances:
+    """How far images are from the same truths, by a feature's name.
+
+    What is compared of the truths is computed once.
+    """
+
+    def __init__(self, truths: np.ndarray, chunk: int):
+        """**Arguments:**
+
+        - `truths`: `[rows, height, width, 3]`, in [0, 1].
+        - `chunk`: So many are compared at once.
+        """
+        self._truths, self._chunk = truths, chunk
+        self._known: dict[str, list[Any]] = {}
+
+    def __call__(self, feature: str, images: np.ndarray) -> np.ndarray:
+        """The distance of each image to its truth."""
+        measure = distance(feature)
+        if feature not in self._known:
+            self._known[feature] = self._features(measure, self._truths)
+        pairs = zip(self._features(measure, images), self._known[feature], strict=True)
+        return np.concatenate([_between(measure, x, y) for x, y in pairs])
+
+    def _features(self, measure: AbstractDistance, images: np.ndarray) -> list[Any]:
+        starts = range(0, len(images), self._chunk)
+        parts = [jnp.asarray(images[i : i + self._chunk]) for i in starts]
+        return [_features(measure, part) for part in parts]
+
+
+_features = eqx.filter_jit(lambda measure, images: measure.features(images))
+_between = eqx.filter_jit(lambda measure, x, y: measure.between(x, y))

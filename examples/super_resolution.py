@@ -39,18 +39,16 @@ import pathlib
 import time
 from typing import Any
 
-import equinox as eqx
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
 from _common import or_exit
-from _features import distance, EMBEDDED, FEATURES
+from _features import distance, Distances, EMBEDDED, FEATURES
 from _pictures import captioned_grid
 from _scenes import Pictures, pictures
 
 import draftx
-from draftx.rewards import AbstractDistance, ReferenceSimilarity, WeightedSum
+from draftx.rewards import ReferenceSimilarity, WeightedSum
 
 
 # Enlarged, or judged, at once.
@@ -113,9 +111,10 @@ def main() -> None:
     args, start = parse(), time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
     pipeline = or_exit(draftx.load, args.model)
-    test, seeds = pictures(args.seed, args.num_test, held_out=True), range(args.seeds)
-    seeds = [args.seed + i for i in seeds]
-    figures: Figures = {"bicubic": [measured(test, test.enlarged)]}
+    test = pictures(args.seed, args.num_test, held_out=True)
+    seeds = range(args.seed, args.seed + args.seeds)
+    far = Distances(test.truths, CHUNK)
+    figures: Figures = {"bicubic": [measured(test, far, test.enlarged)]}
     drawn: dict[str, Any] = {}
     for label, steps in {
         "base": args.num_inference_steps,
@@ -123,11 +122,11 @@ def main() -> None:
     }.items():
         print(f"drawing {args.num_test} held-out pictures: {label} ...", flush=True)
         images = [or_exit(draw, pipeline, test, steps, seed) for seed in seeds]
-        figures[label] = [measured(test, x) for x in images]
+        figures[label] = [measured(test, far, x) for x in images]
         drawn[label] = images[0]
     is_wrong = test.hallucinated(drawn["base"])
     correlations = {
-        name: float(np.corrcoef(far(name, drawn["base"], test), is_wrong)[0, 1])
+        name: float(np.corrcoef(far(name, drawn["base"]), is_wrong)[0, 1])
         for name in dict.fromkeys([*EMBEDDED, *args.feature])
     }
     for name in args.feature:
@@ -136,7 +135,7 @@ def main() -> None:
             tuned = train(args, pipeline, name, seed)
             images = draw(tuned, test, args.num_inference_steps, seed)
             drawn.setdefault(name, images)
-            figures[name].append(measured(test, images))
+            figures[name].append(measured(test, far, images))
             draftx.save_lora(tuned, args.out / f"{name}-{seed}.safetensors")
             write(args, figures, correlations)
     picture(args.out / "enlarged.png", test, drawn)
@@ -163,9 +162,9 @@ def draw(pipeline: draftx.Pipeline, of: Pictures, steps: int, seed: int) -> Any:
     )
 
 
-def measured(of: Pictures, images: Any) -> dict[str, float]:
+def measured(of: Pictures, far: Distances, images: Any) -> dict[str, float]:
     """Figures of images, with a perceptual distance that comes with draftx."""
-    distances = far("classifier-lpips-form", images, of)
+    distances = far("classifier-lpips-form", images)
     return of.measured(images) | {"lpips_form": float(np.mean(distances))}
 
 
@@ -201,19 +200,6 @@ def train(
         callbacks=(draftx.ProgressBar(name=feature),),
     )
     return result.pipeline
-
-
-def far(feature: str, images: Any, of: Pictures) -> np.ndarray:
-    """How far each image is from its truth, by one feature."""
-    parts = [slice(i, i + CHUNK) for i in range(0, len(images), CHUNK)]
-    return np.concatenate(
-        [_between(distance(feature), images[x], of.truths[x]) for x in parts]
-    )
-
-
-@eqx.filter_jit
-def _between(distance: AbstractDistance, images: Any, truths: Any) -> Any:
-    return distance(jnp.asarray(images), jnp.asarray(truths))
 
 
 def write(

@@ -91,8 +91,6 @@ class CLIPVisionModel(eqx.Module):
         The class token comes first, then the patches from left to right and from top to
         bottom.
 
-        **Arguments:** those of `__call__`.
-
         **Arguments:**
 
         - `pixel_values`: Channels last, normalized.
