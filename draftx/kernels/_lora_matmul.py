@@ -1,5 +1,6 @@
 """A linear map whose weight already contains its low-rank update."""
 
+import functools as ft
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ._dtypes import at_least_float32
 from ._matmul import matmul
+from ._narrow import widened
 
 
 _Input = Float[Array, "... in_features"]
@@ -39,7 +41,7 @@ def lora_matmul_reference(
 
 
 def _product(x, weight):
-    return matmul(x, weight.astype(x.dtype))
+    return widened(matmul, x, weight.astype(x.dtype))
 
 
 def _sum_of_outer(left, right, dtype):
@@ -93,7 +95,8 @@ def _bwd(residuals, d_out):
     # As large as a forward pass, and dead code where the base weight is frozen: under
     # `jax.jit` nothing of it is left.
     d_weight = _sum_of_outer(d_out, x, dtype)
-    d_x = jnp.einsum(f"...o,o{inputs}->...{inputs}", d_out, weight.astype(x.dtype))
+    transposed = ft.partial(jnp.einsum, f"...o,o{inputs}->...{inputs}")
+    d_x = widened(transposed, d_out, weight.astype(x.dtype))
     # Nothing else waits for the gradient of the factors, so that a compiler puts it
     # off to the end of the program and keeps `x` and `d_out` of every layer until then.
     d_x, d_lora_down, d_lora_up = lax.optimization_barrier(

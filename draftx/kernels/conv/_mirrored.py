@@ -11,6 +11,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 
 from .._dtypes import at_least_float32
+from .._narrow import widened
 from ._reference import conv2d_reference, Input, Output, Weight
 from ._windows import windows
 
@@ -27,7 +28,8 @@ def conv2d_mirrored(
 
 @ft.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x, weight, stride, padding):
-    return conv2d_reference(x, weight, stride=stride, padding=padding)
+    conv = ft.partial(conv2d_reference, stride=stride, padding=padding)
+    return widened(conv, x, weight)
 
 
 def _fwd(x, weight, stride, padding):
@@ -80,7 +82,7 @@ def _input_gradient(weight, shape, stride, padding, d_out):
         borders.append((before, shape[axis] + size - 1 - before - spread, stride - 1))
     zero = jnp.zeros((), d_out.dtype)
     spread = lax.pad(d_out, zero, ((0, 0, 0), *borders, (0, 0, 0)))
-    return conv2d_reference(spread, mirrored)
+    return widened(conv2d_reference, spread, mirrored)
 
 
 _conv.defvjp(_fwd, _bwd, symbolic_zeros=True)
