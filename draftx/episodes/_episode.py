@@ -24,6 +24,7 @@ from ..kernels import at_least_float32
 from ..layers import checkpoint_if
 from ..pipeline import Batch, Pipeline
 from ..rewards import AbstractReward, Scores
+from ._decoding import decoding
 from ._memory import Memory
 
 
@@ -170,7 +171,7 @@ def make_episode(
     return Episode(
         chain=chain,
         noise=batch.latents,
-        decoder=pipeline.decode,
+        decoder=decoding(pipeline.decode, mesh),
         reward=reward,
         features=batch.features,
         memory=memory,
