@@ -14,7 +14,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import draftx
-from draftx.episodes import make_task
+from draftx.episodes import _episode, make_task
+from draftx.episodes._decoding import OneByOne
 from draftx.finetuning import split as separate, value_and_grad
 
 from ..io.tiny import random_lora, random_pipeline, write_tokenizer
@@ -29,12 +30,17 @@ _METHODS = {
     "none": (draftx.DRaFT(truncation_steps=2), {}, "none"),
     "draws": (draftx.DRaFTLV(), {}, "block"),
     "window": (draftx.DRaFT(), {"lora_schedule": draftx.LoRAWindow(last=2)}, "step"),
+    "in turn": (draftx.DRaFT(truncation_steps=1), {}, "step"),
 }
 
 
 def main(name: str) -> None:
     """Compares the gradient on two devices with that on one."""
     jax.config.update("jax_num_cpu_devices", 2)
+    if name == "in turn":  # As on a TPU: one image of each device after the other.
+        _episode.decoding = lambda decoder, mesh: OneByOne(
+            decoder, mesh.size if mesh else 1
+        )
     with tempfile.TemporaryDirectory() as folder:
         base = random_pipeline(write_tokenizer(pathlib.Path(folder)), short=True)
     pipeline = random_lora(base, targets=_TARGETS, scale=0.3)
@@ -73,8 +79,10 @@ def main(name: str) -> None:
         scale = np.linalg.norm(e)
         assert np.linalg.norm(np.asarray(a) - np.asarray(e)) <= 1e-4 * scale, path
         assert scale > 0, path
-    # One array, once: not every layer's in every step.
-    assert compiled.compiled.as_text().count(" all-reduce(") == 1
+    # One array, once: not every layer's in every step. No device has another's images.
+    text = compiled.compiled.as_text()
+    assert text.count(" all-reduce(") == 1
+    assert not any(f" {word}(" in text for word in ("all-gather", "all-to-all"))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +90,7 @@ def main(name: str) -> None:
     [
         "noise",
         "none",
+        "in turn",
         pytest.param("draws", marks=pytest.mark.slow),
         pytest.param("window", marks=pytest.mark.slow),
     ],
