@@ -9,7 +9,7 @@ model by ResNet-50, 100 MB from the Hugging Face Hub. `judge_says_...` is what a
 network sees, which was not attacked.
 
 Measured with the embedded model, 30 images on backgrounds that it was not trained on:
-log-probability of "cat" -6.1 -> -0.04. The attack does not stay one: mice become yellow
+log-probability of "cat" -6.1 -> -0.07. The attack does not stay one: mice become yellow
 cats with pointed ears, 100 % of them for the judge as well.
 """
 

@@ -41,7 +41,9 @@ class OneByOne(eqx.Module):
         return images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
 
 
-def decoding(decoder: Callable[..., Images], mesh: Mesh | None) -> Callable[..., Images]:
+def decoding(
+    decoder: Callable[..., Images], mesh: Mesh | None
+) -> Callable[..., Images]:
     """Chooses how a batch is decoded, by the device that is compiled for.
 
     **Arguments:**

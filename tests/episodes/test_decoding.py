@@ -47,7 +47,9 @@ def _decoded(decode, remat, count=4):
         sizes.append((len(latents), remat))
         return latents
 
-    jax.make_jaxpr(lambda x: decode(decoder)(x, remat=remat))(jnp.zeros((count, 1, 1, 3)))
+    jax.make_jaxpr(lambda x: decode(decoder)(x, remat=remat))(
+        jnp.zeros((count, 1, 1, 3))
+    )
     return sizes
 
 
