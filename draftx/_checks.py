@@ -9,6 +9,8 @@ import numpy as np
 from jax.core import Tracer
 
 
+# Of what an error repeats.
+_LONG = 200
 Interval: TypeAlias = Literal["[0, 1]", "(0, 1]", "[0, 1)", "(0, 1)"]
 
 
@@ -64,9 +66,16 @@ def check_is(name: str, value: Any, kind: type, example: str) -> None:
     if isinstance(value, kind):
         return
     article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    shown = repr(value)
+    if len(shown) > _LONG:
+        shown = f"an object of {type(value).__name__}"
+    # A result, say, where what it holds is wanted.
+    parts = getattr(value, "_fields", None) or getattr(value, "__dict__", ())
+    held = [part for part in parts if isinstance(getattr(value, part, None), kind)]
+    remedy = f" Give its `.{held[0]}`." if held else ""
     raise ValueError(
         f"`{name}` must be {article} {kind.__name__}, such as `{example}`; got "
-        f"{value!r}."
+        f"{shown}.{remedy}"
     )
 
 

@@ -64,3 +64,12 @@ def test_a_folder_that_was_made_for_nothing_goes(tmp_path):
     assert not new.exists()
     assert [path.name for path in empty.iterdir()] == [".lock"]
     assert (used / "config.toml").is_file()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.txt/run"])
+def test_a_file_is_no_folder_of_a_run(tmp_path, name):
+    (tmp_path / "notes.txt").write_text("mine")
+    message = r"`output_dir` must be a folder.*notes.txt' is a file. Choose another"
+    with pytest.raises(ValueError, match=message), FolderLock(tmp_path / name):
+        pass
+    assert (tmp_path / "notes.txt").read_text() == "mine"

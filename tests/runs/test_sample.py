@@ -103,3 +103,11 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_loaded(
     with pytest.raises(SystemExit) as error:
         main(["sample", "--promt", "x"])
     assert error.value.code == 2
+
+
+def test_a_file_is_no_folder_for_images(model, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    flags = ["--prompt", "a cat", "--output-dir", str(tmp_path / "notes.txt")]
+    assert main(["sample", "--model", str(model), *flags]) != 0
+    assert "`output_dir` must be a folder" in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "mine"

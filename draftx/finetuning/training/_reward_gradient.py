@@ -1,10 +1,11 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import check_is
+from ..._checks import check_is, is_traced
 from ..._compilation import Program
 from ..._mesh import mesh_of, whole
 from ..._planned_memory import warn_if_too_much
@@ -54,14 +55,22 @@ def reward_gradient(
     arrays and `None` elsewhere; `draftx.lora_state_dict` names them. Add a multiple of
     the gradient to ascend.
 
-    Raises a `ValueError` that names the argument before any long work, and a
-    `RewardError` for a reward without a finite score for each image, or without a
-    gradient although the method needs one.
+    It compiles its own program, and cannot be called inside of `jax.jit`. Raises a
+    `ValueError` that names the argument before any long work, and a `RewardError` for a
+    reward without a finite score for each image, or without a gradient although the
+    method needs one.
     """
     check_is("pipeline", pipeline, Pipeline, 'draftx.load("tiny")')
     check_is("sampling", sampling, Sampling, "draftx.Sampling(20)")
     check_is("method", method, AbstractGradientEstimator, "draftx.DRaFTLV()")
     check_is("memory", memory, Memory, 'draftx.Memory("block")')
+    if any(map(is_traced, jax.tree.leaves((pipeline, key, latents)))):
+        raise ValueError(
+            "`pipeline`, `key` and `latents` of `reward_gradient` must be known "
+            "numbers, looked at before a gradient is taken; got some that are traced "
+            "by `jax.jit`, `jax.grad` or `jax.vmap`. Call it outside of them: it "
+            "compiles its own program."
+        )
     table = Table.of(prompts)
     method.check(sampling.num_inference_steps)
     method.check_batch(len(table))

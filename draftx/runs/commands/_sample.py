@@ -28,7 +28,7 @@ from ..config import (
     read_prompts,
     RunConfig,
 )
-from ..folder import captioned_grid, to_uint8, write_lines
+from ..folder import captioned_grid, check_output_dir, to_uint8, write_lines
 from ._options import AbstractModelOptions, load_model, parse_with_run
 
 
@@ -85,7 +85,7 @@ def sample_command(arguments: Sequence[str]) -> int:
             f"{options.lora_scale}. Name its file, `--lora`."
         )
     folder = pathlib.Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_output_dir(folder)
     with Busy(f"loading {options.model}"):
         pipeline = load_model(options)
     given = "prompt" if options.prompt else "prompts"
@@ -96,6 +96,7 @@ def sample_command(arguments: Sequence[str]) -> int:
     with Busy(f"drawing {len(table)} images", "images") as busy:
         images = draw(pipeline, table, sampling, options.seed, batch_size, busy.tell)
     with Busy(f"writing {len(table)} images"):
+        folder.mkdir(parents=True, exist_ok=True)
         _write(folder, images, table, options.seed, count)
     print(f"{len(images)} images are in {folder}")
     return 0

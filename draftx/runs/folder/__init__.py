@@ -7,6 +7,7 @@ from ._card import (
 )
 from ._folder import (
     append_line as append_line,
+    check_output_dir as check_output_dir,
     open_run as open_run,
     read_scales as read_scales,
     RunFolder as RunFolder,

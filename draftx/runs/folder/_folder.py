@@ -12,6 +12,22 @@ from ...io.formats import write_json, write_text
 from ..config import read_config, RunConfig
 
 
+def check_output_dir(path: pathlib.Path) -> None:
+    """Raises unless `path`, the option `output_dir`, is a folder or can become one."""
+    path = path.absolute()
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        problem = "is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        problem = "cannot be written to"
+    else:
+        return
+    raise ValueError(
+        f"`output_dir` must be a folder, or the name of a new one; {str(there)!r} "
+        f"{problem}. Choose another name."
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
     """Names what a run leaves in its folder.

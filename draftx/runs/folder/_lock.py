@@ -6,6 +6,8 @@ import os
 import pathlib
 from typing import Final
 
+from ._folder import check_output_dir
+
 
 _NAME: Final = ".lock"
 
@@ -32,6 +34,7 @@ class FolderLock:
     def __enter__(self) -> "FolderLock":
         import fcntl  # Which not every system has; `import draftx` works there too.
 
+        check_output_dir(self.folder)
         self._is_new = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / _NAME

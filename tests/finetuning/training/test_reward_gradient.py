@@ -96,3 +96,20 @@ def test_one_image_at_a_time_is_all_at_once(pipeline):
 def test_a_batch_that_cannot_be_split_is_named(pipeline):
     with pytest.raises(ValueError, match="divides the batch, 2; got 3"):
         _gradient(pipeline, draftx.DRaFT(1), memory=draftx.Memory(images_at_once=3))
+
+
+@pytest.mark.parametrize("name", ["pipeline", "key", "latents"])
+def test_inside_of_a_users_jit_it_says_so(pipeline, name):
+    values = {
+        "pipeline": pipeline,
+        "key": jr.key(0),
+        "latents": jnp.zeros((2, *pipeline.latent_shape)),
+    }
+
+    def call(value):
+        given = dict(reward=toy_reward, prompts=_PROMPTS, **{name: value})
+        options = {"pipeline": pipeline, "sampling": _OPTIONS["sampling"]} | given
+        return draftx.reward_gradient(method=draftx.DRaFT(), **options)
+
+    with pytest.raises(ValueError, match="must be known numbers.*outside of them"):
+        eqx.filter_jit(call)(values[name])
