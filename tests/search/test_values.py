@@ -271,6 +271,18 @@ def test_a_damaged_file_is_named(fit, tmp_path, changes, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ModelFileError, match="config.json' is missing"):
         search.load_value(tmp_path)
+    with pytest.raises(ModelFileError, match="`folder` must be .* is no folder"):
+        search.load_value(tmp_path / "nowhere")
+
+
+def test_a_config_that_does_not_say_all_is_named(fit, tmp_path):
+    search.save_value(fit.value, tmp_path / "value")
+    path = tmp_path / "value" / "config.json"
+    config = json.loads(path.read_text())
+    del config["timesteps"], config["reward_std"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ModelFileError, match=r"must say \['reward_std', 'timesteps'\]"):
+        search.load_value(tmp_path / "value")
 
 
 @pytest.mark.parametrize(

@@ -88,12 +88,23 @@ def load_value(folder: str | os.PathLike) -> LearnedValue:
     For which latents it is good is looked at when it is used.
     """
     folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise ModelFileError(
+            "`folder` must be one that `draftx.search.save_value` has written; "
+            f"{str(folder)!r} is no folder."
+        )
     path = folder / "config.json"
     config = read_json(path)
     if config.get("_class_name") != _CLASS:
         raise ModelFileError(
             f"{str(path)!r} must describe a {_CLASS}, as `draftx.search.save_value` "
             f"writes it; it describes {config.get('_class_name')!r}."
+        )
+    missing = {field.name for field in dataclasses.fields(_Fitted)} - set(config)
+    if missing:
+        raise ModelFileError(
+            f"{str(path)!r} must say {sorted(missing)}, as `draftx.search.save_value` "
+            "writes it; it does not. Save the value again."
         )
     try:
         fitted = _Fitted(**known_fields(_Fitted, config, "the value"))
