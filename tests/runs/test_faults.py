@@ -80,6 +80,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     place.write_text("")
     # Root may write anywhere, but not into a file.
     assert main(["train", "--output-dir", str(place / "run")]) == 1
-    assert f"could not be read or written: {str(place / 'run')!r}" in (
-        capsys.readouterr().err
-    )
+    told = capsys.readouterr().err
+    assert "`output_dir` must be a folder, or the name of a new one" in told
+    assert f"{str(place)!r} is a file. Choose another name." in told
