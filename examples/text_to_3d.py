@@ -13,7 +13,17 @@ the text, and how like the picture they are. The table is the paper's ablation.
 
 Every view of a step has a background of its own, which its prompt names, so that what
 is seen belongs to the thing. Figures are of other angles, before a background that no
-step had.
+step had:
+
+| a fox, 3d style | CLIP score | consistency | likeness | recognized |
+| --- | --- | --- | --- | --- |
+| score | 0.674 | 0.962 | 0.612 | 100 % |
+| and the picture as a prompt | 0.670 | 0.965 | 0.606 | 100 % |
+| and the reward of the text | 0.712 | 0.960 | 0.615 | 100 % |
+| and the reward of consistency | 0.669 | 0.970 | 0.610 | 100 % |
+| all three | 0.710 | 0.972 | 0.614 | 100 % |
+
+Each reward brings what it asks for, the picture as a prompt little beside them.
 """
 
 import argparse
