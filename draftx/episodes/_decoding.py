@@ -16,7 +16,7 @@ class OneByOne(eqx.Module):
     """Decodes images of a batch in turn, whose gradient decodes them again in turn.
 
     A TPU pads what is in memory, the feature maps of one large image less than those of
-    many: Stable Diffusion's decoder takes a fifth of the memory for it, and no more
+    many: Stable Diffusion's decoder takes a quarter of the memory for it, and no more
     time. The reward still sees the whole batch at once.
 
     **Arguments:**
