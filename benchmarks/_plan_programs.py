@@ -54,8 +54,7 @@ def compile_for(args: argparse.Namespace, target: Target) -> tuple[Any, int]:
         traced = jax.jit(program.fn, out_shardings=out).trace(arrays)
         lowered = traced.lower(lowering_platforms=(target.platform,))
         platform = "gpu" if target.platform == "cuda" else target.platform
-        options = compiler_options(platform, draws=args.what == "sampling")
-        options |= dict(map(_parse, args.flags))
+        options = compiler_options(platform) | dict(map(_parse, args.flags))
         try:
             compiled = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:

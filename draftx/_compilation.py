@@ -45,12 +45,9 @@ _OPTIONS: Final[Mapping[str, Mapping[str, tuple[str | bool, tuple[str, ...]]]]] 
         "xla_tpu_scoped_vmem_limit_kib": ("8192", _TESTED),
     },
 }
-# And those that only draw images, which are small enough to be compiled with less
-# regard to how long that takes: six percent less time a step.
-_OF_DRAWING: Final = {"tpu": {"xla_tpu_scoped_vmem_limit_kib": ("13312", _TESTED)}}
 
 
-def compiler_options(platform: str, *, draws: bool = False) -> dict[str, str | bool]:
+def compiler_options(platform: str) -> dict[str, str | bool]:
     """Chooses what the programs of a platform are compiled with.
 
     What the environment variables `XLA_FLAGS` and, for a TPU, `LIBTPU_INIT_ARGS` say
@@ -59,16 +56,12 @@ def compiler_options(platform: str, *, draws: bool = False) -> dict[str, str | b
     **Arguments:**
 
     - `platform`: Of a device: `"cpu"`, `"gpu"` or `"tpu"`.
-    - `draws`: Whether a program only draws images, and takes no gradient.
     """
     version = importlib.metadata.version("jaxlib")
     given = " ".join(os.environ.get(name, "") for name in _VARIABLES)
-    options = {**_OPTIONS.get(platform, {})}
-    if draws:
-        options |= _OF_DRAWING.get(platform, {})
     return {
         name: value
-        for name, (value, versions) in options.items()
+        for name, (value, versions) in _OPTIONS.get(platform, {}).items()
         if version.startswith(versions) and f"--{name}=" not in given
     }
 
@@ -80,16 +73,12 @@ class Program(Generic[_R]):
     it is compiled as all else is.
     """
 
-    def __init__(
-        self, fn: Callable[..., _R], donate: _Donate = "none", *, draws: bool = False
-    ):
+    def __init__(self, fn: Callable[..., _R], donate: _Donate = "none"):
         """**Arguments:**
 
         - `fn`: Of arrays, and of what is static.
         - `donate`: As for `equinox.filter_jit`.
-        - `draws`: As for `compiler_options`.
         """
-        self._draws = draws
         ft.update_wrapper(self, fn, updated=())
         self._jit: Callable[..., Any] = ft.partial(eqx.filter_jit, fn, donate=donate)
         self._by_platform: dict[str | None, Any] = {}
@@ -118,23 +107,19 @@ class Program(Generic[_R]):
     def _for(self, args: tuple[Any, ...]) -> Any:
         platform = _platform(args)
         if platform not in self._by_platform:
-            options: Any = None
-            if platform:
-                options = compiler_options(platform, draws=self._draws)
+            options = compiler_options(platform) if platform else None
             self._by_platform[platform] = self._jit(compiler_options=options or None)
         return self._by_platform[platform]
 
 
-def compiled(
-    *, donate: _Donate = "none", draws: bool = False
-) -> Callable[[Callable[..., _R]], Program[_R]]:
+def compiled(*, donate: _Donate = "none") -> Callable[[Callable[..., _R]], Program[_R]]:
     """Makes a `Program` of a function: a decorator.
 
     **Arguments:**
 
-    - `donate`, `draws`: As for `Program`.
+    - `donate`: As for `Program`.
     """
-    return lambda fn: Program(fn, donate, draws=draws)
+    return lambda fn: Program(fn, donate)
 
 
 def _platform(tree: Any) -> str | None:

@@ -14,7 +14,7 @@ import draftx
 from draftx._compilation import compiled, compiler_options, Program
 from draftx.episodes import make_task
 from draftx.finetuning import objective, split
-from draftx.pipeline import _sample, starting_noise
+from draftx.pipeline import starting_noise
 
 from .finetuning.short import PROMPTS, SAMPLING
 from .helpers import relative_error
@@ -43,14 +43,6 @@ def test_options_are_those_of_the_platform_and_the_user(monkeypatch):
     assert compiler_options("tpu") == {}
 
 
-def test_a_program_that_only_draws_is_given_more_of_a_tpus_fast_memory():
-    (limit,) = compiler_options("tpu").values()
-    (drawing,) = compiler_options("tpu", draws=True).values()
-    assert int(drawing) > int(limit)
-    for platform in ("cpu", "gpu"):
-        assert compiler_options(platform, draws=True) == compiler_options(platform)
-
-
 def test_the_installed_xla_knows_the_options(monkeypatch):
     asked = []
     jit = eqx.filter_jit
@@ -61,10 +53,6 @@ def test_the_installed_xla_knows_the_options(monkeypatch):
     assert asked == [
         {"donate": "none", "compiler_options": compiler_options("cpu")},
     ]
-
-
-def test_images_are_drawn_by_a_program_that_only_draws():
-    assert _sample._sample._draws
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def _ignore(done: int, total: int) -> None:
     del done, total
 
 
-@compiled(draws=True)
+@compiled()
 def _sample(
     pipeline: Pipeline, batch: Batch, mesh: Mesh | None, part: Part | None
 ) -> tuple[Images, Bool[Array, "2 batch"]]:
