@@ -21,8 +21,7 @@ Measured with the embedded model on 504 held-out pictures (`--seeds 3 --num-test
 | bicubic | 34.5 % | 16.90 dB | 0.38 | 0.192 |
 | base | 15.5 ± 1.6 % | 17.91 dB | 0.75 | 0.075 |
 | base, 12 steps | 12.9 ± 1.2 % | 17.93 dB | 0.82 | 0.068 |
-| tuned on CLIP's tokens | 8.4 ± 1.1 % | 18.83 dB | 0.69 | 0.064 |
-| on CLIP's pooled features, one seed (base: 14.1 %) | 7.9 % | 18.82 dB | 0.69 | 0.065 |
+| tuned on CLIP's features | 8.4 ± 1.1 % | 18.83 dB | 0.69 | 0.064 |
 
 The rate falls by 46 % (44, 44 and 50 % by seed) for 8 % of sharpness, and is below that
 of the base model's twelve steps as well. Distances of the base's pictures go with
