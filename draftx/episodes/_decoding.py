@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.lax as lax
 from jax.sharding import Mesh
+from jaxtyping import Array
 
 from .._custom_types import Images, Latents
 from ..kernels import target_device
@@ -33,12 +34,25 @@ class OneByOne(eqx.Module):
         # Where nothing is to be computed again, all of it is kept.
         if not many or not remat.scoring:
             return self.decoder(latents, remat=remat)
-        # Neighbors go to different groups: those of one device stay there.
-        groups = latents.reshape(self.at_once, -1, *latents.shape[1:]).swapaxes(0, 1)
+        groups = into_groups(latents, self.at_once)
         # One image needs little: within it nothing is computed a third time.
         decode = lambda group: self.decoder(group, remat=Remat.NONE)
         images = lax.map(checkpoint_if(True, decode), groups)
-        return images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
+        return joined(images)
+
+
+def into_groups(x: Array, size: int) -> Array:
+    """Divides rows `[batch, ...]` into `[groups, size, ...]`.
+
+    Neighbors go to different groups: a batch that is split over as many devices as
+    there are rows in a group then keeps all of them busy.
+    """
+    return x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
+
+
+def joined(groups: Array) -> Array:
+    """Makes rows of what `into_groups` made of them."""
+    return groups.swapaxes(0, 1).reshape(-1, *groups.shape[2:])
 
 
 def decoding(

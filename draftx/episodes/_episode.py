@@ -24,7 +24,7 @@ from ..kernels import at_least_float32
 from ..layers import checkpoint_if
 from ..pipeline import Batch, Pipeline
 from ..rewards import AbstractReward, Scores
-from ._decoding import decoding
+from ._decoding import decoding, into_groups, joined
 from ._memory import Memory
 
 
@@ -110,10 +110,7 @@ class Episode(eqx.Module):
         size = self.memory.images_at_once
         if size is None or size == latents.shape[0]:
             return self._scores(latents, self.features)
-        # Neighbors go to different groups: a batch that is split over as many devices
-        # as there are images in a group then keeps all of them busy.
-        split = lambda x: x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
-        join = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+        split = lambda x: into_groups(x, size)
 
         def total(latents, features):
             scores = self._scores(latents, features)
@@ -124,7 +121,7 @@ class Episode(eqx.Module):
 
         groups = jax.tree.map(split, (lax.stop_gradient(latents), self.features))
         _, groups = lax.scan(body, None, groups)
-        gradient, scores = jax.tree.map(join, groups)
+        gradient, scores = jax.tree.map(joined, groups)
         rewards = attach_gradient(scores.total, latents, gradient)
         return Scores(rewards, scores.components)
 
