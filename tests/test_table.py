@@ -65,6 +65,11 @@ def test_arrays_of_any_kind():
         ({"prompt": ["a"], "x": ["text"]}, r"`prompts\['x'\]` must be an array of num"),
         ({"prompt": ["a"], "x": 1.0}, r"`prompts\['x'\]` must be an array"),
         ({"prompt": ["a"], "x": [[1], [1, 2]]}, r"`prompts\['x'\]` must be an array;"),
+        ({"prompt": ["a"], "x": ["a.png"]}, "of pictures give what is in the files"),
+        (
+            {"prompt": ["a", "b"], "x": [np.ones((2, 2, 3)), np.ones((4, 2, 3))]},
+            r"\['x'\]` must have rows of one shape; got \(2, 2, 3\) and \(4, 2, 3\)",
+        ),
         ({"prompt": ["a"], "negative_prompt": "b"}, r"`prompts\['negative_prompt'\]`"),
         ({"prompt": ["a"], "negative_prompt": [1]}, r"`prompts\['negative_prompt'\]`"),
     ],

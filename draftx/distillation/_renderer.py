@@ -1,5 +1,6 @@
 """What a renderer is, and what is wrong with one, said before any long work."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -51,6 +52,7 @@ def check_renderer(
             "`render` must be a function of parameters and a key; got "
             f"{type(render).__name__}."
         )
+    _check_arguments(render, params, key)
     trainable, frozen = eqx.partition(params, eqx.is_inexact_array)
     if not jax.tree.leaves(trainable):
         raise ValueError(
@@ -70,6 +72,20 @@ def check_renderer(
             "clipped or hidden."
         )
     return spec
+
+
+def _check_arguments(render: Renderer, params: Any, key: PRNGKeyArray) -> None:
+    try:
+        signature = inspect.signature(render)
+    except ValueError:  # Of what is not written in Python there may be none.
+        return
+    try:
+        signature.bind(params, key)
+    except TypeError as error:
+        raise ValueError(
+            "`render` must take parameters and a key, `render(params, key)`; it is "
+            f"{getattr(render, '__name__', type(render).__name__)}{signature}: {error}."
+        ) from error
 
 
 def _check_shape(

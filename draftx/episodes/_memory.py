@@ -23,8 +23,9 @@ class Memory(eqx.Module):
             feed-forward layers. `"block"`: the transformers; what is kept is little
             more than the feature maps between blocks. `"step"`: whole sampling steps,
             so that one latent is kept a step. `"nested"`: steps, and while that is done
-            their blocks, the least memory. The decoder and the reward are computed
-            again block by block with the last three.
+            their blocks, the least memory. With the last three the decoder and the
+            reward are computed again block by block as well, on a TPU the decoder image
+            by image.
         - `images_at_once`: Decodes and rewards so many images at a time; must divide
             the batch, and the reward must look at every image on its own. `None` is
             all at once. With several devices it counts the images of all of them.

@@ -63,6 +63,10 @@ def test_a_size_that_does_not_fit(base_pipeline):
             dict(render=3),
             "`render` must be a function of parameters and a key; got int",
         ),
+        (
+            dict(render=lambda params: params),
+            r"`render` must take parameters and a key, .* <lambda>\(params\): too many",
+        ),
         (dict(start={"n": 3}), "`params` must have arrays of floats"),
         (dict(prompts=["a"] * 3), "one for each of the 2 that `render` gives; got 3"),
         (dict(method=_LATENTS), r"latents of shape \(batch, height, width, 4\)"),

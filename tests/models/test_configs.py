@@ -413,3 +413,8 @@ def test_another_autoencoder_is_refused(changes, text):
 def test_another_activation_is_refused():
     with pytest.raises(ConfigError, match="`hidden_act` of the text encoder .*'relu'"):
         CLIPTextConfig.from_dict(CASES["clip_quick"] | {"hidden_act": "relu"})
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(ConfigError, match="must divide `hidden_size`; got 7 and 768"):
+        CLIPTextConfig(num_attention_heads=7)

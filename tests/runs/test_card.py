@@ -39,6 +39,15 @@ def test_what_has_no_card(run, tmp_path, capsys):
     assert draftx.runs.open(run).step is None
 
 
+def test_of_a_model_that_sees_an_image_it_shows_the_column(run, capsys):
+    saved = open_run(run)
+    saved.folder.result.write_text('{"step": 2, "sees_image": true}')
+    assert main(["card", str(run)]) == 0
+    card = saved.folder.card.read_text()
+    assert '"conditioning_image": pictures}' in card
+    assert "draftx.sample(pipeline, rows)" in card
+
+
 def test_it_says_how_the_model_is_loaded(run, short_pipeline):
     config = open_run(run).config
     changed = dataclasses.replace(config, model="a.safetensors", model_config="v2-base")

@@ -17,7 +17,14 @@ from draftx.finetuning.training import (
     learning_rate,
 )
 from draftx.io.checkpoints import OrbaxStore
-from draftx.runs import differences, PRESETS, read_config, RunConfig, write_config
+from draftx.runs import (
+    differences,
+    main,
+    PRESETS,
+    read_config,
+    RunConfig,
+    write_config,
+)
 from draftx.runs.config._config import config_fields
 from draftx.runs.config._config_files import config_table
 from draftx.runs.config._make import (
@@ -149,6 +156,13 @@ def test_flags_that_are_none_end_the_program(flags, capsys):
         read_config(None, flags)
     assert error.value.code == 2
     assert "--r" in capsys.readouterr().err
+
+
+def test_a_configuration_after_the_flags_is_told_to_come_first(tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["train", "--output-dir", str(tmp_path), "my.toml"])
+    assert error.value.code == 2
+    assert "comes first: `draftx train my.toml ...`" in capsys.readouterr().err
 
 
 def test_flags_must_be_finite():

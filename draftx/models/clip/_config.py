@@ -19,6 +19,13 @@ _MISSING: dict[str, Any] = {
 }
 
 
+def _check_heads(heads: int, width: int) -> None:
+    if heads < 1 or width % heads != 0:
+        raise ConfigError(
+            f"`num_attention_heads` must divide `hidden_size`; got {heads} and {width}."
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CLIPTextConfig:
     """Describes CLIP's text tower, as in transformers' `config.json`.
@@ -34,6 +41,9 @@ class CLIPTextConfig:
     max_position_embeddings: int = 77
     hidden_act: str = "quick_gelu"
     layer_norm_eps: Real = 1e-5
+
+    def __post_init__(self):
+        _check_heads(self.num_attention_heads, self.hidden_size)
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "CLIPTextConfig":
@@ -68,12 +78,7 @@ class CLIPVisionConfig:
                 "`image_size` must be a multiple of `patch_size`; got "
                 f"{self.image_size} and {self.patch_size}."
             )
-        heads = self.num_attention_heads
-        if heads < 1 or self.hidden_size % heads != 0:
-            raise ConfigError(
-                "`num_attention_heads` must divide `hidden_size`; got "
-                f"{heads} and {self.hidden_size}."
-            )
+        _check_heads(self.num_attention_heads, self.hidden_size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,16 @@ def _train(arguments: list[str]) -> int:
     path = None
     if arguments and not arguments[0].startswith("-"):
         path, *arguments = arguments
-    config = read_config(path, arguments)
+    try:
+        config = read_config(path, arguments)
+    except SystemExit as end:
+        late = [word for word in arguments if word.endswith(".toml")]
+        if end.code and path is None and late:
+            print(
+                f"A configuration comes first: `draftx train {late[0]} ...`.",
+                file=sys.stderr,
+            )
+        raise
     if config.distributed:
         # The processes of one machine would take its cores from one another.
         join_hosts(check_whole("host_timeout", config.host_timeout))

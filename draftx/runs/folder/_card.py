@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ...finetuning import FinetuneResult
-from ...io import EMBEDDED_MODELS
+from ...io import EMBEDDED_MODELS, read_json
 from ...io.formats import write_text
 from ..config import RunConfig, write_config
 from ._folder import read_scales, RunFolder, SavedRun
@@ -67,7 +67,7 @@ def card(
             "",
             f"pipeline = draftx.load({_load_arguments(config)})",
             f"pipeline = draftx.load_lora(pipeline, {folder.lora.name!r})",
-            f"images = draftx.sample(pipeline, [{_example(config)!r}])",
+            *_sampling(_example(config), folder),
             "```",
             "",
             "In diffusers: `pipe.load_lora_weights(folder, "
@@ -127,6 +127,16 @@ def _example(config: RunConfig) -> str:
     if config.validation_prompt:
         return config.validation_prompt[0]
     return "a fox, flat style, on a plain teal background"
+
+
+def _sampling(prompt: str, folder: RunFolder) -> list[str]:
+    if not folder.result.is_file() or not read_json(folder.result).get("sees_image"):
+        return [f"images = draftx.sample(pipeline, [{prompt!r}])"]
+    return [
+        "# One picture a row, [rows, height, width, 3] in [0, 1].",
+        f'rows = {{"prompt": [{prompt!r}], "conditioning_image": pictures}}',
+        "images = draftx.sample(pipeline, rows)",
+    ]
 
 
 def _kept(step: int, steps: int) -> str:

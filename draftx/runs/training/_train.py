@@ -215,6 +215,7 @@ def _write_results(
         "steps": len(result.history),
         "kept": "best" if is_best else "last",
         "stopped": result.stopped,
+        "sees_image": result.pipeline.conditioning_channels > 0,
     }
     write_json(folder.result, ended)
     title = f"{config.method.name}, {' '.join(config.reward)}"
