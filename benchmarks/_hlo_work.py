@@ -309,9 +309,12 @@ def _mosaic(instruction: Instruction, arrays: list[Array]) -> Work:
     name = f"{instruction.name} {instruction.source}"
     for part, products in _ATTENTION.items():
         if part in name:
-            # [batch, heads, length, features], after what says which blocks to visit.
+            # [batch, heads, length, features], or the last two turned, after what says
+            # which blocks to visit. The result is not turned.
             queries, keys = [array for array in arrays if len(array.dims) == 4][:2]
-            flops = 2 * products * queries.size * keys.dims[2]
+            results = [array for array in instruction.arrays if len(array.dims) == 4]
+            pairs = keys.size // math.prod(keys.dims[:2]) // results[0].dims[3]
+            flops = 2 * products * queries.size * pairs
             return Work("attention", flops, queries.dtype, moved)
     return Work("call of tpu_custom_call", 0, "f32", moved, is_opaque=True)
 

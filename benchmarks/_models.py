@@ -30,7 +30,7 @@ from draftx.models import (
     UNet2DConditionModel,
     UNetConfig,
 )
-from draftx.pipeline import Batch, Conditioning, divided, make_plan
+from draftx.pipeline import Batch, Conditioning, decoding, divided, make_plan
 from draftx.rewards import as_reward, JPEGCompressibility, Reward
 
 
@@ -195,7 +195,7 @@ def sampling_program(
             told, latents = batch.conditioning, batch.latents
         chain = inputs.pipeline.chain(plan, told, mesh=mesh)
         clean = run_truncated(chain, latents, 0)
-        return inputs.pipeline.decode(clean.latents)
+        return decoding(inputs.pipeline.decode, mesh)(clean.latents)
 
     return Program(fn, arrays)
 

@@ -22,9 +22,8 @@ from ..diffusion import (
 )
 from ..kernels import at_least_float32
 from ..layers import checkpoint_if
-from ..pipeline import Batch, Pipeline
+from ..pipeline import Batch, decoding, into_groups, joined, Pipeline
 from ..rewards import AbstractReward, Scores
-from ._decoding import decoding, into_groups, joined
 from ._memory import Memory
 
 

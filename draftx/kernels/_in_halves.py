@@ -68,8 +68,9 @@ def in_halves(
     if chosen == "whole":
         first, last = jnp.split(product(x, *rows), 2, axis=-1)
         return first, last
-    halves = [r.reshape(2, len(r) // 2, *r.shape[1:]) for r in rows]
     if chosen == "apart":
-        return product(x, *(r[0] for r in halves)), product(x, *(r[1] for r in halves))
+        first, last = zip(*(jnp.split(r, 2) for r in rows), strict=True)
+        return product(x, *first), product(x, *last)
+    halves = [r.reshape(2, len(r) // 2, *r.shape[1:]) for r in rows]
     stacked = jax.vmap(lambda halves: product(x, *halves))(halves)
     return stacked[0], stacked[1]

@@ -9,6 +9,11 @@ from ._channels import (
     add_conditioning_image as add_conditioning_image,
     check_channels as check_channels,
 )
+from ._decoding import (
+    decoding as decoding,
+    into_groups as into_groups,
+    joined as joined,
+)
 from ._finite import check_drawn as check_drawn
 from ._learned import (
     add_learned_inputs as add_learned_inputs,

@@ -16,6 +16,7 @@ from .._planned_memory import warn_if_too_much
 from .._table import Rows, Table
 from ..diffusion import Part, run_frozen
 from ._batch import Batch, take_rows
+from ._decoding import decoding
 from ._finite import finite_rows, not_finite
 from ._pipeline import Pipeline
 from ._prepare import prepare
@@ -193,5 +194,5 @@ def _sample(
     chain = pipeline.chain(batch.plan, batch.conditioning, key=batch.key, mesh=mesh)
     chain = dataclasses.replace(chain, part=part)
     state = run_frozen(chain, chain.begin(batch.latents), 0, len(chain))
-    images = pipeline.decode(state.latents)
+    images = decoding(pipeline.decode, mesh)(state.latents)
     return images, finite_rows(state.latents, images)

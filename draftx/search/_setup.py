@@ -18,7 +18,7 @@ from .._table import Table
 from ..diffusion import Chain, run_truncated
 from ..episodes import image_spec, make_task, Task
 from ..io.checkpoints import describe
-from ..pipeline import Batch, Pipeline, Sampling, spread, starting_noise
+from ..pipeline import Batch, decoding, Pipeline, Sampling, spread, starting_noise
 from ..rewards import Reward
 
 
@@ -53,7 +53,7 @@ class Question(eqx.Module):
 
     def judge(self, clean: Latents) -> tuple[Images, Float[Array, " batch"]]:
         """Decodes `clean` latents; gives the images and their rewards."""
-        images = self.task.pipeline.decode(clean)
+        images = decoding(self.task.pipeline.decode, self.mesh)(clean)
         return images, self.score(images)
 
     def score(self, images: Images) -> Float[Array, " batch"]:

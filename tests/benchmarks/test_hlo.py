@@ -108,10 +108,12 @@ def test_attention_of_cudnn_is_counted_from_its_shapes(name, products):
         ("splash_mha_dkv_no_residuals.1", 3),
     ],
 )
-def test_attention_of_a_tpu_is_counted_by_what_it_replaces(name, products):
+@pytest.mark.parametrize("turned", [False, True])
+def test_attention_of_a_tpu_is_counted_by_what_it_replaces(name, products, turned):
+    queries, keys = ("40,64", "40,128") if turned else ("64,40", "128,40")
     module = _module(
-        "%q = bf16[2,8,64,40]{3,2,1,0} parameter(0)",
-        "%k = bf16[2,8,128,40]{3,2,1,0} parameter(1)",
+        f"%q = bf16[2,8,{queries}]{{3,2,1,0}} parameter(0)",
+        f"%k = bf16[2,8,{keys}]{{3,2,1,0}} parameter(1)",
         "%b = s8[1,8,8]{2,1,0} parameter(2)",
         f"ROOT %{name} = bf16[2,8,64,40]{{3,2,1,0}} custom-call(%b, %q, %k, %k), "
         'custom_call_target="tpu_custom_call"',

@@ -15,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import draftx
 from draftx.episodes import _episode, make_task
-from draftx.episodes._decoding import OneByOne
 from draftx.finetuning import split as separate, value_and_grad
+from draftx.pipeline._decoding import OneByOne
 
 from ..io.tiny import random_lora, random_pipeline, write_tokenizer
 from ..toys import toy_reward

@@ -64,6 +64,9 @@ def attention_pallas_tpu(
     kv_len, width = key.shape[1], _padded_head_dim(head_dim)
     shape = (_padded(q_len), _padded(kv_len))
     q_block, kv_block = map(_block, shape)
+    # Tokens in lanes, as the products that make queries, keys and values leave them:
+    # heads are narrower than lanes, and would be padded to them, each in a copy.
+    turned = splash.QKVLayout.SEQ_MINOR
     mask = (masks.CausalMask if is_causal else masks.FullMask)(shape)
     kernel = splash.make_splash_mha(
         masks.MultiHeadMask([mask] * heads),
@@ -76,6 +79,9 @@ def attention_pallas_tpu(
             block_kv_dkv_compute=kv_block,
             block_q_dq=q_block,
             block_kv_dq=kv_block,
+            q_layout=turned,
+            k_layout=turned,
+            v_layout=turned,
         ),
         head_shards=1,
         q_seq_shards=1,

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 import draftx
+from draftx._compilation import compiled
 from draftx._mesh import data_mesh
-from draftx.episodes._decoding import decoding, OneByOne
 from draftx.kernels import compiling_for
 from draftx.layers import Remat
+from draftx.pipeline import _sample, decoding
+from draftx.pipeline._decoding import OneByOne
+
+from ..helpers import assert_close
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def _decoded(decode, remat, count=4):
     """How many images each call of a decoder is given."""
     sizes = []
 
-    def decoder(latents, remat):
+    def decoder(latents, remat=None):
         sizes.append((len(latents), remat))
         return latents
 
@@ -62,6 +66,26 @@ def test_a_tpu_decodes_one_image_of_each_device():
     assert alone == [(1, Remat.NONE)]
     assert shared == [(mesh.size, Remat.NONE)]
     assert kept == [(4, Remat.FF)]
+
+
+def test_a_tpu_draws_so_too(pipeline, monkeypatch):
+    """Who draws says nothing of a tier."""
+    sizes = []
+    decode = type(pipeline).decode
+
+    def seen(self, latents, **options):
+        sizes.append(len(latents))
+        return decode(self, latents, **options)
+
+    monkeypatch.setattr(type(pipeline), "decode", seen)
+    draw = lambda: draftx.sample(pipeline, ["a fox"] * 3, draftx.Sampling(1))
+    whole = draw()
+    monkeypatch.setattr(_sample, "decoding", lambda decode, mesh: OneByOne(decode, 1))
+    # Another function, which is not traced yet.
+    fn = _sample._sample.__wrapped__
+    monkeypatch.setattr(_sample, "_sample", compiled()(lambda *args: fn(*args)))
+    assert_close(draw(), whole)
+    assert sizes == [3, 1]
 
 
 def test_what_cannot_be_divided_stays_together():

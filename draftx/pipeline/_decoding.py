@@ -17,8 +17,8 @@ class OneByOne(eqx.Module):
     """Decodes images of a batch in turn, whose gradient decodes them again in turn.
 
     A TPU pads what is in memory, the feature maps of one large image less than those of
-    many: Stable Diffusion's decoder takes a quarter of the memory for it, and no more
-    time. The reward still sees the whole batch at once.
+    many: Stable Diffusion's decoder takes a quarter of the memory for it, and less
+    time. Who looks at the images still sees the whole batch at once.
 
     **Arguments:**
 
@@ -29,7 +29,7 @@ class OneByOne(eqx.Module):
     decoder: Callable[..., Images]
     at_once: int = eqx.field(static=True)
 
-    def __call__(self, latents: Latents, *, remat: Remat) -> Images:
+    def __call__(self, latents: Latents, *, remat: Remat = Remat.AUTO) -> Images:
         many = len(latents) > self.at_once and len(latents) % self.at_once == 0
         # Where nothing is to be computed again, all of it is kept.
         if not many or not remat.scoring:
