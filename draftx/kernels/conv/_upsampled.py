@@ -21,11 +21,10 @@ from ._reference import Input, Weight
 
 
 _Doubled = Float[Array, "batch two_height two_width out_channels"]
-# Pixels of the result between which it is worth anything on a TPU. There the one way
-# that is faster is one convolution of the image with zeros in between, for large images
-# alone; from the second number on its backward pass takes more memory.
+# Pixels of the result from which it is worth anything on a TPU. There the one way that
+# is faster is one convolution of the image with zeros in between, for large images
+# alone.
 _MANY_PIXELS = 128 * 128
-_TOO_MANY_PIXELS = 256 * 256
 _NONE = ((0, 0),) * 3
 
 
@@ -137,8 +136,7 @@ def choose_upsampled_conv2d(*, device: Device, out_pixels: int) -> str:
     if device.platform == "cpu":
         return "apart"
     if device.platform == "tpu":
-        is_worth_it = _MANY_PIXELS <= out_pixels < _TOO_MANY_PIXELS
-        return "spread" if is_worth_it else "reference"
+        return "spread" if out_pixels >= _MANY_PIXELS else "reference"
     return "together"
 
 
