@@ -103,7 +103,7 @@ def test_adapted_layers_are_those_of_the_repeated_image(is_premerged, getkey):
         ("cuda", 64, "together"),
         ("tpu", 64 * 64, "reference"),
         ("tpu", 128 * 128, "spread"),
-        ("tpu", 512 * 512, "reference"),
+        ("tpu", 512 * 512, "spread"),
     ],
 )
 def test_choice(platform, out_pixels, chosen):
