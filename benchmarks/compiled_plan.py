@@ -45,7 +45,10 @@ _TIERS = ("none", "ff", "block", "step", "nested")
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The options, possible ones; exits with a line if they are not."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # What replaces the record must be asked for by its whole name.
+        allow_abbrev=False,
     )
     parser.add_argument("--target", default="h200", help=", ".join(targets()))
     parser.add_argument(
@@ -92,6 +95,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if value is not None and value < 1:
             option = name.replace("_", "-")
             parser.error(f"--{option} must be at least 1; got {value}")
+    if args.top < 0:
+        parser.error(f"--top must be at least 0; got {args.top}")
+    if args.method == "draft-lv" and args.k != 1:
+        parser.error(
+            "--k is of --method draft, draft-lv always differentiates one step; got "
+            f"{args.k}"
+        )
     if args.k > args.num_inference_steps:
         parser.error(
             f"--k must be at most --num-inference-steps, {args.num_inference_steps}; "

@@ -65,6 +65,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.minutes > 0:
         parser.error(f"--minutes must be positive; got {args.minutes}.")
+    for name in ("out", "work"):
+        path = getattr(args, name)
+        if path is not None and path.exists() and not path.is_dir():
+            parser.error(f"--{name} must be a folder; got the file {str(path)!r}.")
     known = tuple(stage.name for stage in STAGES)
     for word in args.only or ():
         if not any(name.startswith(word) for name in known):

@@ -102,6 +102,10 @@ def _problem(args) -> str | None:
         if getattr(args, name) < 1:
             option = "--" + name.replace("_", "-")
             return f"{option} must be at least 1; got {getattr(args, name)}."
+    for name in ("out", "cache"):
+        path = getattr(args, name)
+        if path is not None and path.exists() and not path.is_dir():
+            return f"--{name} must be a folder; got the file {str(path)!r}."
     if total > 1000:
         return f"--num-inference-steps must lie in [1, 1000]; got {total}."
     if args.k is not None and args.method == "draft-lv":

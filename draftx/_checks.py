@@ -143,6 +143,30 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return "" if near is None else f" Did you mean {near!r}?"
 
 
+def as_rows(name: str, rows: Any) -> np.ndarray:
+    """Makes an array of rows, or a `ValueError` that says that their shapes differ.
+
+    **Arguments:**
+
+    - `name`: Of the argument.
+    - `rows`: An array, or a list with an array or a number for each row.
+    """
+    try:
+        return np.asarray(rows)
+    except Exception as e:
+        problem = f"be an array; {type(e).__name__}: {str(e).rstrip('.')}."
+        try:
+            shapes = list(dict.fromkeys(map(np.shape, rows)))
+        except Exception:
+            shapes = []
+        if len(shapes) > 1:
+            problem = (
+                f"have rows of one shape; got {shapes[0]} and {shapes[1]}. Resize "
+                "pictures, fill up what is shorter, and leave out no row."
+            )
+        raise ValueError(f"`{name}` must {problem}") from e
+
+
 def check_pictures(name: str, values: Any) -> np.ndarray:
     """Makes float32 of images in [0, 1], or a `ValueError` that says what is wrong.
 
@@ -161,7 +185,9 @@ def check_pictures(name: str, values: Any) -> np.ndarray:
     array = array.astype(np.float32)
     least, largest = float(array.min()), float(array.max())
     if not (least >= 0 and largest <= 1):
-        remedy = "Map [-1, 1] by `x / 2 + 0.5`, and clip what overshoots."
+        remedy = "Clip what overshoots."
+        if least < -0.5:
+            remedy = "Map [-1, 1] by `x / 2 + 0.5`, and clip what overshoots."
         if largest > 2:
             remedy = "Divide bytes by 255."
         if not math.isfinite(least + largest):

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ._checks import did_you_mean, nearest
+from ._checks import as_rows, did_you_mean, nearest
 
 
 # What a user may write for the rows: a list of prompts, or columns of equal length.
@@ -173,29 +173,15 @@ def _texts(column: Any, label: str) -> list[str]:
 
 
 def _array(column: Any, label: str) -> np.ndarray:
-    try:
-        array = np.asarray(column)
-    except Exception as e:
-        shapes = list(dict.fromkeys(map(np.shape, column))) if _is_rows(column) else []
-        if len(shapes) > 1:
-            raise ValueError(
-                f"`{label}` must have rows of one shape; got {shapes[0]} and "
-                f"{shapes[1]}. Resize pictures, or fill up what is shorter."
-            ) from e
-        raise ValueError(f"`{label}` must be an array; {type(e).__name__}: {e}.") from e
+    array = as_rows(label, column)
     # Extended types, such as bfloat16, are of kind "V".
     if array.ndim == 0 or array.dtype.kind not in "fiubV":
+        texts = (
+            " Texts other than 'prompt' and 'negative_prompt' cannot be passed to a "
+            "compiled program; of pictures give what is in the files, not their names."
+        )
         raise ValueError(
             f"`{label}` must be an array of numbers with one row for each prompt; got "
-            f"shape {array.shape} of {array.dtype}. Texts other than 'prompt' and "
-            "'negative_prompt' cannot be passed to a compiled program; of pictures "
-            "give what is in the files, not their names."
+            f"shape {array.shape} of {array.dtype}.{texts * (array.dtype.kind in 'US')}"
         )
     return array
-
-
-def _is_rows(column: Any) -> bool:
-    """Whether a column is a list of arrays, each of which has a shape."""
-    return isinstance(column, list | tuple) and all(
-        hasattr(row, "shape") for row in column
-    )

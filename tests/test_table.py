@@ -64,7 +64,15 @@ def test_arrays_of_any_kind():
         ({"prompt": ["a"], "x": [1, 2]}, "columns of one length; got .*'x': 2"),
         ({"prompt": ["a"], "x": ["text"]}, r"`prompts\['x'\]` must be an array of num"),
         ({"prompt": ["a"], "x": 1.0}, r"`prompts\['x'\]` must be an array"),
-        ({"prompt": ["a"], "x": [[1], [1, 2]]}, r"`prompts\['x'\]` must be an array;"),
+        (
+            {"prompt": ["a"], "x": [[1], [1, 2]]},
+            r"`prompts\['x'\]` must have rows of one shape; got \(1,\) and \(2,\)",
+        ),
+        (
+            {"prompt": ["a", "b"], "x": [None, np.ones((2, 2, 3))]},
+            r"must have rows of one shape; got \(\) and \(2, 2, 3\)",
+        ),
+        ({"prompt": ["a"], "x": 3}, r"got shape \(\) of int64\.$"),
         ({"prompt": ["a"], "x": ["a.png"]}, "of pictures give what is in the files"),
         (
             {"prompt": ["a", "b"], "x": [np.ones((2, 2, 3)), np.ones((4, 2, 3))]},

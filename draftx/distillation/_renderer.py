@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import equinox as eqx
 import jax
@@ -21,6 +21,11 @@ from ._method import Space
 # (or to latents, where the method says so): as many each time, differentiable by the
 # parameters.
 Renderer: TypeAlias = Callable[[Any, PRNGKeyArray], Images]
+_WANT_NUMBERS: Final = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 # Sums of weights overshoot 1 by rounding.
 _SLACK = 1e-3
 
@@ -59,7 +64,14 @@ def check_renderer(
             "`params` must have arrays of floats, which are optimized; got none. Make "
             "them by `jnp.asarray`."
         )
-    spec = eqx.filter_eval_shape(render, params, key)
+    try:
+        spec = eqx.filter_eval_shape(render, params, key)
+    except _WANT_NUMBERS as error:
+        raise ValueError(
+            "`render` must be computed by `jax.numpy`, without a `float` or an `if` of "
+            "what it computes: it is compiled before its numbers are known. JAX said: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     _check_shape(pipeline, spec, sampling, renders)
     rendered, gradient = _try(render, trainable, frozen, key)
     _check_values(np.asarray(rendered), renders)
@@ -126,10 +138,13 @@ def _check_values(rendered: np.ndarray, renders: Space) -> None:
             "are not. Look for a division, a root or a logarithm at zero."
         )
     low, high = float(rendered.min()), float(rendered.max())
+    remedy = "`jax.nn.sigmoid` or `jnp.clip` keep colors there."
+    if high > 2:
+        remedy = "Divide bytes by 255."
     if renders == "images" and not (-_SLACK <= low and high <= 1 + _SLACK):
         raise ValueError(
             f"`render` must give images in [0, 1]; got values from {low:.3g} to "
-            f"{high:.3g}. `jax.nn.sigmoid` or `jnp.clip` keep colors there."
+            f"{high:.3g}. {remedy}"
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
+from .._checks import check_is
 from .._signals import StopSignals
 from ..io.checkpoints import Checkpoints, from_arrays, to_arrays
 
@@ -72,6 +73,7 @@ def take_steps(
     - `facts`: What a checkpoint must have in common with the search.
     - `start`: When the search began, by `time.perf_counter`.
     """
+    check_is("progress", progress, bool, "True")
     history, seconds, stopped = [], 0.0, None
     found = None
     if checkpoints is not None:

@@ -35,6 +35,9 @@ H200, V5E = _targets.targets()["h200"], _targets.targets()["v5e"]
             "--images-at-once is of --what gradient",
         ),
         ("--suite --num-inference-steps 20", "--suite has K = 50: it needs"),
+        ("--top -1", "--top must be at least 0; got -1"),
+        ("--method draft-lv --k 5", "--k is of --method draft, .*; got 5"),
+        ("--rec", "unrecognized arguments: --rec"),
         ("--out .", "--out must be a file; got the folder '.'"),
     ],
 )

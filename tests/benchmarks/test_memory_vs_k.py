@@ -31,6 +31,8 @@ memory_vs_k, _rows, _plots = load("memory_vs_k"), load("_rows"), load("_plots")
         ("--num-inference-steps 1001", r"must lie in \[1, 1000\]; got 1001"),
         ("--model nowhere", "--model must be 'tiny', 'sd14-shape'.*got 'nowhere'"),
         ("--dtype float16", "--dtype: invalid choice"),
+        (f"--out {__file__}", "--out must be a folder; got the file '.*py'"),
+        (f"--cache {__file__}", "--cache must be a folder; got the file"),
     ],
 )
 def test_what_is_impossible_is_refused(options, message, capsys):

@@ -156,6 +156,8 @@ def test_a_second_call_goes_on(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--out", __file__], "--out must be a folder; got the file"),
+        (["--work", __file__], "--work must be a folder; got the file"),
         (["--minutes", "0"], "--minutes must be positive; got 0.0"),
         (["--only", "nothing"], "--only must begin one of environment, kernels"),
     ],

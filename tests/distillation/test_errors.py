@@ -35,6 +35,9 @@ _LATENTS = ScoreDistillation(renders="latents")
     ("change", "text"),
     [
         (lambda x: 255 * x, r"in \[0, 1\]; got values from .* to 2"),
+        (lambda x: 255 * x, "Divide bytes by 255"),
+        (lambda x: np.asarray(x), "`render` must be computed by `jax.numpy`"),
+        (lambda x: x if x.mean() > 0 else -x, "`render` must be computed by"),
         (lambda x: 2 * x - 1, r"in \[0, 1\]; got values from -"),
         (lambda x: x.at[0, 0, 0, 0].set(jnp.nan), "finite images; 1 of 384 numbers"),
         (lambda x: x[..., :1], r"\(batch, height, width, 3\).*got \(2, 8, 8, 1\)"),

@@ -231,9 +231,11 @@ def test_steps_along_the_gradient_come_nearer_to_the_number():
         assert after > before
 
 
-def test_a_counter_must_count_each_image():
+def test_a_counter_must_count_each_image(without_types):
     reward = CountReward(lambda images: images.mean(), 3)
     with pytest.raises(ValueError, match=r"of shape \(2,\); got \(\)"):
         reward(jnp.zeros((2, 8, 8, 3)))
     with pytest.raises(ValueError, match="`counter` must be a function"):
         CountReward(None, 3)
+    with pytest.raises(ValueError, match="`column` must be a str"):
+        CountReward(lambda images: images.mean((1, 2, 3)), column=3)

@@ -92,6 +92,7 @@ def test_without_a_push_it_is_sampling(short_pipeline):
     [
         (dict(scale=-1.0), "`scale` must be finite and not negative"),
         (dict(normalize="yes"), "`normalize` must be a bool"),
+        (dict(progress="no"), "`progress` must be a bool"),
         (dict(reward=lambda x: toy_reward(jnp.round(x))), "gradient"),
         (dict(reward=draftx.rewards.HostReward(lambda x: [1.0] * len(x))), "gradient"),
     ],

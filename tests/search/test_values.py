@@ -352,7 +352,11 @@ def test_progress_says_which_part_it_is(short_pipeline, capfd):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(num_images=1), "`num_images` must be a whole number of at least 2"),
+        (
+            dict(images=[np.zeros((8, 8, 3)), np.zeros((4, 8, 3))]),
+            r"`images` must have rows of one shape; got \(8, 8, 3\) and \(4, 8, 3\)",
+        ),
+        (dict(num_images=1), "`num_images` must be a whole number of at least 3"),
         (dict(num_train_steps=0), "`num_train_steps` must be a whole number"),
         (dict(batch_size=0), "`batch_size` must be a whole number"),
         (dict(learning_rate=0.0), "`learning_rate` must be finite and positive"),

@@ -145,7 +145,12 @@ class Evaluation(eqx.Module):
         """Raises unless the images of this pipeline can be drawn and scored."""
         make_plan(pipeline, self.sampling)
         shape = (self._chunk(pipeline), *latent_shape(pipeline, self.sampling))
-        check_channels(pipeline, self.table, shape)
+        try:
+            check_channels(pipeline, self.table, shape)
+        except ValueError as e:
+            raise ValueError(
+                f"`evaluation` must have rows that this model can draw: {e}"
+            ) from e
         images = image_spec(pipeline, shape)
         for reward in self.rewards.values():
             check_scores(reward, images, reward.prepare(self.table))

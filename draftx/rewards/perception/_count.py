@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._checks import not_negative
+from ..._checks import check_is, not_negative
 from ..._custom_types import Images, Real, RealLike
 from ..._table import Rows, Table
 from ..contract import AbstractReward
@@ -78,6 +78,7 @@ class CountReward(AbstractReward):
                 "`counter` must be a function of images, such as an `ObjectCounter`; "
                 f"got {counter!r}."
             )
+        check_is("column", column, str, '"count"')
         self.counter = counter
         self.preprocess = preprocess
         self.count = check_count(count)

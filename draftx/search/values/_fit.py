@@ -89,7 +89,7 @@ def fit_value(
     - `images`: `[batch, height, width, 3]` in $[0, 1]$, one for each row of `prompts`,
         instead of those that the model draws. They cost no UNet evaluation, but a value
         knows only what it has seen.
-    - `num_images`: How many are drawn, at least 2. More help most: with few the network
+    - `num_images`: How many are drawn, at least 3. More help most: with few the network
         learns them by heart.
     - `num_train_steps`: Of the network.
     - `batch_size`: Of both, images and training steps.
@@ -106,7 +106,7 @@ def fit_value(
         pictures of a data set, this by default those of the model itself; that the
         network is told the prompt is a choice of this package.
     """
-    num_images = check_whole("num_images", num_images, least=2)
+    num_images = check_whole("num_images", num_images, least=3)
     num_train_steps = check_whole("num_train_steps", num_train_steps)
     batch_size = check_whole("batch_size", batch_size)
     learning_rate = positive("learning_rate", learning_rate)

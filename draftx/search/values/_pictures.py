@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._checks import check_pictures
+from ..._checks import as_rows, check_pictures
 from ..._compilation import compiled
 from ..._custom_types import Images, Latents
 from ...pipeline import Pipeline, take_rows
@@ -26,13 +26,16 @@ def check_images(
     """
     factor = pipeline.vae.config.downsampling_factor
     wanted = (shape[0], factor * shape[1], factor * shape[2], 3)
+    images = as_rows("images", images)
     if np.shape(images) != wanted:
         raise ValueError(
             "`images` must have one image for each row of `prompts`, of the size that "
             f"is drawn: (rows, height, width, 3) = {wanted}; got {np.shape(images)}."
         )
-    if shape[0] < 2:
-        raise ValueError("`images` must be at least 2; got 1.")
+    if shape[0] < 3:
+        raise ValueError(
+            f"`images` must be at least 3, of which one is held out; got {shape[0]}."
+        )
     return check_pictures("images", images)
 
 
