@@ -46,12 +46,17 @@ def into_groups(x: Array, size: int) -> Array:
 
     Neighbors go to different groups: a batch that is split over as many devices as
     there are rows in a group then keeps all of them busy.
+
+    **Arguments:**
+
+    - `x`: Of any shape behind its rows.
+    - `size`: Rows of a group; must divide them all.
     """
     return x.reshape(size, -1, *x.shape[1:]).swapaxes(0, 1)
 
 
 def joined(groups: Array) -> Array:
-    """Makes rows of what `into_groups` made of them."""
+    """Makes rows `[batch, ...]` of `groups`, as `into_groups` made them."""
     return groups.swapaxes(0, 1).reshape(-1, *groups.shape[2:])
 
 
