@@ -11,6 +11,11 @@ from jax.core import Tracer
 
 # Of what an error repeats.
 _LONG = 200
+_WANT_NUMBERS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 Interval: TypeAlias = Literal["[0, 1]", "(0, 1]", "[0, 1)", "(0, 1)"]
 
 
@@ -141,6 +146,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     near = nearest(name, known)
     return "" if near is None else f" Did you mean {near!r}?"
+
+
+def wants_numbers(error: Exception) -> bool:
+    """Tells whether a function failed because JAX traces it, and has no numbers yet.
+
+    NumPy, PIL, PyTorch, `float` and `if` make nothing of tracers.
+
+    **Arguments:**
+
+    - `error`: Raised by a user's function.
+    """
+    if isinstance(error, jax.errors.UnexpectedTracerError):
+        return False  # One of another program was kept: that is another mistake.
+    # Errors of other libraries name the class that they were given.
+    return isinstance(error, _WANT_NUMBERS) or "Tracer" in str(error)
 
 
 def as_rows(name: str, rows: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import finite
+from .._checks import finite, wants_numbers
 from .._custom_types import Images
 from ..pipeline import latent_shape, Pipeline, Sampling
 from ._method import Space
@@ -21,11 +21,6 @@ from ._method import Space
 # (or to latents, where the method says so): as many each time, differentiable by the
 # parameters.
 Renderer: TypeAlias = Callable[[Any, PRNGKeyArray], Images]
-_WANT_NUMBERS: Final = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
 # Sums of weights overshoot 1 by rounding.
 _SLACK = 1e-3
 
@@ -66,7 +61,9 @@ def check_renderer(
         )
     try:
         spec = eqx.filter_eval_shape(render, params, key)
-    except _WANT_NUMBERS as error:
+    except Exception as error:
+        if not wants_numbers(error):
+            raise
         raise ValueError(
             "`render` must be computed by `jax.numpy`, without a `float` or an `if` of "
             "what it computes: it is compiled before its numbers are known. JAX said: "

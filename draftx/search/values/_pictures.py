@@ -27,10 +27,10 @@ def check_images(
     factor = pipeline.vae.config.downsampling_factor
     wanted = (shape[0], factor * shape[1], factor * shape[2], 3)
     images = as_rows("images", images)
-    if np.shape(images) != wanted:
+    if images.shape != wanted:
         raise ValueError(
             "`images` must have one image for each row of `prompts`, of the size that "
-            f"is drawn: (rows, height, width, 3) = {wanted}; got {np.shape(images)}."
+            f"is drawn: (rows, height, width, 3) = {wanted}; got {images.shape}."
         )
     if shape[0] < 3:
         raise ValueError(
